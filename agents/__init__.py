@@ -1,0 +1,20 @@
+"""One file per method.  ``from rlkit.agents import PRDC`` loads that file and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_HOMES = {"BC": "bc", "TD3BC": "td3bc", "PRDC": "prdc"}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
