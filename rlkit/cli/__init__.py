@@ -1,0 +1,43 @@
+"""The ``rlkit`` command.  A verb's module is imported when the verb is called: ``rlkit --help`` loads no torch."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from rlkit import __version__
+from rlkit.errors import UserError, nearest
+
+VERBS = {
+    "train": "train an agent:  rlkit train agent=prdc env=hopper-medium [key=value ...] [-m]",
+    "resume": "continue a run exactly where its last checkpoint is:  rlkit resume RUN",
+    "eval": "evaluate a run or an artefact:  rlkit eval RUN [episodes=100]",
+    "data": "list, inspect, make, check, import and export datasets",
+    "plot": "draw learning curves of runs:  rlkit plot RUN... --out curves.png",
+    "list": "show what exists:  rlkit list agents | rlkit list envs",
+    "bench": "measure speed against other libraries, side by side",
+}
+USAGE = "usage: rlkit VERB ...\n\n" + "\n".join(f"  {verb:<8}{text}" for verb, text in VERBS.items())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if args[0] == "--version":
+        print(f"rlkit {__version__}")
+        return 0
+    verb, rest = args[0], args[1:]
+    try:
+        if verb not in VERBS:
+            raise UserError(f"unknown verb '{verb}'{nearest(verb, VERBS)}")
+        return int(import_module(f"rlkit.cli.{verb}").main(rest) or 0)
+    except UserError as error:
+        print(f"rlkit: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,45 @@
+"""BC: behavioural cloning, regression of the data's actions on its observations.
+
+The floor every other offline agent has to beat (Pomerleau 1988).  The loss is the mean squared error over the batch
+and the action's dimensions, the same term that TD3+BC adds to its actor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from gymnasium import spaces
+from jaxtyping import Float
+from torch import Tensor
+
+from rlkit.nets import Actor, DeterministicPolicy, minimise
+from rlkit.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.registry import register
+from rlkit.replay import Batch
+
+
+@dataclass(frozen=True)
+class BCConfig(OfflineConfig):
+    """The shared fields suffice."""
+
+
+def bc_loss(proposed: Float[Tensor, "batch da"], actions: Float[Tensor, "batch da"]) -> Float[Tensor, ""]:
+    """mean over batch and dimensions of (π(s) - a)²"""
+    return (proposed - actions).square().mean()
+
+
+@register("bc")
+class BC(OfflineAlgorithm):
+    Config: ClassVar[type[OfflineConfig]] = BCConfig
+
+    def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
+        actor = Actor(obs_dim, action_space, self.config.hidden_sizes, generator)
+        self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
+        self.actor_optimiser = torch.optim.Adam(actor.parameters(), self.config.learning_rate, fused=True)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        loss = bc_loss(self.policy.actor(batch.observations), batch.actions)
+        minimise(loss, self.actor_optimiser)
+        return {"actor_loss": loss}

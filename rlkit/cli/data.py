@@ -1,0 +1,172 @@
+"""``rlkit data``: list, inspect, make, check and convert offline datasets."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rlkit.errors import DataError
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a plain table; wide enough for its content where the output is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if any(columns) else None, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from rlkit.data._common import generated_id
+    from rlkit.data.cache import kept
+    from rlkit.data.generate import shares
+    from rlkit.data.minari_store import has_local, local_ids, store_root
+    from rlkit.registry import records
+
+    rows, known = [], set()
+    for record in records().values():
+        if record.data is None:
+            continue
+        data = record.data
+        known |= {data.minari_id, generated_id(record)}
+        found = []
+        if data.minari_id and has_local(data.minari_id):
+            found.append("minari")
+        if kept(record, data.size, 0):
+            found.append("generated")
+        if not found and data.generator.startswith("rlkit."):
+            try:
+                shares(record)
+                found.append("can be generated")
+            except DataError:
+                found.append("no behaviours")
+        rows.append((record.name, record.env_id, data.level, f"{data.size:,}", ", ".join(found), data.minari_id or "-"))
+    _table(("record", "env", "level", "rows", "here", "minari id"), rows)
+    others = [name for name in local_ids() if name not in known]
+    print(f"Minari store: {store_root()}" + (f"; also there: {', '.join(others)}" if others else ""))
+    return 0
+
+
+def _describe(dataset: Any) -> None:
+    print(dataset.provenance.sentence)
+    facts = dataset.describe()
+    score = dataset.normalised_score(dataset.episode_returns.mean())
+    ended = dataset.terminations[dataset.episode_ends - 1].mean()
+    rows = [
+        ("environment", str(dataset.env_id)),
+        ("transitions", f"{facts['transitions']:,}"),
+        ("episodes", f"{facts['episodes']:,} ({100 * ended:.0f} % end in a terminal state)"),
+        ("return", f"{facts['return_mean']:.1f} ± {facts['return_sd']:.1f} (mean ± sd over episodes)"),
+        ("normalised", "no reference scores" if score is None else f"{float(score):.1f} (mean)"),
+        ("observations", str(list(dataset.observations.shape))),
+        ("actions", str(list(dataset.actions.shape))),
+        ("sha256", facts["sha256"]),
+    ]
+    rows += [(key, str(value)) for key, value in facts["details"].items() if key != "policies"]
+    for name, policy in facts["details"].get("policies", {}).items():
+        rows.append((f"policy {name}", f"return {policy.get('return_mean')} ± {policy.get('return_sd')}"))
+    _table(("", ""), rows)
+
+
+def _info(args: argparse.Namespace) -> int:
+    from rlkit.data import load_dataset
+
+    _describe(load_dataset(args.what, progress=True))
+    return 0
+
+
+def _make(args: argparse.Namespace) -> int:
+    from rlkit.data.cache import generated
+    from rlkit.registry import record
+
+    _describe(generated(record(args.name), size=args.size, seed=args.seed, progress=True, force=args.force))
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from rlkit.data import check_dataset
+
+    findings = check_dataset(args.what, env=args.env)
+    for finding in findings:
+        print(f"{finding.severity}: {finding.code}: {finding.sentence}")
+    errors = sum(finding.severity == "error" for finding in findings)
+    print(f"{args.what}: {errors} errors, {len(findings) - errors} warnings")
+    return 1 if errors else 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from rlkit.data import read_d4rl, to_minari
+    from rlkit.registry import record
+
+    dataset = read_d4rl(args.file, record=record(args.record) if args.record else None)
+    to_minari(dataset, args.id, overwrite=args.overwrite)
+    print(f"{args.file}: {len(dataset):,} transitions stored as Minari dataset '{args.id}'")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from rlkit.data import load_dataset, write_d4rl
+
+    dataset = load_dataset(args.what, progress=True)
+    write_d4rl(dataset, args.file, overwrite=args.overwrite)
+    print(f"{dataset.provenance.sentence}: {len(dataset):,} transitions written to {args.file}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rlkit data", description="offline datasets")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    what = "a record's name, a Minari id, or a D4RL HDF5 file"
+
+    verb = verbs.add_parser("list", help="the records, and which of their datasets are here")
+    verb.set_defaults(run=_list)
+
+    verb = verbs.add_parser("info", help="what a dataset holds and where it came from")
+    verb.add_argument("what", metavar="NAME|PATH", help=what)
+    verb.set_defaults(run=_info)
+
+    verb = verbs.add_parser("make", help="generate a record's stand-in from rlkit's behaviours")
+    verb.add_argument("name", metavar="NAME", help="a record's name")
+    verb.add_argument("--size", type=int, help="transitions (default: the record's)")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--force", action="store_true", help="make it anew although it is kept already")
+    verb.set_defaults(run=_make)
+
+    verb = verbs.add_parser("check", help="look for faults; exit code 1 if there are errors")
+    verb.add_argument("what", metavar="NAME|PATH", help=what)
+    verb.add_argument("--env", help="Gymnasium id, where the dataset does not name its environment")
+    verb.set_defaults(run=_check)
+
+    verb = verbs.add_parser("import", help="D4RL HDF5 into the local Minari store")
+    verb.add_argument("file", metavar="FILE.hdf5")
+    verb.add_argument("--id", required=True, help="the Minari id to give it, such as rlkit/hopper/mine-v0")
+    verb.add_argument("--record", help="the record whose environment and reference scores it has")
+    verb.add_argument("--overwrite", action="store_true")
+    verb.set_defaults(run=_import)
+
+    verb = verbs.add_parser("export", help="a dataset into D4RL's HDF5 layout")
+    verb.add_argument("what", metavar="NAME|ID", help=what)
+    verb.add_argument("file", metavar="FILE.hdf5")
+    verb.add_argument("--overwrite", action="store_true")
+    verb.set_defaults(run=_export)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run ``rlkit data`` with ``argv`` (the words after ``data``) and return the exit code.
+
+    0, or 1 where ``check`` found errors; bad input raises :class:`~rlkit.errors.UserError`, and argparse's own
+    complaints exit with 2.
+    """
+    args = _parser().parse_args(argv)
+    return args.run(args)

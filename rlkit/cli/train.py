@@ -1,0 +1,92 @@
+"""``rlkit train``: one run in this process, or with ``-m`` one single-thread process per combination."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rlkit.errors import UserError
+
+HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
+
+  agent=prdc agent.beta=2   the method and its hyperparameters (rlkit list agents)
+  env=hopper-medium         the environment and its data (rlkit list envs)
+  env.path=FILE.hdf5        use this D4RL file; env.source=generated|minari-local|minari-remote forces a source
+  total_timesteps=1000000   gradient updates
+  seed=0 device=cpu out=FOLDER overwrite=false eval_every=5000 eval_episodes=10 checkpoint_every=50000
+  -m seed=0,1,2             every combination, in parallel processes (hydra/launcher=basic: one after another)
+  --cfg                     print the configuration and stop"""
+
+
+def main(argv: list[str]) -> int:
+    if not argv or {"-h", "--help"} & set(argv):
+        print(HELP)
+        return 0
+    overrides = [a for a in argv if not a.startswith("-")]
+    unknown = [a for a in argv if a.startswith("-") and a not in ("-m", "--multirun", "--cfg")]
+    if unknown:
+        raise UserError(f"unknown option '{unknown[0]}', expected -m or --cfg")
+    if {"-m", "--multirun"} & set(argv):
+        return _sweep(overrides)
+    from omegaconf import OmegaConf
+
+    from rlkit.config import compose_config
+    from rlkit.run import train
+
+    config = compose_config(overrides)
+    if "--cfg" in argv:
+        print(OmegaConf.to_yaml(config), end="")
+        return 0
+    return train(config)
+
+
+def _job(config: object) -> int:
+    """One combination of a sweep, in its own process; Hydra has already set the overrides of this job."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from rlkit.config import compose_config
+    from rlkit.run import train
+
+    overrides = list(HydraConfig.get().overrides.task)
+    try:
+        return train(compose_config([*overrides, "progress_bar=false"]))
+    except UserError as error:
+        print(f"rlkit: {error}", file=sys.stderr)
+        return 2
+
+
+def _sweep(overrides: list[str]) -> int:
+    import itertools
+
+    import hydra
+
+    from rlkit.config import compose_config, fill_store, parse
+
+    ours = [o for o in parse(overrides) if not o.key_or_group.startswith("hydra")]
+    choices = [
+        [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
+        for o in ours
+    ]
+    agents = set()
+    outs = []
+    for combination in itertools.product(*choices):  # every job is checked before the first one starts
+        config = compose_config([c for c in combination if c is not None])
+        agents.add(config.agent.name)
+        outs.append(config.out)
+    if len(set(outs)) != len(outs):
+        raise UserError(
+            "two runs of this sweep would share a folder; put what differs into out=, as out='runs/b${agent.beta}'"
+        )
+    fill_store(sorted(agents))
+    launcher = [] if any(o.startswith("hydra/launcher=") for o in overrides) else ["hydra/launcher=joblib"]
+    jobs = [] if any("n_jobs" in o for o in overrides) or not launcher else [f"hydra.launcher.n_jobs={os.cpu_count()}"]
+    quiet = ["hydra.output_subdir=null", "hydra.sweep.dir=.", "hydra.sweep.subdir=.", "hydra/job_logging=disabled"]
+    before = sys.argv
+    sys.argv = ["rlkit train", "-m", *launcher, *jobs, *quiet, *overrides]
+    try:
+        results = hydra.main(version_base="1.3", config_path=None, config_name="train")(_job)()
+    except SystemExit as error:
+        return int(error.code or 0) and 2
+    finally:
+        sys.argv = before
+    return 0 if results is None else max((int(r.return_value or 0) for batch in results for r in batch), default=0)

@@ -1,0 +1,172 @@
+"""The typed configuration of a run.  Hydra's groups ``agent`` and ``env`` are filled from the registry.
+
+Defaults live in each agent's ``Config`` dataclass; what differs per dataset comes from its presets; what the command
+line says wins over both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from typing import Any
+
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlkit import registry
+from rlkit.errors import UserError, nearest
+from rlkit.offline import presets
+
+
+@dataclass
+class EnvConfig:
+    """``env=``: a record's name, and where its data comes from (see ``rlkit.data.load_dataset``)."""
+
+    name: str = "???"
+    path: str | None = None  # a D4RL HDF5 to use instead of the record's own data
+    source: str = "auto"  # auto | minari-local | minari-remote | generated
+    size: int | None = None  # transitions to generate; None: the record's own number
+    data_seed: int = 0  # seed of generated data
+
+
+@dataclass
+class TrainConfig:
+    """Everything a run is determined by."""
+
+    agent: Any = field(default_factory=dict)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    total_timesteps: int = 1_000_000
+    seed: int = 0
+    device: str = "cpu"  # small networks are faster there; cuda where there is one
+    threads: int = 1  # torch threads of this process; several seeds beat several threads
+    out: str = "runs/${agent.name}_${env.name}_s${seed}"
+    overwrite: bool = False
+    log_every: int = 1_000
+    eval_every: int = 5_000
+    eval_episodes: int = 10
+    final_episodes: int = 100  # episodes of the one evaluation after the last step
+    checkpoint_every: int = 50_000
+    tensorboard: bool = True
+    progress_bar: bool = True
+
+
+POSITIVE = ("total_timesteps", "threads", "log_every", "eval_episodes", "final_episodes")
+NON_NEGATIVE = ("eval_every", "checkpoint_every", "seed")
+
+
+def fill_store(names: list[str]) -> None:
+    """Put the schema, every env record and the agents called ``names`` into Hydra's store."""
+    store = ConfigStore.instance()
+    defaults: list[Any] = ["_self_", {"agent": "???"}, {"env": "???"}]
+    store.store(name="train", node={"defaults": defaults, **_plain(TrainConfig())})
+    for name in registry.records():
+        store.store(group="env", name=name, node=EnvConfig(name=name))
+    for name in names:
+        store.store(group="agent", name=name, node=_schema(name))
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    # A typed node per scalar keeps Hydra's type checks; the two groups come from their own schemas.
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("agent", "env")}
+
+
+def _schema(name: str) -> Any:
+    """The agent's ``Config`` as an unfrozen dataclass with a ``name``: OmegaConf makes frozen ones read-only."""
+    entries: list[Any] = [("name", str, field(default=name))]
+    for f in fields(registry.agent_class(name).Config):  # type: ignore[attr-defined]
+        value = list(f.default) if isinstance(f.default, tuple) else f.default
+        if f.default is MISSING:
+            entries.append((f.name, Any, field(default="???")))
+        elif isinstance(value, list):
+            entries.append((f.name, list[type(value[0])], field(default_factory=lambda v=value: list(v))))  # type: ignore[misc]
+        else:
+            entries.append((f.name, Any if value is None else type(value), field(default=value)))
+    return make_dataclass(f"{name}Schema", entries)()
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Hydra's overrides, each known to name an existing key; :class:`UserError` with the nearest one otherwise."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except OverrideParseException as error:
+        raise UserError(f"cannot read '{error.override}', expected key=value") from error
+    return parsed
+
+
+def _choice(parsed: list[Override], group: str, known: list[str]) -> str:
+    for override in parsed:
+        if override.key_or_group == group:
+            value = str(override.value())
+            if value not in known:
+                raise UserError(f"unknown {group} '{value}'{nearest(value, known)}")
+            return value
+    raise UserError(f"{group}= is missing, expected one of: {', '.join(known[:12])} (see rlkit list {group}s)")
+
+
+def compose_config(overrides: list[str]) -> DictConfig:
+    """The whole configuration of ``agent=NAME env=NAME key=value ...`` with presets applied.
+
+    Raises :class:`UserError` for an unknown agent, env or key, or a value of the wrong type or range.
+    """
+    parsed = parse(overrides)
+    agent = _choice(parsed, "agent", registry.agent_names())
+    env = _choice(parsed, "env", sorted(registry.records()))
+    fill_store([agent])
+    record = registry.record(env)
+    chosen = presets(registry.agent_class(agent), record.name, record.task, record.family)
+    preset_overrides = [f"agent.{key}={value}" for key, value in chosen.items()]
+    if GlobalHydra.instance().is_initialized():
+        return _compose(parsed, [*preset_overrides, *overrides])
+    with initialize(config_path=None, version_base="1.3"):
+        return _compose(parsed, [*preset_overrides, *overrides])
+
+
+def _compose(parsed: list[Override], overrides: list[str]) -> DictConfig:
+    groups = [o for o in overrides if o.split("=")[0] in ("agent", "env")]
+    keys = _keys(compose("train", overrides=groups))
+    for override in parsed:
+        if override.key_or_group not in (*keys, "agent", "env"):
+            raise UserError(f"unknown key '{override.key_or_group}'{nearest(override.key_or_group, keys)}")
+    try:
+        config = compose("train", overrides=overrides)
+        OmegaConf.resolve(config)
+        schema = OmegaConf.structured(TrainConfig)
+        for name in config:
+            if name not in ("agent", "env"):
+                schema[name] = config[name]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_sentence(error)) from error
+    for name in POSITIVE:
+        if config[name] <= 0:
+            raise UserError(f"{name}={config[name]} is out of range, expected a number above 0")
+    for name in NON_NEGATIVE:
+        if config[name] < 0:
+            raise UserError(f"{name}={config[name]} is out of range, expected a number of at least 0")
+    if config.seed >= 2**32:
+        raise UserError(f"seed={config.seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
+    return config
+
+
+def _keys(node: DictConfig, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key in node:
+        child = OmegaConf.select(node, str(key), throw_on_missing=False)
+        found += _keys(child, f"{prefix}{key}.") if isinstance(child, DictConfig) else [f"{prefix}{key}"]
+    return found
+
+
+def _sentence(error: Exception) -> str:
+    lines: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        lines = str(current).strip().split("\n")
+        key = getattr(current, "full_key", None)
+        if key:
+            return f"{key}: {lines[0]}"
+        current = current.__cause__
+    return " ".join(line.strip() for line in lines[:2])

@@ -1,0 +1,141 @@
+"""Networks shared by the agents.  Weights come from an explicit generator, with PyTorch's default distribution."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from gymnasium import spaces
+from jaxtyping import Float
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    """``nn.Linear`` with PyTorch's default initialisation drawn from ``generator`` instead of the global RNG."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    bound = 1.0 / math.sqrt(inputs)  # kaiming_uniform with a = sqrt(5) is this same interval
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        layer.bias.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    """ReLU network through ``sizes`` (inputs, hidden..., outputs), linear at the end."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [linear(inputs, outputs, generator), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Actor(nn.Module):
+    """Deterministic actor ``scale * tanh(mlp(s)) + centre``, filling the action space's box."""
+
+    scale: Tensor
+    centre: Tensor
+
+    def __init__(self, obs_dim: int, action_space: spaces.Box, hidden: Sequence[int], generator: torch.Generator):
+        super().__init__()
+        self.net = mlp([obs_dim, *hidden, action_space.shape[0]], generator)
+        low, high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
+        self.register_buffer("scale", (high - low).float() / 2, persistent=False)
+        self.register_buffer("centre", (high + low).float() / 2, persistent=False)
+
+    def forward(self, observations: Float[Tensor, "batch ds"]) -> Float[Tensor, "batch da"]:
+        return self.scale * torch.tanh(self.net(observations)) + self.centre
+
+
+class Critics(nn.Module):
+    """``n`` independent state-action values; ``forward`` returns them as a tuple of ``[batch, 1]``."""
+
+    def __init__(self, obs_dim: int, action_dim: int, hidden: Sequence[int], generator: torch.Generator, n: int = 2):
+        super().__init__()
+        self.nets = nn.ModuleList(mlp([obs_dim + action_dim, *hidden, 1], generator) for _ in range(n))
+
+    def forward(
+        self, observations: Float[Tensor, "batch ds"], actions: Float[Tensor, "batch da"]
+    ) -> tuple[Float[Tensor, "batch 1"], ...]:
+        x = torch.cat([observations, actions], dim=1)  # [batch, ds + da]
+        return tuple(net(x) for net in self.nets)
+
+    def first(
+        self, observations: Float[Tensor, "batch ds"], actions: Float[Tensor, "batch da"]
+    ) -> Float[Tensor, "batch 1"]:
+        """The first critic alone: what TD3's actor climbs."""
+        return self.nets[0](torch.cat([observations, actions], dim=1))
+
+
+class DeterministicPolicy(BasePolicy):
+    """An actor behind the observation normaliser it was trained with; raw observations in, bounded actions out."""
+
+    obs_mean: Tensor
+    obs_std: Tensor
+
+    def __init__(self, observation_space: spaces.Box, action_space: spaces.Box, actor: nn.Module):
+        super().__init__(observation_space, action_space)
+        self.actor = actor
+        size = observation_space.shape[0]
+        self.register_buffer("obs_mean", torch.zeros(size))
+        self.register_buffer("obs_std", torch.ones(size))
+
+    def normalise(self, observations: Tensor) -> Float[Tensor, "batch ds"]:
+        return (observations.float() - self.obs_mean) / self.obs_std
+
+    def forward(self, observations: Tensor, deterministic: bool = True) -> Float[Tensor, "batch da"]:
+        return self.actor(self.normalise(observations))
+
+    _predict = forward
+
+
+class Polyak:
+    """``target <- target + tau (online - target)`` over pairs of modules, in one foreach call."""
+
+    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], tau: float):
+        pairs = list(pairs)
+        self.tau = tau
+        self.online = [p.detach() for online, _ in pairs for p in online.parameters()]
+        self.target = [p.detach() for _, target in pairs for p in target.parameters()]
+
+    def step(self) -> None:
+        torch._foreach_lerp_(self.target, self.online, self.tau)
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Mark a target network as never trained by gradient."""
+    return module.requires_grad_(False)
+
+
+def minimise(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    """One optimiser step on ``loss``, touching gradients of the optimiser's own parameters only.
+
+    ``autograd.grad`` skips the weight gradients of every other network on the path: TD3's actor step would otherwise
+    compute the critic's too and throw them away.
+    """
+    params = [p for group in optimiser.param_groups for p in group["params"]]
+    for param, gradient in zip(params, torch.autograd.grad(loss, params), strict=True):
+        param.grad = gradient
+    optimiser.step()
+
+
+@contextmanager
+def fast_float32() -> Iterator[None]:
+    """Use oneDNN's float32 matrix products where they round as float32 should; they are twice as fast on AVX-512 AMD.
+
+    PyTorch reaches them only through the precision setting "medium", which on other machines (AMX) means bfloat16
+    products instead.  So the setting is tried on a product first and kept only if the error is that of float32.
+    """
+    before = torch.get_float32_matmul_precision()
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 256, 256, generator=generator)
+    torch.set_float32_matmul_precision("medium")
+    error = (a @ b - (a.double() @ b.double())).abs().max().item()
+    if error > 2e-4 or before != "highest":  # float32: 5e-5 here; bfloat16: 2e-1
+        torch.set_float32_matmul_precision(before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,124 @@
+"""Transitions as one packed tensor on the training device; a batch is a single gather.
+
+A row holds ``[observation | action | reward | not_terminal | next_observation]``, float32.  ``not_terminal`` is 0 only
+where the episode really ended: a time limit still bootstraps (Pardo et al. 2018).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Float, Int
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from rlkit.data.dataset import OfflineDataset
+from rlkit.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Views into one gathered block; ``indices`` are the rows' places in the buffer."""
+
+    observations: Float[Tensor, "batch ds"]
+    actions: Float[Tensor, "batch da"]
+    rewards: Float[Tensor, "batch 1"]
+    not_terminal: Float[Tensor, "batch 1"]
+    next_observations: Float[Tensor, "batch ds"]
+    indices: Int[Tensor, " batch"]
+
+
+class Replay:
+    """SB3's ``ReplayBuffer`` signatures over the packed tensor, with a generator of its own.
+
+    Raises :class:`UserError` for observation or action spaces that are not one-dimensional boxes.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: torch.device | str = "cpu",
+        n_envs: int = 1,
+        seed: int = 0,
+    ):
+        for space in (observation_space, action_space):
+            if not isinstance(space, spaces.Box) or len(space.shape) != 1:
+                raise UserError(f"replay needs one-dimensional Box spaces, got {space}")
+        self.buffer_size, self.n_envs, self.device = buffer_size, n_envs, torch.device(device)
+        ds, da = observation_space.shape[0], action_space.shape[0]
+        self.widths = (ds, da, 1, 1, ds)
+        self.rows = torch.zeros(buffer_size, sum(self.widths), device=self.device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.pos, self.full = 0, False
+
+    @classmethod
+    def from_dataset(cls, dataset: OfflineDataset, device: torch.device | str = "cpu", seed: int = 0) -> Replay:
+        """A full buffer holding the dataset in its own order."""
+        replay = cls(len(dataset), dataset.observation_space, dataset.action_space, device, seed=seed)
+        columns = replay.rows.split(replay.widths, dim=1)
+        not_terminal = ~dataset.terminations
+        arrays = (dataset.observations, dataset.actions, dataset.rewards, not_terminal, dataset.next_observations)
+        for column, array in zip(columns, arrays, strict=True):
+            column.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(len(dataset), -1))
+        replay.full = True
+        return replay
+
+    def size(self) -> int:
+        return self.buffer_size if self.full else self.pos
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Append ``n_envs`` transitions over the oldest; ``done`` with ``TimeLimit.truncated`` in its info bootstraps."""
+        timeout = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+        not_terminal = 1.0 - np.asarray(done, np.float32) * (1.0 - timeout.astype(np.float32))
+        parts = (obs, action, reward, not_terminal, next_obs)
+        block = np.concatenate([np.asarray(p, np.float32).reshape(self.n_envs, -1) for p in parts], axis=1)
+        places = (self.pos + torch.arange(self.n_envs, device=self.device)) % self.buffer_size
+        self.rows[places] = torch.from_numpy(block).to(self.device)
+        self.full = self.full or self.pos + self.n_envs >= self.buffer_size
+        self.pos = (self.pos + self.n_envs) % self.buffer_size
+
+    def batch(self, batch_size: int) -> Batch:
+        """Rows drawn uniformly with replacement."""
+        indices = torch.randint(self.size(), (batch_size,), generator=self.generator, device=self.device)
+        return Batch(*self.rows.index_select(0, indices).split(self.widths, dim=1), indices)
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """SB3's sample: with ``env``, observations and rewards pass through its normaliser."""
+        b = self.batch(batch_size)
+        observations, next_observations, rewards = b.observations, b.next_observations, b.rewards
+        if env is not None:
+            observations, next_observations = (
+                torch.as_tensor(env.normalize_obs(x.cpu().numpy()), device=self.device).float()
+                for x in (observations, next_observations)
+            )
+            rewards = torch.as_tensor(env.normalize_reward(rewards.cpu().numpy()), device=self.device).float()
+        return ReplayBufferSamples(observations, b.actions, next_observations, 1.0 - b.not_terminal, rewards)
+
+    def normalise_observations(self, mean: Float[Tensor, " ds"], std: Float[Tensor, " ds"]) -> None:
+        """Replace every stored observation and next observation by ``(x - mean) / std``, in place."""
+        columns = self.rows.split(self.widths, dim=1)
+        for column in (columns[0], columns[4]):
+            column.sub_(mean).div_(std)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a restored buffer needs to go on as if never stopped."""
+        position = torch.tensor([self.pos, int(self.full)])
+        return {"rows": self.rows[: self.size()], "position": position, "generator": self.generator.get_state()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.rows[: len(state["rows"])] = state["rows"].to(self.device)
+        self.pos, self.full = int(state["position"][0]), bool(state["position"][1])
+        self.generator.set_state(state["generator"])

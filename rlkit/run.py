@@ -1,0 +1,255 @@
+"""One training run, from its configuration to ``result.json``; and the same run continued after a kill.
+
+The folder holds ``config.yaml``, ``metrics.jsonl``, TensorBoard events, ``checkpoints/``, the artefact ``model.rlk``
+and ``result.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from rlkit import registry
+from rlkit.callbacks import Checkpoint, Evaluate, JsonlWriter, Progress, StopOnSignal, TensorBoardWriter, checkpoints
+from rlkit.checkpoint import versions, write_atomically
+from rlkit.data.resolve import load_dataset
+from rlkit.errors import ArtefactError, UserError
+from rlkit.evaluate import Evaluation, Evaluator
+from rlkit.offline import OfflineAlgorithm
+from rlkit.stats import bootstrap_interval
+
+INTERRUPTED = 130  # what a shell reports after Ctrl-C
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make ``out`` an empty folder.  Only a former run is ever emptied, and only with ``overwrite``."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out} is a file, expected a folder to write the run into")
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise UserError(
+                f"out={out} exists and is not empty; pass another out=, overwrite=true, or rlkit resume {out}"
+            )
+        if not (out / "config.yaml").exists():
+            raise UserError(f"out={out} is not empty and not a run; overwrite=true would delete foreign files")
+        shutil.rmtree(out)
+    try:
+        (out / "checkpoints").mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written: {error.strerror}") from error
+
+
+def train(config: DictConfig) -> int:
+    """Run ``config`` (from :func:`rlkit.config.compose_config`); returns the exit code."""
+    out = Path(config.out)
+    torch.set_num_threads(config.threads)
+    agent = build(config, folder_check=out)
+    prepare_folder(out, config.overwrite)
+    write_atomically(out / "config.yaml", OmegaConf.to_yaml(config).encode())
+    return _Session(config, agent, out).run()
+
+
+def resume(out: Path, *, total_timesteps: int | None = None, progress_bar: bool = True) -> int:
+    """Continue the run in ``out`` from its newest readable checkpoint, or from the start where there is none."""
+    if not (out / "config.yaml").is_file():
+        raise UserError(f"{out} is not a run: expected a folder with config.yaml, written by rlkit train")
+    config = OmegaConf.create((out / "config.yaml").read_text())
+    assert isinstance(config, DictConfig)
+    config.progress_bar = progress_bar
+    if total_timesteps is not None:
+        config.total_timesteps = total_timesteps
+    torch.set_num_threads(config.threads)
+    agent = build(config)
+    return _Session(config, agent, out).run(resuming=True)
+
+
+def build(config: DictConfig, folder_check: Path | None = None) -> OfflineAlgorithm:
+    """The agent of a configuration, with its dataset resolved and announced."""
+    cls = registry.agent_class(config.agent.name)
+    record = registry.record(config.env.name)
+    if not issubclass(cls, OfflineAlgorithm):
+        raise UserError(f"agent '{config.agent.name}' does not learn from a dataset")
+    if record.data is None:
+        raise UserError(f"agent '{cls.name}' learns from data, env '{record.name}' has none; try {record.name}-medium")
+    if folder_check is not None and folder_check.exists() and any(folder_check.iterdir()) and not config.overwrite:
+        prepare_folder(folder_check, False)  # refuse before generating data for minutes
+    env = config.env
+    dataset = load_dataset(
+        record, path=env.path, source=env.source, size=env.size, seed=env.data_seed, progress=config.progress_bar
+    )
+    print(dataset.provenance.sentence, flush=True)
+    hyperparameters = {k: v for k, v in OmegaConf.to_container(config.agent).items() if k != "name"}  # type: ignore[union-attr]
+    return cls("MlpPolicy", dataset, seed=config.seed, device=config.device, **hyperparameters)
+
+
+@dataclass
+class _Session:
+    """One process's part of a run."""
+
+    config: DictConfig
+    agent: OfflineAlgorithm
+    out: Path
+
+    def run(self, resuming: bool = False) -> int:
+        config, agent, out = self.config, self.agent, self.out
+        data = agent.dataset
+        assert data is not None
+        evaluator = None
+        if data.env_id is not None:
+            evaluator = Evaluator(
+                data.env_id,
+                episodes=config.eval_episodes,
+                seed=config.seed,
+                env_kwargs=data.env_kwargs,
+                reference=data.reference,
+            )
+        self.evaluate = Evaluate(evaluator, config.eval_every) if evaluator is not None else None
+        extra = self._restore() if resuming else {}
+        if self.evaluate is not None:
+            self.evaluate.history = list(extra.get("evaluations", []))
+        self.seconds_before = float(extra.get("seconds", 0.0))
+        self.jsonl = JsonlWriter(out / "metrics.jsonl", extra.get("metrics_bytes", 0))
+        writers: list[KVWriter] = [self.jsonl]
+        if config.tensorboard:
+            writers.append(TensorBoardWriter(out / "tensorboard", agent.num_timesteps + 1 if resuming else None))
+        logger = Logger(str(out), output_formats=writers)
+        agent.set_logger(logger)
+        self.started = time.perf_counter()
+        saver = Checkpoint(out / "checkpoints", config.checkpoint_every, self._extra)
+        stopper = StopOnSignal()
+        hooks = [c for c in (self.evaluate, saver, stopper) if c is not None]
+        if config.progress_bar:
+            hooks.append(Progress(self.evaluate))
+        previous = signal.signal(signal.SIGINT, lambda number, frame: self._interrupt(stopper, number, frame))
+        try:
+            remaining = config.total_timesteps - agent.num_timesteps
+            if remaining > 0:
+                agent.learn(remaining, CallbackList(hooks), log_interval=config.log_every, reset_num_timesteps=False)
+            if stopper.stopped:
+                path = saver.save()
+                print(f"interrupted at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
+                return INTERRUPTED
+            if not checkpoints(out / "checkpoints") or agent.num_timesteps % (config.checkpoint_every or 1):
+                saver.save()
+            agent.save(out / "model.rlk")
+            seconds = self._seconds()
+            final = None
+            if evaluator is not None:
+                evaluator.episodes = config.final_episodes
+                final = evaluator(agent, index=0)
+            result = self._result(final, seconds, saver.seconds)
+            write_atomically(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+            print(sentence(result, out))
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            logger.close()
+            if evaluator is not None:
+                evaluator.close()
+        return 0
+
+    def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
+        if stopper.stopped:  # a second Ctrl-C does not wait for the step to end
+            raise KeyboardInterrupt
+        stopper.stop()
+
+    def _restore(self) -> dict[str, Any]:
+        problems = []
+        for path in reversed(checkpoints(self.out / "checkpoints")):
+            try:
+                extra = self.agent.restore(path)
+            except ArtefactError as error:
+                problems.append(str(error))
+                continue
+            print(f"resuming at step {self.agent.num_timesteps} from {path}")
+            return extra
+        if problems:
+            raise ArtefactError(f"no readable checkpoint in {self.out / 'checkpoints'}: {problems[0]}")
+        print(f"no checkpoint in {self.out / 'checkpoints'} yet; starting from step 0")
+        return {}
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def _extra(self) -> dict[str, Any]:
+        history = self.evaluate.history if self.evaluate is not None else []
+        return {"evaluations": history, "metrics_bytes": self.jsonl.position, "seconds": self._seconds()}
+
+    def _result(self, final: Evaluation | None, seconds: float, saving: float) -> dict[str, Any]:
+        agent, config = self.agent, self.config
+        history = self.evaluate.history if self.evaluate is not None else []
+        data = agent.dataset
+        assert data is not None
+        result: dict[str, Any] = {
+            "agent": agent.name,
+            "env": config.env.name,
+            "seed": config.seed,
+            "updates": agent.num_timesteps,
+            "config": OmegaConf.to_container(config),
+            "dataset": data.describe(),
+            "source_sentence": data.provenance.sentence,
+            "seconds": round(seconds, 2),
+            "seconds_evaluating": round(self.evaluate.seconds, 2) if self.evaluate is not None else 0.0,
+            "seconds_saving": round(saving, 3),
+            "updates_per_second": round(agent.num_timesteps / seconds, 2),
+            "machine": {"processor": _processor(), "system": platform.system(), "threads": config.threads},
+            "versions": versions(),
+            "evaluations": history,
+        }
+        scores = data.normalised_score(data.episode_returns)
+        if scores is not None:
+            result["dataset"]["score_mean"] = float(scores.mean())
+        if final is not None:
+            result["final"] = {**final.summary(), "episodes": len(final.returns), "returns": final.returns.tolist()}
+            key, values = ("score", final.scores) if final.scores is not None else ("return", final.returns)
+            result["final"][f"{key}_interval95"] = list(bootstrap_interval(np.asarray(values)))
+        if history:
+            key = "score" if "score" in history[-1] else "return"
+            values = [entry[key] for entry in history]
+            result["last10"] = float(np.mean(values[-10:]))
+            result["best"] = float(np.max(values))
+            result["measure"] = key
+        return result
+
+
+def sentence(result: dict[str, Any], out: Path) -> str:
+    """The closing lines of a run: what was measured, on what data."""
+    lines = []
+    if "final" in result:
+        final = result["final"]
+        key = "score" if "score" in final else "return"
+        low, high = final[f"{key}_interval95"]
+        name = "normalised score" if key == "score" else "return"
+        interval = f"95 % interval {low:.1f} to {high:.1f} over {final['episodes']} episodes; one seed"
+        lines.append(f"{name} {final[key]:.1f} ({interval})")
+    if "last10" in result:
+        count = len(result["evaluations"])
+        last = f"mean of the last {min(10, count)} of {count} evaluations {result['last10']:.1f}"
+        lines.append(f"{last}, best {result['best']:.1f}")
+    if "score_mean" in result["dataset"]:
+        lines.append(f"mean of the dataset's episodes {result['dataset']['score_mean']:.1f}")
+    lines.append(f"data: {result['source_sentence']}")
+    lines.append(f"written to {out}")
+    return "\n".join(lines)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

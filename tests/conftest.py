@@ -1,0 +1,41 @@
+"""The whole suite runs with array shapes and types checked at every call, isolated from the user's data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+sys.path.insert(0, str(Path(__file__).parent))  # the toy problem is a module that subprocesses import too
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RLKIT_OFFLINE"] = "1"
+
+# Kernels compiled by numba stay as they are: a Python wrapper around them could not be compiled.
+CHECKED = [
+    "rlkit.agents.bc",
+    "rlkit.agents.prdc",
+    "rlkit.agents.td3bc",
+    "rlkit.callbacks",
+    "rlkit.checkpoint",
+    "rlkit.config",
+    "rlkit.data.dataset",
+    "rlkit.evaluate",
+    "rlkit.nets",
+    "rlkit.offline",
+    "rlkit.replay",
+    "rlkit.run",
+    "rlkit.stats",
+]
+install_import_hook(CHECKED, "beartype.beartype")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _isolated_store(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["MINARI_DATASETS_PATH"] = str(tmp_path_factory.mktemp("minari"))
