@@ -40,6 +40,8 @@ def _record(task: str, level: str) -> EnvRecord:
 
 
 RECORDS = {
-    **{task: EnvRecord(task, f"{env_id}, online", env_id, "locomotion", task) for task, (env_id, _, _) in TASKS.items()},
+    **{
+        task: EnvRecord(task, f"{env_id}, online", env_id, "locomotion", task) for task, (env_id, _, _) in TASKS.items()
+    },
     **{record.name: record for record in (_record(task, level) for task in TASKS for level in LEVELS)},
 }

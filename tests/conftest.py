@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-sys.path.insert(0, str(Path(__file__).parent))  # the toy problem is a module that subprocesses import too
+sys.path.insert(0, str(Path(__file__).parent / "toys"))  # the toy problem is a module that subprocesses import too
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RLKIT_OFFLINE"] = "1"
 

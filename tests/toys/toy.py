@@ -17,8 +17,12 @@ LIMIT = 20
 class Point(gym.Env):
     """Observation (x, y, 1); action = push in [-1, 1]²; reward = -distance to (1, 1); ends early beyond the square."""
 
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # Gymnasium declares it so
     observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
     action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def __init__(self, render_mode: str | None = None):
+        self.render_mode = render_mode
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
@@ -35,7 +39,7 @@ class Point(gym.Env):
 
 
 if ENV_ID not in gym.registry:
-    gym.register(ENV_ID, Point, max_episode_steps=LIMIT)
+    gym.register(ENV_ID, "toy:Point", max_episode_steps=LIMIT)
 
 
 def generate(
