@@ -81,7 +81,7 @@ def actor_loss(
 @register("td3bc")
 class TD3BC(OfflineAlgorithm):
     Config: ClassVar[type[OfflineConfig]] = TD3BCConfig
-    objective: ClassVar[str] = "bc"
+    objective: ClassVar[str] = "critic_loss"
 
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
         cfg = self.config

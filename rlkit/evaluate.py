@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from rlkit.vector import make_vector_env
 MAX_ENVS = 64  # more episodes run in rounds
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """Anything with SB3's ``predict``."""
 

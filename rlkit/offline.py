@@ -10,7 +10,7 @@ import inspect
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -46,7 +46,7 @@ class OfflineConfig:
 
     batch_size: int = 256  # larger: smoother gradients, slower updates
     learning_rate: float = 3e-4  # larger: faster and less stable
-    hidden_sizes: tuple[int, ...] = (256, 256)  # widths of every network's hidden layers
+    hidden_sizes: Sequence[int] = (256, 256)  # widths of every network's hidden layers
     normalise_observations: bool = True  # (s - mean) / (std + 1e-3) over the dataset, also at evaluation
     compile: bool = False  # torch.compile the losses: slow first step, faster after on some machines
 
@@ -156,6 +156,8 @@ class OfflineAlgorithm(BaseAlgorithm):
             raise UserError(f"seed={seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
         if str(device).startswith("cuda") and not torch.cuda.is_available():
             raise UserError(f"device={device} asks for a CUDA device and there is none; expected 'cpu' or 'auto'")
+        if not str(device).startswith(("auto", "cpu", "cuda", "mps")):
+            raise UserError(f"device={device} is unknown, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
         for role, space in (("observation", observation_space), ("action", action_space)):
             if not isinstance(space, spaces.Box) or len(space.shape) != 1:
                 raise UserError(f"{self.name} needs a one-dimensional Box {role} space, got {space}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -96,7 +97,8 @@ def agent_class(name: str) -> type:
 def agent_summary(name: str) -> str:
     """First line of the agent's module docstring, read from the file without importing it."""
     if name in _agents:
-        text = _agents[name].__doc__ or ""
+        cls = _agents[name]
+        text = sys.modules[cls.__module__].__doc__ or cls.__doc__
     else:
         spec = importlib.util.find_spec(_entries("rlkit.agents")[name].module)
         text = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) if spec and spec.origin else ""

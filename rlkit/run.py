@@ -34,19 +34,27 @@ from rlkit.stats import bootstrap_interval
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
 
 
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make ``out`` an empty folder.  Only a former run is ever emptied, and only with ``overwrite``."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out={out} is a file, expected a folder to write the run into")
+def check_folder(out: Path, overwrite: bool) -> None:
+    """Refuse an ``out`` that a run must not be written into, before minutes are spent on its data.
+
+    Raises :class:`UserError` for a file, a folder that is not empty without ``overwrite``, or one that is no run.
+    """
+    for path in (out, *out.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"out={out} cannot be written: {path} is a file, expected a folder")
     if out.exists() and any(out.iterdir()):
         if not overwrite:
-            raise UserError(
-                f"out={out} exists and is not empty; pass another out=, overwrite=true, or rlkit resume {out}"
-            )
+            raise UserError(f"out={out} exists and is not empty; pass another out=, overwrite=true, or rlkit resume {out}")
         if not (out / "config.yaml").exists():
             raise UserError(f"out={out} is not empty and not a run; overwrite=true would delete foreign files")
-        shutil.rmtree(out)
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make ``out`` an empty folder.  Only a former run is ever emptied, and only with ``overwrite``."""
+    check_folder(out, overwrite)
     try:
+        if out.exists():
+            shutil.rmtree(out)
         (out / "checkpoints").mkdir(parents=True)
     except OSError as error:
         raise UserError(f"out={out} cannot be written: {error.strerror}") from error
@@ -56,7 +64,8 @@ def train(config: DictConfig) -> int:
     """Run ``config`` (from :func:`rlkit.config.compose_config`); returns the exit code."""
     out = Path(config.out)
     torch.set_num_threads(config.threads)
-    agent = build(config, folder_check=out)
+    check_folder(out, config.overwrite)
+    agent = build(config)
     prepare_folder(out, config.overwrite)
     write_atomically(out / "config.yaml", OmegaConf.to_yaml(config).encode())
     return _Session(config, agent, out).run()
@@ -76,7 +85,7 @@ def resume(out: Path, *, total_timesteps: int | None = None, progress_bar: bool 
     return _Session(config, agent, out).run(resuming=True)
 
 
-def build(config: DictConfig, folder_check: Path | None = None) -> OfflineAlgorithm:
+def build(config: DictConfig) -> OfflineAlgorithm:
     """The agent of a configuration, with its dataset resolved and announced."""
     cls = registry.agent_class(config.agent.name)
     record = registry.record(config.env.name)
@@ -84,8 +93,6 @@ def build(config: DictConfig, folder_check: Path | None = None) -> OfflineAlgori
         raise UserError(f"agent '{config.agent.name}' does not learn from a dataset")
     if record.data is None:
         raise UserError(f"agent '{cls.name}' learns from data, env '{record.name}' has none; try {record.name}-medium")
-    if folder_check is not None and folder_check.exists() and any(folder_check.iterdir()) and not config.overwrite:
-        prepare_folder(folder_check, False)  # refuse before generating data for minutes
     env = config.env
     dataset = load_dataset(
         record, path=env.path, source=env.source, size=env.size, seed=env.data_seed, progress=config.progress_bar

@@ -60,14 +60,14 @@ def _list(args: argparse.Namespace) -> int:
 def _describe(dataset: Any) -> None:
     print(dataset.provenance.sentence)
     facts = dataset.describe()
-    score = dataset.normalised_score(dataset.episode_returns.mean())
+    scores = dataset.normalised_score(dataset.episode_returns)
     ended = dataset.terminations[dataset.episode_ends - 1].mean()
     rows = [
         ("environment", str(dataset.env_id)),
         ("transitions", f"{facts['transitions']:,}"),
         ("episodes", f"{facts['episodes']:,} ({100 * ended:.0f} % end in a terminal state)"),
         ("return", f"{facts['return_mean']:.1f} ± {facts['return_sd']:.1f} (mean ± sd over episodes)"),
-        ("normalised", "no reference scores" if score is None else f"{float(score):.1f} (mean)"),
+        ("normalised", "no reference scores" if scores is None else f"{float(scores.mean()):.1f} (mean)"),
         ("observations", str(list(dataset.observations.shape))),
         ("actions", str(list(dataset.actions.shape))),
         ("sha256", facts["sha256"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from rlkit.errors import UserError
 
@@ -84,9 +85,12 @@ def _sweep(overrides: list[str]) -> int:
     before = sys.argv
     sys.argv = ["rlkit train", "-m", *launcher, *jobs, *quiet, *overrides]
     try:
-        results = hydra.main(version_base="1.3", config_path=None, config_name="train")(_job)()
+        hydra.main(version_base="1.3", config_path=None, config_name="train")(_job)()
     except SystemExit as error:
         return int(error.code or 0) and 2
     finally:
         sys.argv = before
-    return 0 if results is None else max((int(r.return_value or 0) for batch in results for r in batch), default=0)
+    missing = [out for out in outs if not (Path(out) / "result.json").exists()]
+    if missing:  # Hydra hands no return values back from a sweep
+        raise UserError(f"{len(missing)} of {len(outs)} runs did not finish, first {missing[0]}; see the messages above")
+    return 0

@@ -192,6 +192,15 @@ def test_visits_of_listed_rows_search_nothing() -> None:
     assert after == before | {"visits": 400, "certified": before["certified"] + 200}
 
 
+def test_a_list_is_trusted_up_to_its_radius_only() -> None:
+    """The other row lies just outside the first ball, and answers the second query."""
+    states, actions = np.float32([[0], [1.12]]), np.float32([[0], [1.13]])
+    search = RowCertificateSearch(states, actions, beta=1.0)
+    assert search.query(np.array([0]), np.float32([[1.0]]))[0] == 0
+    assert search._lists.reach[0] < 1.12**2
+    assert search.query(np.array([0]), np.float32([[1.13]]))[0] == 1
+
+
 def test_limits_of_beta() -> None:
     states, actions = make_data(1500, 6, 2, "plain")
     rows = np.random.default_rng(0).permutation(1500)[:500]

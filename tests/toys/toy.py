@@ -35,7 +35,7 @@ class Point(gym.Env):
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.at = self.at + 0.2 * np.clip(action, -1, 1)
         reward = -float(np.linalg.norm(self.at - 1.0))
-        return self._see(), reward, bool(np.abs(self.at).max() > 1.5), False, {}
+        return self._see(), reward, bool(np.abs(self.at).max() > 1.1), False, {}
 
 
 if ENV_ID not in gym.registry:

@@ -1,0 +1,147 @@
+"""Each check fires on a dataset made to break it, and none fires on a good one."""
+
+import h5py
+import numpy as np
+import pytest
+
+from rlkit.data import behaviour_rollouts, check_dataset, to_minari, write_d4rl
+from rlkit.registry import record
+
+
+def codes(findings):
+    return [finding.code for finding in findings]
+
+
+@pytest.fixture(scope="module")
+def hopper():
+    return behaviour_rollouts(record("hopper-random"), size=3000, seed=0)
+
+
+@pytest.fixture
+def swinging(behaviours):
+    """Eight truncated episodes of 200 steps."""
+    return behaviour_rollouts(record("pendulum-medium"), size=1600)
+
+
+def test_good_data_has_no_findings(hopper, swinging, behaviours, tmp_path):
+    mixed = behaviour_rollouts(record("pendulum-medium-replay"), size=1000)  # cut three times
+    for data in (hopper, swinging, mixed):
+        assert check_dataset(data) == []
+    assert check_dataset(write_d4rl(hopper, tmp_path / "a.hdf5")) == []
+    assert check_dataset(to_minari(hopper, "a/b-v0")) == check_dataset("a/b-v0") == []
+    assert check_dataset("pendulum-random") == []
+
+
+def test_a_d4rl_file_without_next_observations_is_good(hopper, tmp_path):
+    path = write_d4rl(hopper, tmp_path / "a.hdf5")
+    with h5py.File(path, "a") as file:
+        del file["next_observations"]
+    assert check_dataset(path) == []
+
+
+@pytest.mark.parametrize(("shift", "word"), [(1, "following"), (-1, "preceding")])
+def test_shifted_rewards(hopper, shift, word):
+    found = check_dataset(hopper.with_(rewards=np.roll(hopper.rewards, shift)))
+    assert codes(found) == ["shifted-rewards"] and f"of the {word} row's" in found[0].sentence
+
+
+def test_constant_rewards(swinging):
+    found = check_dataset(swinging.with_(rewards=np.ones(1600, np.float32)))
+    assert [(f.code, f.severity) for f in found] == [("constant-rewards", "warning")]
+
+
+def test_random_rewards_are_no_finding(swinging):
+    """Where nothing explains the rewards, nothing can be said of their place."""
+    noise = np.random.default_rng(0).standard_normal(1600, dtype=np.float32)
+    assert check_dataset(swinging.with_(rewards=noise)) == []
+
+
+def test_broken_joins(hopper):
+    order = np.random.default_rng(0).permutation(len(hopper))
+    shuffled = {name: getattr(hopper, name)[order] for name in hopper.ARRAYS}
+    shuffled["truncations"][-1] = True
+    assert "broken-joins" in codes(check_dataset(hopper.with_(**shuffled)))
+    row = int(np.flatnonzero(~hopper.terminations)[50])
+    following = hopper.next_observations.copy()
+    following[row] += 1
+    found = check_dataset(hopper.with_(next_observations=following))
+    assert codes(found) == ["broken-joins"] and f"(1 rows, first {row})" in found[0].sentence
+
+
+def test_timeouts_recorded_as_terminals(swinging):
+    flags = {"terminations": swinging.truncations, "truncations": swinging.terminations}
+    found = check_dataset(swinging.with_(**flags))
+    assert codes(found) == ["timeouts-as-terminals"] and "first at row 199" in found[0].sentence
+    assert found[0].severity == "error"
+    guessed = check_dataset(swinging.with_(**flags, env_id=None))
+    assert [(f.code, f.severity) for f in guessed] == [("timeouts-as-terminals", "warning")]
+
+
+def test_terminals_recorded_as_timeouts(hopper):
+    nothing = np.zeros(len(hopper), bool)
+    found = check_dataset(hopper.with_(terminations=nothing, truncations=hopper.terminations | hopper.truncations))
+    assert [(f.code, f.severity) for f in found] == [("terminals-as-timeouts", "warning")]
+
+
+def test_ends_that_are_not_flagged(swinging):
+    ends = swinging.truncations.copy()
+    ends[399] = False
+    found = check_dataset(swinging.with_(truncations=ends))
+    assert codes(found) == ["broken-joins", "episode-too-long"]
+    assert "the first starts at row 200 and has 400" in found[1].sentence
+
+
+def test_values(hopper):
+    def altered(name, row, value):
+        array = getattr(hopper, name).copy()
+        array[row] = value
+        return check_dataset(hopper.with_(**{name: array}))
+
+    for name in ("rewards", "observations", "next_observations"):
+        found = altered(name, 7, np.nan)
+        assert "non-finite" in codes(found) and f"'{name}' holds NaN or infinity (1 rows, first 7)" in found[0].sentence
+    assert codes(altered("actions", 8, np.inf))[-1] == "actions-out-of-bounds"
+    assert codes(altered("actions", 8, np.nan)) == ["non-finite-actions"]
+    found = altered("actions", 9, 1.5)
+    assert codes(found) == ["actions-out-of-bounds"] and "first 9; largest magnitude 1.5" in found[0].sentence
+    assert altered("actions", 9, 1.0005) == []
+
+
+def test_duplicate_episodes(hopper):
+    end = int(hopper.episode_ends[2])
+    twice = {name: np.concatenate((getattr(hopper, name), getattr(hopper, name)[:end])) for name in hopper.ARRAYS}
+    found = check_dataset(hopper.with_(**twice))
+    assert [(f.code, f.severity) for f in found] == [("duplicate-episodes", "warning")]
+    assert f"3 episodes repeat earlier ones exactly (the one at row {len(hopper)} repeats row 0)" in found[0].sentence
+
+
+def test_files(hopper, tmp_path):
+    path = write_d4rl(hopper, tmp_path / "a.hdf5")
+    good = path.read_bytes()
+    assert codes(check_dataset(tmp_path / "none.hdf5")) == ["missing-file"]
+    for content, code in ((b"", "empty-file"), (good[:-4000], "truncated-file"), (b"text " * 100, "not-hdf5")):
+        path.write_bytes(content)
+        found = check_dataset(path)
+        assert codes(found) == [code] and str(path) in found[0].sentence
+    path.write_bytes(good)
+    with h5py.File(path, "a") as file:
+        del file["rewards"]
+    assert codes(check_dataset(str(path))) == ["missing-array"]
+    with h5py.File(path, "a") as file:
+        file["rewards"] = np.zeros(5)
+    assert codes(check_dataset(str(path))) == ["wrong-shapes"]
+
+
+def test_another_environment(hopper):
+    assert codes(check_dataset(hopper, env="Pendulum-v1")) == ["wrong-shapes"]
+    assert codes(check_dataset(hopper, env=record("pendulum-medium"))) == ["wrong-shapes"]
+    assert check_dataset(hopper, env="Hopper-v5") == []
+    assert codes(check_dataset(hopper, env="NoSuch-v0")) == ["unreadable"]
+
+
+def test_values_in_files_are_findings_not_exceptions(hopper, tmp_path):
+    path = write_d4rl(hopper, tmp_path / "a.hdf5")
+    with h5py.File(path, "a") as file:
+        file["rewards"][11] = np.nan
+        file["actions"][12] = 3.0
+    assert codes(check_dataset(path)) == ["non-finite", "actions-out-of-bounds"]
