@@ -171,10 +171,10 @@ def test_missing_and_altered_behaviours(behaviours):
 def test_vector_env_prefers_the_native_batch(monkeypatch):
     env = make_vector_env("Pendulum-v1", 2)
     assert env.num_envs == 2 and isinstance(env, gym.vector.SyncVectorEnv)
-    env.close()
     made = []
-    monkeypatch.setattr(gym, "make_vec", lambda name, **kwargs: made.append((name, kwargs)))
+    monkeypatch.setattr(gym, "make_vec", lambda name, **kwargs: made.append((name, kwargs)) or env)
     native = gym.envs.registration.EnvSpec("rlkit/Pendulum-v1", vector_entry_point="nowhere:Batch")
     monkeypatch.setitem(gym.registry, "rlkit/Pendulum-v1", native)
     make_vector_env("Pendulum-v1", 3, g=9.0)
     assert made == [("rlkit/Pendulum-v1", {"num_envs": 3, "vectorization_mode": "vector_entry_point", "g": 9.0})]
+    env.close()

@@ -1,0 +1,252 @@
+"""A linter for offline datasets: the faults that cost people weeks, each named with its rows.
+
+The checks look at one thing each and are silent where they cannot know: a dataset without findings has passed them,
+which is not a proof that it is right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+
+from rlkit.data._common import ACTION_TOLERANCE, env_facts, first_broken_join, require_boxes
+from rlkit.data.dataset import OfflineDataset
+from rlkit.data.hdf5 import SUFFIXES, read_d4rl
+from rlkit.data.minari_store import MINARI_ID, from_minari, has_local
+from rlkit.data.resolve import load_dataset
+from rlkit.errors import DataError
+from rlkit.registry import EnvRecord, records
+
+REGRESSION_ROWS = 20_000  # enough for a stable fit of some hundred features
+RANDOM_UNITS = 128
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``code`` names the check, ``sentence`` what is wrong, where (rows from 0) and what was expected."""
+
+    code: str
+    severity: Literal["error", "warning"]
+    sentence: str
+
+
+def _rows(mask: np.ndarray) -> str:
+    rows = np.flatnonzero(mask)
+    return f"{len(rows)} rows, first {', '.join(map(str, rows[:3]))}"
+
+
+def _values(data: OfflineDataset) -> Iterator[Finding]:
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        bad = ~np.isfinite(getattr(data, name)).reshape(len(data), -1).all(axis=1)
+        if bad.any():
+            code = "non-finite-actions" if name == "actions" else "non-finite"
+            yield Finding(code, "error", f"'{name}' holds NaN or infinity ({_rows(bad)}), expected finite numbers")
+
+
+def _bounds(data: OfflineDataset) -> Iterator[Finding]:
+    low, high = data.action_space.low, data.action_space.high
+    slack = ACTION_TOLERANCE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
+    outside = (data.actions < low - slack) | (data.actions > high + slack)
+    bad: np.ndarray = outside.reshape(len(data), -1).any(axis=1)
+    if bad.any():
+        worst = float(np.nanmax(np.abs(data.actions[bad])))
+        yield Finding(
+            "actions-out-of-bounds",
+            "error",
+            f"actions leave the action space ({_rows(bad)}; largest magnitude {worst:g}), "
+            f"expected [{low.min():g}, {high.max():g}]",
+        )
+
+
+def _joins(data: OfflineDataset) -> Iterator[Finding]:
+    count, row = first_broken_join(data)
+    if count:
+        yield Finding(
+            "broken-joins",
+            "error",
+            f"next_observations is not the following row's observation inside an episode ({count} rows, first {row}), "
+            "expected them equal: rows were shuffled or dropped, or an episode's end is not flagged",
+        )
+
+
+def _episodes(data: OfflineDataset, limit: int | None) -> Iterator[Finding]:
+    """``limit`` is the environment's; where no environment is known it is guessed, and guesses only warn."""
+    ends = data.episode_ends
+    lengths = np.diff(ends, prepend=0)
+    terminated, truncated = data.terminations[ends - 1], data.truncations[ends - 1]
+    guessed = limit is None and data.env_id is None
+    if guessed:  # the longest length, if several episodes share it
+        longest = int(lengths.max())
+        limit = longest if np.count_nonzero(lengths == longest) >= 3 and longest > 1 else None
+    elif limit is not None and (long := np.flatnonzero(lengths > limit)).size:
+        first = int(ends[long[0]] - lengths[long[0]])
+        yield Finding(
+            "episode-too-long",
+            "error",
+            f"{len(long)} episodes exceed the environment's limit of {limit} steps, the first starts at row {first} "
+            f"and has {lengths[long[0]]}: ends of episodes are not flagged",
+        )
+    if limit is not None:
+        # A fall at exactly the last step is as rare as at any other; whole crowds of them are timeouts.
+        full = lengths == limit
+        confused = full & terminated & ~truncated
+        if confused.sum() >= max(3, 0.5 * full.sum()):
+            yield Finding(
+                "timeouts-as-terminals",
+                "warning" if guessed else "error",
+                f"{confused.sum()} of {full.sum()} episodes of the full {limit} steps end in a termination (first at "
+                f"row {ends[confused][0] - 1}), expected truncations: the time limit was recorded as a terminal state",
+            )
+        early = (truncated & ~terminated & (lengths < limit - 1))[:-1]  # the last one may be cut by the data's end
+        some = lengths[:-1][early]
+        if not data.terminations.any() and len(some) >= 5 and len(np.unique(some)) > 1 and early.mean() > 0.8:
+            yield Finding(
+                "terminals-as-timeouts",
+                "warning",
+                f"{len(some)} episodes are truncated before the limit of {limit} steps (first at row "
+                f"{ends[:-1][early][0] - 1}) and none terminates: terminal states may be recorded as timeouts",
+            )
+
+
+def _duplicates(data: OfflineDataset) -> Iterator[Finding]:
+    seen: dict[bytes, int] = {}
+    repeated: list[tuple[int, int]] = []
+    start = 0
+    for end in data.episode_ends.tolist():
+        digest = hashlib.blake2b(data.observations[start:end].tobytes(), digest_size=16)
+        digest.update(data.actions[start:end].tobytes())
+        first = seen.setdefault(digest.digest(), start)
+        if first != start:
+            repeated.append((start, first))
+        start = end
+    if repeated:
+        yield Finding(
+            "duplicate-episodes",
+            "warning",
+            f"{len(repeated)} episodes repeat earlier ones exactly (the one at row {repeated[0][0]} repeats row "
+            f"{repeated[0][1]}), expected each episode once",
+        )
+
+
+def _standardised(x: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and standard deviation 1; constant ones are left out."""
+    spread = x.std(axis=0)
+    return (x - x.mean(axis=0))[:, spread > 1e-8] / spread[spread > 1e-8]
+
+
+def _unexplained(data: OfflineDataset, rows: np.ndarray, shift: int) -> float:
+    """Share of the variance of ``rewards[rows + shift]`` that a least-squares fit on row ``rows`` leaves unexplained.
+
+    The fit is linear in states, action, their squares, and random tanh units for what is curved otherwise.
+    """
+    count = len(data)
+    s, following = (a.reshape(count, -1)[rows].astype(np.float64) for a in (data.observations, data.next_observations))
+    a = data.actions.reshape(count, -1)[rows].astype(np.float64)
+    plain = _standardised(np.concatenate((s, following, a), axis=1))
+    units = np.random.default_rng(0).standard_normal((plain.shape[1], min(RANDOM_UNITS, len(rows) // 10)))
+    curved = np.tanh(plain @ units / np.sqrt(max(plain.shape[1], 1)) + np.linspace(-1, 1, units.shape[1]))
+    x = _standardised(np.concatenate((plain, plain**2, curved), axis=1))
+    y = data.rewards[rows + shift].astype(np.float64)
+    y = y - y.mean()
+    train = np.arange(len(rows)) % 4 != 0  # the rest is held out, so that many features cannot fake a fit
+    weights = np.linalg.lstsq(
+        np.concatenate((x[train], 1e-4 * np.sqrt(train.sum()) * np.eye(x.shape[1]))),
+        np.concatenate((y[train], np.zeros(x.shape[1]))),
+        rcond=None,
+    )[0]
+    rest = y[~train] - x[~train] @ weights
+    return float((rest**2).mean() / max((y[~train] ** 2).mean(), 1e-12))
+
+
+def _rewards(data: OfflineDataset) -> Iterator[Finding]:
+    """Rewards one row off: a row explains another row's reward clearly better than its own."""
+    if float(data.rewards.std()) == 0.0:
+        if len(data) > 1:
+            text = f"every reward is {data.rewards[0]:g}, expected some difference to learn from"
+            yield Finding("constant-rewards", "warning", text)
+        return
+    ended = data.terminations | data.truncations
+    # Rows with a neighbour of their own episode on both sides, so that all three fits see the same ones.
+    inner = np.flatnonzero(~ended[:-2] & ~ended[1:-1]) + 1
+    features = 4 * int(np.prod(data.observation_space.shape)) + 2 * int(np.prod(data.action_space.shape))
+    if len(inner) < 10 * features:
+        return
+    rows = inner[:: max(1, len(inner) // REGRESSION_ROWS)]
+    own = _unexplained(data, rows, 0)
+    for shift, where in ((-1, "preceding"), (1, "following")):
+        other = _unexplained(data, rows, shift)
+        # A reward of a state alone is explained about as well by the two rows that hold that state, which says nothing
+        # of its place.  One that hangs on an action or a change of state is explained ten times better by its own row.
+        if other < 0.5 and other < 0.25 * own and own - other > 5e-4:
+            yield Finding(
+                "shifted-rewards",
+                "error",
+                f"a row's states and action leave {100 * own:.1f} % of its own reward unexplained but only "
+                f"{100 * other:.1f} % of the {where} row's, expected the reverse: rewards are off by one row",
+            )
+
+
+def _load(what: Any) -> OfflineDataset:
+    """The dataset with as few checks of values as its format allows, for the checks here to make."""
+    if isinstance(what, Path) or (isinstance(what, str) and what.endswith(SUFFIXES)):
+        return read_d4rl(what, strict=False)
+    if isinstance(what, str) and what not in records() and MINARI_ID.fullmatch(what) and has_local(what):
+        return from_minari(what, strict=False)
+    if hasattr(what, "iterate_episodes"):
+        return from_minari(what, strict=False)
+    return load_dataset(what)
+
+
+def _file_code(sentence: str) -> str:
+    for code, words in (
+        ("truncated-file", "truncated"),
+        ("truncated-file", "damaged"),
+        ("missing-file", "does not exist"),
+        ("empty-file", "is empty"),
+        ("not-hdf5", "not an HDF5"),
+        ("missing-array", "has no '"),
+        ("wrong-shapes", "shape"),
+    ):
+        if words in sentence:
+            return code
+    return "unreadable"
+
+
+def check_dataset(what: Any, env: str | EnvRecord | gym.Env | None = None) -> list[Finding]:
+    """Every fault found in ``what`` (anything :func:`~rlkit.data.resolve.load_dataset` takes), errors first.
+
+    ``env``, an environment, its Gymnasium id or a record, overrides the one the dataset names; with it the action
+    bounds, the shapes and the longest episode are known.  A file that cannot be read is a finding, not an exception.
+    """
+    try:
+        data = _load(what)
+        limit = None
+        if isinstance(env, gym.Env):
+            spaces = require_boxes(env.observation_space, env.action_space, "env")
+            limit = env.spec.max_episode_steps if env.spec is not None else None
+        else:
+            env_id, kwargs = (env.env_id, env.env_kwargs) if isinstance(env, EnvRecord) else (env, {})
+            if env_id is None:
+                env_id, kwargs = data.env_id, data.env_kwargs
+            spaces = data.observation_space, data.action_space
+            if env_id is not None:
+                observation_space, action_space, limit = env_facts(env_id, kwargs)
+                spaces = require_boxes(observation_space, action_space, env_id)
+        for name, space in (("observations", spaces[0]), ("actions", spaces[1])):
+            shape = getattr(data, name).shape[1:]
+            if shape != space.shape:
+                raise DataError(f"'{name}' has shape {list(shape)} per row, expected {list(space.shape)} as the env")
+        data = data.with_(observation_space=spaces[0], action_space=spaces[1])
+    except DataError as error:
+        return [Finding(_file_code(str(error)), "error", str(error))]
+    found_values = list(_values(data))
+    findings = [*found_values, *_bounds(data), *_joins(data), *_episodes(data, limit), *_duplicates(data)]
+    if not found_values:  # a fit on NaN says nothing
+        findings += _rewards(data)
+    return sorted(findings, key=lambda finding: finding.severity)

@@ -1,0 +1,364 @@
+"""Minari datasets: read fast, written loss-free and whole or not at all.
+
+Minari keeps each episode as a group of five arrays, ``observations [T+1, ds]`` among them.  Its own reader and writer
+cost about a millisecond per episode and, by chunking arrays of a few rows, several times the data's size on disk; with
+fifty thousand short episodes that is minutes and gigabytes.  So ``main_data.hdf5`` is read and written here with
+h5py's low-level interface, in the same layout; any other storage format goes through Minari's public interface.
+
+Nothing read here is a pickle: Minari keeps spaces, environment specs and metadata as JSON, arrays as HDF5 or Arrow.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rlkit.data._common import (
+    fields_from_metadata,
+    find_record,
+    first_broken_join,
+    metadata_of,
+    plain_env_id,
+    provenance_of_copy,
+    record_fields,
+    require_boxes,
+    validate,
+)
+from rlkit.data.dataset import OfflineDataset, Source
+from rlkit.errors import DataError
+from rlkit.registry import EnvRecord
+
+MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
+_KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
+_SCRATCH = ".rlkit"  # hidden, so Minari does not list it: locks, and datasets being written
+
+
+def store_root() -> Path:
+    """Minari's local store: ``$MINARI_DATASETS_PATH``, else ``~/.minari/datasets``."""
+    path = os.environ.get("MINARI_DATASETS_PATH")
+    return Path(path) if path is not None else Path.home() / ".minari" / "datasets"
+
+
+def check_id(dataset_id: str) -> str:
+    """``dataset_id`` if it is well formed, like ``mujoco/hopper/medium-v0``; else :class:`DataError`."""
+    if not MINARI_ID.fullmatch(dataset_id):
+        raise DataError(f"'{dataset_id}' is no Minari id, expected one like 'mujoco/hopper/medium-v0'")
+    return dataset_id
+
+
+def has_local(dataset_id: str) -> bool:
+    """Whether the local store holds ``dataset_id``."""
+    return (store_root() / dataset_id / "data" / "metadata.json").is_file()
+
+
+def local_ids() -> list[str]:
+    """Ids of the datasets in the local store, without importing Minari."""
+    root, found = store_root(), []
+    for folder, names, _ in os.walk(root):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        if (Path(folder) / "data" / "metadata.json").is_file():
+            found.append(Path(folder).relative_to(root).as_posix())
+            names.clear()
+    return sorted(found)
+
+
+def read_metadata(dataset_id: str) -> dict[str, Any]:
+    """Minari's ``metadata.json`` of a local dataset; :class:`DataError` where it is missing or no JSON object."""
+    path = store_root() / check_id(dataset_id) / "data" / "metadata.json"
+    try:
+        meta = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"Minari dataset '{dataset_id}' is not in the local store {store_root()}") from None
+    except (OSError, ValueError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise DataError(f"{path} is damaged, expected a JSON object; delete the dataset's folder and fetch it again")
+    return meta
+
+
+@contextmanager
+def store_lock(dataset_id: str) -> Iterator[None]:
+    """Hold the right to write ``dataset_id``; other processes wait.  Raises OSError where the store is read-only."""
+    from filelock import FileLock
+
+    folder = store_root() / _SCRATCH
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{dataset_id.replace('/', '__')}.lock"):
+        yield
+
+
+@contextmanager
+def staged(dataset_id: str) -> Iterator[Path]:
+    """An empty folder that becomes the dataset's folder once the block ends without an error.
+
+    The caller holds :func:`store_lock`, which is why what a killed process left in the staging folder can be removed.
+    """
+    root = store_root()
+    staging = root / _SCRATCH / dataset_id.replace("/", "__")
+    retired = staging.with_name(f"{staging.name}.old")
+    for leftover in (staging, retired):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        target = root / dataset_id
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rename(retired)
+        staging.rename(target)
+    finally:
+        for leftover in (staging, retired):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _episodes_hdf5(file: Path, indices: Iterable[int]) -> dict[str, list[np.ndarray]]:
+    """Every episode's five arrays, read with h5py's low-level calls (a third of the high-level ones' time)."""
+    import h5py
+
+    columns: dict[str, list[np.ndarray]] = {key: [] for key in _KEYS}
+    with h5py.File(file, "r") as handle:
+        for index in indices:
+            for key in _KEYS:
+                node = h5py.h5d.open(handle.id, f"episode_{index}/{key}".encode())
+                if node.dtype.kind not in "fiub":
+                    raise DataError(f"{file}: '{key}' of episode {index} is not an array of numbers")
+                array = np.empty(node.shape, node.dtype)
+                node.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
+                columns[key].append(array)
+    return columns
+
+
+def _columns(source: Any) -> dict[str, list[np.ndarray]]:
+    where = f"Minari dataset '{source.id}'"
+    try:
+        if source.storage.metadata["data_format"] == "hdf5":
+            return _episodes_hdf5(Path(source.storage.data_path) / "main_data.hdf5", source.episode_indices.tolist())
+        columns: dict[str, list[np.ndarray]] = {key: [] for key in _KEYS}
+        for episode in source.iterate_episodes():
+            for key in _KEYS:
+                columns[key].append(np.asarray(getattr(episode, key)))
+        return columns
+    except (OSError, KeyError) as error:
+        text = str(error).strip("'\"")
+        raise DataError(
+            f"{where} in {source.storage.data_path} cannot be read ({text}); delete its folder and fetch it again"
+        ) from None
+
+
+def _flatten(columns: dict[str, list[np.ndarray]], where: str) -> dict[str, np.ndarray]:
+    """Episodes to the arrays of :class:`OfflineDataset`."""
+    lengths = np.array([len(rewards) for rewards in columns["rewards"]], dtype=np.int64)
+    for key in _KEYS:
+        extra = int(key == "observations")
+        wrong = np.flatnonzero([len(a) != n + extra for a, n in zip(columns[key], lengths, strict=True)])
+        if len(wrong):
+            episode = int(wrong[0])
+            raise DataError(
+                f"{where}: episode {episode} has {len(columns[key][episode])} {key}, expected "
+                f"{lengths[episode] + extra} beside its {lengths[episode]} rewards"
+            )
+    filled = [i for i, n in enumerate(lengths) if n]
+    lengths = lengths[filled]
+    if not filled:
+        raise DataError(f"{where} holds no transitions, expected at least one")
+
+    def joined(key: str, dtype: Any) -> np.ndarray:
+        with np.errstate(over="ignore"):  # what overflows becomes an infinity, which validation names
+            return np.concatenate([columns[key][i] for i in filled]).astype(dtype, copy=False)
+
+    try:
+        states = joined("observations", np.float32)  # [N + E, ds]
+        arrays = {
+            "actions": joined("actions", np.float32),
+            "rewards": joined("rewards", np.float32),
+            "terminations": joined("terminations", np.bool_),
+            "truncations": joined("truncations", np.bool_),
+        }
+    except ValueError as error:
+        raise DataError(f"{where}: episodes differ in shape ({error})") from None
+    return {**arrays, **split_states(states, lengths, arrays)}
+
+
+def split_states(states: np.ndarray, lengths: np.ndarray, flags: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """``states [N + E, ds]``, each episode's ``T + 1`` in a row, to observations and next_observations ``[N, ds]``.
+
+    An episode whose last row carries neither flag gets ``truncations`` set there (in place): it was cut off.
+    """
+    ends = np.cumsum(lengths)
+    rows = np.arange(ends[-1]) + np.repeat(np.arange(len(lengths)), lengths)  # a state more per episode before it
+    flags["truncations"][ends - 1] |= ~flags["terminations"][ends - 1]
+    return {"observations": states[rows], "next_observations": states[rows + 1]}
+
+
+def join_states(dataset: OfflineDataset) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of :func:`split_states`: ``states [N + E, ds]`` and each episode's length, int64 ``[E]``.
+
+    Raises :class:`DataError` where a next observation differs from the following row's observation inside an episode,
+    since one array of states could not hold both.
+    """
+    count, row = first_broken_join(dataset)
+    if count:
+        raise DataError(
+            f"{dataset.provenance.locator}: next_observations of row {row} is not the observation of row {row + 1} "
+            f"although no episode ends there, expected them equal ({count} such rows)"
+        )
+    if not (dataset.terminations[-1] or dataset.truncations[-1]):
+        raise DataError(f"{dataset.provenance.locator}: the last row must end its episode, expected it truncated")
+    ends = dataset.episode_ends
+    lengths = np.diff(ends, prepend=0)
+    states = np.empty((len(dataset) + len(ends), *dataset.observations.shape[1:]), dtype=np.float32)
+    rows = np.arange(len(dataset)) + np.repeat(np.arange(len(ends)), lengths)
+    states[rows] = dataset.observations
+    states[ends + np.arange(len(ends))] = dataset.next_observations[ends - 1]
+    return states, lengths
+
+
+def open_local(dataset_id: str) -> Any:
+    """The ``MinariDataset`` called ``dataset_id`` in the local store; :class:`DataError` where it cannot be opened."""
+    meta = read_metadata(dataset_id)  # its errors are clearer than Minari's
+    if not {"observation_space", "action_space"} <= meta.keys():
+        # Minari would make the environment to learn its spaces, running whatever entry point the file names.
+        raise DataError(f"Minari dataset '{dataset_id}' names no spaces, expected both in its metadata.json")
+    import minari
+
+    try:
+        return minari.load_dataset(dataset_id)
+    except (ValueError, KeyError, AssertionError, OSError, ImportError) as error:
+        raise DataError(f"Minari dataset '{dataset_id}' cannot be opened: {error}") from None
+
+
+def from_minari(
+    source: Any, *, record: EnvRecord | None = None, provenance: Source = "minari-local", strict: bool = True
+) -> OfflineDataset:
+    """A ``MinariDataset``, or the id of a local one, as :class:`OfflineDataset`; float64 becomes float32.
+
+    The environment and reference scores are those of ``record`` (default: the record that names this id), else what
+    rlkit wrote beside the data, else the dataset's own environment.  ``strict=False`` skips the checks of values.
+
+    Raises :class:`DataError` for a dataset that is missing or damaged, for spaces other than Box, for episodes of
+    inconsistent lengths, NaN or infinite values, and actions out of bounds.
+    """
+    dataset = open_local(source) if isinstance(source, str) else source
+    where = f"Minari dataset '{dataset.id}'"
+    observation_space, action_space = require_boxes(dataset.observation_space, dataset.action_space, where)
+    raw_meta = dataset.storage.metadata
+    meta = raw_meta.get("rlkit") or {}
+    record = record or find_record(dataset.id)
+    fields: dict[str, Any] = {}
+    if dataset.env_spec is not None:
+        fields = {"env_id": plain_env_id(dataset.env_spec.id, where), "env_kwargs": dict(dataset.env_spec.kwargs)}
+    if raw_meta.get("ref_max_score") is not None:
+        fields["reference"] = (float(raw_meta["ref_min_score"]), float(raw_meta["ref_max_score"]))
+    fields |= fields_from_metadata(meta) | record_fields(record)
+    fields |= {"observation_space": observation_space, "action_space": action_space}
+
+    arrays = _flatten(_columns(dataset), where)
+    for name, space in (("observations", observation_space), ("actions", action_space)):
+        if arrays[name].shape[1:] != space.shape:
+            raise DataError(
+                f"{where}: '{name}' has shape {list(arrays[name].shape)}, "
+                f"expected {[len(arrays[name]), *space.shape]} as its space says"
+            )
+    origin = provenance_of_copy(provenance, dataset.id, record.name if record else "unnamed", meta)
+    if strict:
+        clipped = validate(arrays, action_space, where)
+        if clipped:
+            origin.details["clipped"] = f"{clipped} action entries beyond their bounds by rounding"
+    everything: dict[str, Any] = {**arrays, **fields}
+    return OfflineDataset(**everything, provenance=origin)
+
+
+def _write_episodes(file: Path, dataset: OfflineDataset) -> None:
+    import h5py
+
+    states, lengths = join_states(dataset)
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_obj_track_times(False)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    columns = {key: np.ascontiguousarray(getattr(dataset, key)) for key in _KEYS[1:]}
+    types = {key: h5py.h5t.py_create(array.dtype, logical=True) for key, array in columns.items()}
+    types["observations"] = h5py.h5t.py_create(states.dtype)
+    start = 0
+    with h5py.File(file, "w", track_order=True) as handle:
+        for index, length in enumerate(lengths.tolist()):
+            group = handle.create_group(f"episode_{index}")
+            group.attrs["id"] = index
+            group.attrs["total_steps"] = length
+            rows = slice(start, start + length)
+            episode = {"observations": states[start + index : start + index + length + 1]}
+            for key, array in (episode | {key: column[rows] for key, column in columns.items()}).items():
+                shape = h5py.h5s.create_simple(array.shape)
+                h5py.h5d.create(group.id, key.encode(), types[key], shape, layout).write(
+                    h5py.h5s.ALL, h5py.h5s.ALL, array
+                )
+            start += length
+
+
+def write_into(folder: Path, dataset: OfflineDataset, dataset_id: str, extra: dict[str, Any]) -> None:
+    """Write ``dataset`` as the Minari dataset ``dataset_id`` under ``folder``; ``extra`` joins rlkit's metadata."""
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
+    spec = copy.deepcopy(gym.registry.get(dataset.env_id)) if dataset.env_id is not None else None
+    if spec is not None:
+        spec.kwargs |= dataset.env_kwargs
+    data = folder / "data"
+    data.mkdir(parents=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an env spec that is not JSON is told by its absence
+        storage = MinariStorage.new(data, dataset.observation_space, dataset.action_space, spec)
+    _write_episodes(data / "main_data.hdf5", dataset)
+    reference = dataset.reference or (None, None)
+    storage.update_metadata(
+        {
+            "dataset_id": dataset_id,
+            "minari_version": minari.__version__,
+            "total_episodes": len(dataset.episode_ends),
+            "total_steps": len(dataset),
+            "description": dataset.provenance.sentence,
+            "rlkit": metadata_of(dataset) | {"content_hash": dataset.content_hash} | extra,
+            **({"ref_min_score": reference[0], "ref_max_score": reference[1]} if dataset.reference else {}),
+        }
+    )
+    storage.update_metadata({"dataset_size": storage.get_size()})
+
+
+def enter_namespace(dataset_id: str) -> None:
+    """Mark the folders above the dataset as Minari namespaces (Minari's own function trips over a second process)."""
+    for parent in list(Path(dataset_id).parents)[:-1]:
+        mark = store_root() / parent / "namespace_metadata.json"
+        if not mark.exists():
+            mark.write_text("{}")
+
+
+def to_minari(dataset: OfflineDataset, dataset_id: str, *, overwrite: bool = False) -> Any:
+    """Store ``dataset`` in the local Minari store under ``dataset_id`` and return the ``MinariDataset``.
+
+    :func:`from_minari` gives back identical arrays.  The dataset appears whole or not at all, whatever is killed when.
+    Raises :class:`DataError` for a malformed id, one that is taken (without ``overwrite``), data that one array of
+    states per episode cannot hold, or a store that cannot be written.
+    """
+    check_id(dataset_id)
+    try:
+        with store_lock(dataset_id):
+            if (store_root() / dataset_id).exists() and not overwrite:
+                raise DataError(
+                    f"Minari dataset '{dataset_id}' exists already; choose another id, or allow overwriting"
+                )
+            with staged(dataset_id) as folder:
+                write_into(folder, dataset, dataset_id, {})
+            enter_namespace(dataset_id)
+    except OSError as error:
+        raise DataError(f"cannot write '{dataset_id}' to {store_root()}: {error.strerror or error}") from None
+    return open_local(dataset_id)

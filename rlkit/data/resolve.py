@@ -1,0 +1,241 @@
+"""From whatever names a dataset to the dataset, always knowing where it came from.
+
+In order: what was asked for explicitly (a path, a source); the local Minari store; Minari's remote, when reachable;
+data generated here.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlkit.data._common import find_record, generated_id
+from rlkit.data.cache import generated
+from rlkit.data.dataset import OfflineDataset
+from rlkit.data.hdf5 import SUFFIXES, read_d4rl
+from rlkit.data.minari_store import (
+    MINARI_ID,
+    check_id,
+    enter_namespace,
+    from_minari,
+    has_local,
+    local_ids,
+    staged,
+    store_lock,
+    store_root,
+)
+from rlkit.errors import DataError, nearest
+from rlkit.registry import EnvRecord, record, records
+
+SOURCES = ("auto", "minari-local", "minari-remote", "generated")
+PROBE_SECONDS = 3.0
+
+
+def _remote_address() -> str:
+    """What answers quickly where Minari's remote (``$MINARI_REMOTE``) can be reached at all."""
+    remote = os.environ.get("MINARI_REMOTE", "hf://farama-minari")
+    kind, _, name = remote.partition("://")
+    if kind == "gcp":
+        return f"https://storage.googleapis.com/{urllib.parse.quote(name)}"
+    host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{host}/{urllib.parse.quote(name)}"
+
+
+def probe(address: str, seconds: float = PROBE_SECONDS) -> str | None:
+    """None if ``address`` answers within ``seconds``, else why not, in a few words.
+
+    A thread does the asking because looking up a name has no time limit of its own.
+    """
+    found = [f"no answer within {seconds:g} s"]
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(address, method="HEAD")
+            with urllib.request.urlopen(request, timeout=seconds):
+                found[0] = ""
+        except urllib.error.HTTPError as error:
+            error.close()
+            found[0] = f"answered {error.code}"
+        except (OSError, ValueError) as error:
+            found[0] = f"not reachable ({getattr(error, 'reason', error)})"
+        except Exception as error:  # a thread's traceback would reach the terminal
+            found[0] = f"not reachable ({type(error).__name__})"
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds + 0.5)
+    return found[0] or None
+
+
+def _is_offline(offline: bool | None) -> bool:
+    return os.environ.get("RLKIT_OFFLINE", "").lower() in ("1", "true", "yes", "on") if offline is None else offline
+
+
+def remote_obstacle(offline: bool | None = None) -> str | None:
+    """None if Minari's remote can be used, else what is in the way."""
+    if _is_offline(offline):
+        return "switched off (RLKIT_OFFLINE)" if offline is None else "switched off"
+    kind = os.environ.get("MINARI_REMOTE", "hf://").partition("://")[0]
+    package, extra = ("google", "gcs") if kind == "gcp" else ("huggingface_hub", "hf")
+    if importlib.util.find_spec(package) is None:
+        return f"needs another package: pip install 'minari[{extra}]'"
+    return probe(_remote_address())
+
+
+def download(dataset_id: str) -> None:
+    """Fetch ``dataset_id`` from Minari's remote into the local store, whole or not at all.
+
+    Raises :class:`DataError` for whatever stands in the way.
+    """
+    check_id(dataset_id)
+    try:
+        from minari.storage.remotes import get_cloud_storage
+
+        with store_lock(dataset_id):
+            if has_local(dataset_id):  # another process was faster
+                return
+            with staged(dataset_id) as folder:
+                scratch = folder / "download"
+                get_cloud_storage().download_dataset(dataset_id, scratch)
+                data = scratch / dataset_id / "data"
+                if not (data / "metadata.json").is_file():
+                    raise DataError(f"Minari's remote has no dataset '{dataset_id}'")
+                data.rename(folder / "data")
+                shutil.rmtree(scratch)
+            enter_namespace(dataset_id)
+    except DataError:
+        raise
+    except Exception as error:  # every backend raises its own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"'{dataset_id}' cannot be downloaded from Minari's remote: {reason}") from None
+
+
+def _from_remote(dataset_id: str, found: EnvRecord | None) -> OfflineDataset:
+    download(dataset_id)
+    return from_minari(dataset_id, record=found, provenance="minari-remote")
+
+
+def _minari_id(found: EnvRecord) -> str:
+    assert found.data is not None
+    if found.data.minari_id is None:
+        raise DataError(f"Minari has no dataset for '{found.name}'; use source=generated, or give a path")
+    return found.data.minari_id
+
+
+def _auto(found: EnvRecord, make: Callable[[], OfflineDataset], offline: bool | None) -> OfflineDataset:
+    assert found.data is not None
+    tried: dict[str, str] = {}
+    dataset_id = found.data.minari_id
+    if dataset_id is None:
+        tried = {"minari": "has no dataset of this level"}
+    elif has_local(dataset_id):
+        return from_minari(dataset_id, record=found)
+    else:
+        tried["minari-local"] = f"'{dataset_id}' is not in {store_root()}"
+        obstacle = remote_obstacle(offline)
+        if obstacle is None:
+            try:
+                return _from_remote(dataset_id, found)
+            except DataError as error:
+                obstacle = str(error)
+        tried["minari-remote"] = obstacle
+    dataset = make()
+    dataset.provenance.details["tried"] = tried
+    return dataset
+
+
+def _by_id(dataset_id: str, source: str, offline: bool | None) -> OfflineDataset:
+    found = find_record(dataset_id)
+    if source in ("auto", "minari-local") and has_local(dataset_id):
+        return from_minari(dataset_id, record=found)
+    if source in ("auto", "generated") and found is not None and dataset_id == generated_id(found):
+        return generated(found)
+    if source == "generated":
+        raise DataError(f"'{dataset_id}' is not generated by rlkit, expected a record's name such as 'hopper-medium'")
+    if source == "minari-local":
+        raise DataError(
+            f"'{dataset_id}' is not in the local Minari store {store_root()}{nearest(dataset_id, local_ids())}"
+        )
+    obstacle = remote_obstacle(offline)
+    if obstacle is not None:
+        raise DataError(
+            f"'{dataset_id}' is not in the local Minari store {store_root()}, "
+            f"and Minari's remote is out of reach: {obstacle}{nearest(dataset_id, local_ids())}"
+        )
+    return _from_remote(dataset_id, found)
+
+
+def _by_record(
+    found: EnvRecord, source: str, size: int | None, seed: int, progress: bool, offline: bool | None
+) -> OfflineDataset:
+    if found.data is None:
+        levels = [r.name for r in records().values() if r.task == found.task and r.data is not None]
+        raise DataError(f"'{found.name}' is for learning online and has no dataset; pick one of {', '.join(levels)}")
+
+    def make() -> OfflineDataset:
+        return generated(found, size=size, seed=seed, progress=progress)
+
+    if source == "generated":
+        return make()
+    if source == "minari-local":
+        return _by_id(_minari_id(found), source, offline)
+    if source == "minari-remote":
+        dataset_id = _minari_id(found)
+        obstacle = remote_obstacle(offline)
+        if obstacle is not None:
+            raise DataError(f"Minari's remote is out of reach for '{dataset_id}': {obstacle}")
+        return _from_remote(dataset_id, found)
+    return _auto(found, make, offline)
+
+
+def load_dataset(
+    what: Any,
+    *,
+    path: str | Path | None = None,
+    source: str = "auto",
+    size: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    offline: bool | None = None,
+) -> OfflineDataset:
+    """The dataset that ``what`` names; ``dataset.provenance.sentence`` says where it came from and is to be printed.
+
+    ``what``: a record's name (``"hopper-medium"``) or an :class:`EnvRecord`; a Minari id
+    (``"mujoco/hopper/medium-v0"``) or a ``MinariDataset``; the path of a D4RL HDF5 file (a ``Path``, or a string ending
+    in .hdf5 or .h5); or an :class:`OfflineDataset`, which is returned as it is.
+
+    ``path``: a D4RL HDF5 file to take for the record ``what``.  ``source``: ``auto`` (the order of this module),
+    ``minari-local``, ``minari-remote`` or ``generated``.  ``size`` and ``seed`` concern generated data alone.
+    ``offline`` keeps away from the network (default: the environment variable ``RLKIT_OFFLINE``).
+
+    Raises :class:`~rlkit.errors.UserError` for an unknown name, and :class:`DataError` for data that cannot be had,
+    read or made, or does not fit the record's environment.
+    """
+    if source not in SOURCES:
+        raise DataError(f"unknown source '{source}', expected one of {', '.join(SOURCES)}{nearest(source, SOURCES)}")
+    if isinstance(what, OfflineDataset):
+        return what
+    if path is not None:
+        return read_d4rl(path, record=what if isinstance(what, EnvRecord) else record(what))
+    if isinstance(what, EnvRecord):
+        return _by_record(what, source, size, seed, progress, offline)
+    if isinstance(what, Path) or (isinstance(what, str) and what.endswith(SUFFIXES)):
+        return read_d4rl(what)
+    if isinstance(what, str):
+        if what not in records() and MINARI_ID.fullmatch(what):
+            return _by_id(what, source, offline)
+        return _by_record(record(what), source, size, seed, progress, offline)
+    if all(hasattr(what, name) for name in ("storage", "iterate_episodes", "episode_indices")):
+        return from_minari(what)
+    raise DataError(
+        f"cannot make a dataset of {type(what).__name__}, expected a record's name, a Minari id, a MinariDataset, "
+        "the path of a D4RL HDF5 file, or an OfflineDataset"
+    )
