@@ -50,7 +50,7 @@ class Lists(NamedTuple):
     length: np.ndarray  # int32 [N]
     reach: np.ndarray  # float64 [N]: rho^2, -1 before the first ball search
     state: np.ndarray  # uint8 [N]: FREE, CROWDED or DENSE
-    index: np.ndarray  # int32 [capacity]
+    index: np.ndarray  # type: ignore[assignment]  # int32 [capacity]; hides tuple.index, which nothing here calls
     square: np.ndarray  # float32 [capacity]: beta^2 ||s_i - s_j||^2 rounded down; a header holds the list's length
 
 

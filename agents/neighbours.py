@@ -131,7 +131,8 @@ def _build(points, weights, size, lanes):
 def _build_tree(points: np.ndarray, weights: np.ndarray) -> Tree:
     """A tree over float32 ``points [N, D]`` whose squared differences are weighted by float64 ``weights [D]``."""
     # 8: box columns are padded to whole vectors.  Passed, as numba's cache would miss edits of another file's constants
-    return Tree(*_build(np.ascontiguousarray(points, np.float32), weights, LEAF, 8), weights)
+    built = _build(np.ascontiguousarray(points, np.float32), weights, LEAF, 8)
+    return Tree(*built, weights)  # type: ignore[call-arg]  # numba hides how many arrays come back
 
 
 @njit(cache=True, nogil=True)
@@ -336,7 +337,7 @@ class RowCertificateSearch:
             else:
                 trees = (self._lists, self._listing, self._near, self._joint)
                 tail = (self._cap2, squares, indices, some, *lists, tallies)
-                self._spread(len(some), lambda *part, trees=trees, tail=tail: resolve(*trees, *shared, *tail, *part))
+                self._spread(len(some), lambda *part, trees=trees, tail=tail: resolve(*trees, *shared, *tail, *part))  # type: ignore[call-arg]
             _commit(self._lists, self._book, rows, some, *lists)
             self._counters["ball_searches"] += int(tallies[:, 0].sum())
             self._counters["joint_searches"] += int(tallies[:, 1].sum())

@@ -15,6 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 from rlkit.evaluate import Evaluator
 
 
+NUMBER = (int, float, np.number)
+
+
 class JsonlWriter(KVWriter):
     """One JSON object a log line, in ``metrics.jsonl``.
 
@@ -29,7 +32,7 @@ class JsonlWriter(KVWriter):
             self.file.seek(position)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        values = {k: float(v) for k, v in key_values.items() if not k.startswith("time/") and np.isscalar(v)}
+        values = {k: float(v) for k, v in key_values.items() if not k.startswith("time/") and isinstance(v, NUMBER)}
         line = {"step": step, **{k: values[k] for k in sorted(values)}}
         self.file.write(json.dumps(line).encode() + b"\n")
         self.file.flush()
@@ -50,7 +53,7 @@ class TensorBoardWriter(KVWriter):
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         for key, value in sorted(key_values.items()):
-            if np.isscalar(value) and not isinstance(value, str):
+            if isinstance(value, NUMBER):
                 self.writer.add_scalar(key, value, step)
 
     def close(self) -> None:

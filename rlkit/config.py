@@ -78,7 +78,7 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
 def _schema(name: str) -> Any:
     """The agent's ``Config`` as an unfrozen dataclass with a ``name``: OmegaConf makes frozen ones read-only."""
     entries: list[Any] = [("name", str, field(default=name))]
-    for f in fields(registry.agent_class(name).Config):  # type: ignore[attr-defined]
+    for f in fields(registry.agent_class(name).Config):
         value = list(f.default) if isinstance(f.default, tuple) else f.default
         if f.default is MISSING:
             entries.append((f.name, Any, field(default="???")))
@@ -154,8 +154,8 @@ def _compose(parsed: list[Override], overrides: list[str]) -> DictConfig:
 
 def _keys(node: DictConfig, prefix: str = "") -> list[str]:
     found: list[str] = []
-    for key in node:
-        child = OmegaConf.select(node, str(key), throw_on_missing=False)
+    for key in map(str, node):
+        child = OmegaConf.select(node, key, throw_on_missing=False)
         found += _keys(child, f"{prefix}{key}.") if isinstance(child, DictConfig) else [f"{prefix}{key}"]
     return found
 

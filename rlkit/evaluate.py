@@ -17,7 +17,7 @@ MAX_ENVS = 64  # more episodes run in rounds
 class Predictor(Protocol):
     """Anything with SB3's ``predict``."""
 
-    def predict(self, observation: Any, deterministic: bool = ...) -> tuple[Any, Any]: ...
+    def predict(self, observation: Any, *, deterministic: bool = ...) -> tuple[Any, Any]: ...
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
@@ -72,10 +75,11 @@ class Critics(nn.Module):
 class DeterministicPolicy(BasePolicy):
     """An actor behind the observation normaliser it was trained with; raw observations in, bounded actions out."""
 
+    actor: Actor
     obs_mean: Tensor
     obs_std: Tensor
 
-    def __init__(self, observation_space: spaces.Box, action_space: spaces.Box, actor: nn.Module):
+    def __init__(self, observation_space: spaces.Box, action_space: spaces.Box, actor: Actor):
         super().__init__(observation_space, action_space)
         self.actor = actor
         size = observation_space.shape[0]
@@ -85,10 +89,11 @@ class DeterministicPolicy(BasePolicy):
     def normalise(self, observations: Tensor) -> Float[Tensor, "batch ds"]:
         return (observations.float() - self.obs_mean) / self.obs_std
 
-    def forward(self, observations: Tensor, deterministic: bool = True) -> Float[Tensor, "batch da"]:
+    def forward(self, observations: Tensor) -> Float[Tensor, "batch da"]:
         return self.actor(self.normalise(observations))
 
-    _predict = forward
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        return self(observation)
 
 
 class Polyak:
@@ -104,7 +109,7 @@ class Polyak:
         torch._foreach_lerp_(self.target, self.online, self.tau)
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def freeze(module: M) -> M:
     """Mark a target network as never trained by gradient."""
     return module.requires_grad_(False)
 

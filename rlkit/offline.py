@@ -69,7 +69,7 @@ class OfflineConfig:
             raise UserError(f"agent.{name}={getattr(self, name)} is out of range, expected {expected}")
 
 
-def presets(cls: type, record_name: str, task: str, family: str) -> dict[str, Any]:
+def presets(cls: type[OfflineAlgorithm], record_name: str, task: str, family: str) -> dict[str, Any]:
     """Hyperparameters that differ from the defaults for this data, from ``presets/<agent>.yaml`` beside the agent.
 
     The file's keys are families, tasks and record names; the more specific one wins.
@@ -82,7 +82,7 @@ def presets(cls: type, record_name: str, task: str, family: str) -> dict[str, An
     return found
 
 
-def make_config(cls: type, values: Mapping[str, Any]) -> Any:
+def make_config(cls: type[OfflineAlgorithm], values: Mapping[str, Any]) -> Any:
     """``cls.Config(**values)`` with a sentence for unknown names and wrong types."""
     known = {f.name: f for f in fields(cls.Config)}
     for name, value in values.items():
@@ -114,6 +114,9 @@ class OfflineAlgorithm(BaseAlgorithm):
     Config: ClassVar[type[OfflineConfig]] = OfflineConfig
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DeterministicPolicy}
     config: Any
+    policy: DeterministicPolicy
+    observation_space: spaces.Box
+    action_space: spaces.Box
     dataset: OfflineDataset | None = None
     replay: Replay | None = None
 
@@ -170,7 +173,9 @@ class OfflineAlgorithm(BaseAlgorithm):
             device=device,
             seed=int(seed),
         )
-        self.config, self.observation_space, self.action_space, self.n_envs = config, observation_space, action_space, 1
+        assert isinstance(observation_space, spaces.Box) and isinstance(action_space, spaces.Box)
+        self.config, self.n_envs = config, 1
+        self.observation_space, self.action_space = observation_space, action_space
         self.noise = torch.Generator(self.device).manual_seed(int(seed) + 1)
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
@@ -178,7 +183,6 @@ class OfflineAlgorithm(BaseAlgorithm):
 
     def _setup_model(self) -> None:
         generator = torch.Generator().manual_seed(int(self.seed or 0))
-        assert isinstance(self.observation_space, spaces.Box) and isinstance(self.action_space, spaces.Box)
         self.build(self.observation_space.shape[0], self.action_space, generator)
         for module in self._named(nn.Module).values():
             module.to(self.device)
@@ -329,8 +333,8 @@ class OfflineAlgorithm(BaseAlgorithm):
             "num_timesteps": self.num_timesteps,
         }
 
-    def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # SB3's signature
-        """Write the artefact: networks, config, spaces and normaliser, in safetensors and JSON."""
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:  # SB3's signature
+        """Write the artefact to ``path``: networks, config, spaces and normaliser, in safetensors and JSON."""
         write_artefact(Path(path), self._manifest(), self.model_tensors())
 
     def save_checkpoint(self, path: str | Path, extra: dict[str, Any] | None = None) -> None:
@@ -365,8 +369,8 @@ class OfflineAlgorithm(BaseAlgorithm):
         self = found.__new__(found)
         try:
             config = make_config(found, manifest["config"])
-            boxes = (deserialize_space(manifest[key]) for key in ("observation_space", "action_space"))
-            self._construct(config, *boxes, manifest["seed"], device, tensorboard_log, verbose)
+            box, actions = (deserialize_space(manifest[key]) for key in ("observation_space", "action_space"))
+            self._construct(config, box, actions, manifest["seed"], device, tensorboard_log, verbose)
             if dataset is not None:
                 self._take(load_dataset(dataset))
             self._load_model(model)

@@ -63,7 +63,7 @@ def register(name: str) -> Callable[[T], T]:
         known = _agents.get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise UserError(f"agent name '{name}' is taken by {known.__module__}.{known.__qualname__}")
-        cls.name = name
+        cls.name = name  # type: ignore[attr-defined]
         _agents[name] = cls
         return cls
 
@@ -84,7 +84,7 @@ def agent_names() -> list[str]:
     return sorted({*_entries("rlkit.agents"), *_agents})
 
 
-def agent_class(name: str) -> type:
+def agent_class(name: str) -> Any:
     """The class registered under ``name``; raises :class:`UserError` naming the nearest known one."""
     if name not in _agents:
         entry = _entries("rlkit.agents").get(name)

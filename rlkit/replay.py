@@ -49,6 +49,7 @@ class Replay:
         for space in (observation_space, action_space):
             if not isinstance(space, spaces.Box) or len(space.shape) != 1:
                 raise UserError(f"replay needs one-dimensional Box spaces, got {space}")
+        assert isinstance(observation_space, spaces.Box) and isinstance(action_space, spaces.Box)
         self.buffer_size, self.n_envs, self.device = buffer_size, n_envs, torch.device(device)
         ds, da = observation_space.shape[0], action_space.shape[0]
         self.widths = (ds, da, 1, 1, ds)
@@ -93,7 +94,8 @@ class Replay:
     def batch(self, batch_size: int) -> Batch:
         """Rows drawn uniformly with replacement."""
         indices = torch.randint(self.size(), (batch_size,), generator=self.generator, device=self.device)
-        return Batch(*self.rows.index_select(0, indices).split(self.widths, dim=1), indices)
+        obs, act, rew, nt, nxt = self.rows.index_select(0, indices).split(self.widths, dim=1)
+        return Batch(obs, act, rew, nt, nxt, indices)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """SB3's sample: with ``env``, observations and rewards pass through its normaliser."""

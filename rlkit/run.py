@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from rlkit import registry
@@ -44,7 +44,9 @@ def check_folder(out: Path, overwrite: bool) -> None:
             raise UserError(f"out={out} cannot be written: {path} is a file, expected a folder")
     if out.exists() and any(out.iterdir()):
         if not overwrite:
-            raise UserError(f"out={out} exists and is not empty; pass another out=, overwrite=true, or rlkit resume {out}")
+            raise UserError(
+                f"out={out} exists and is not empty; pass another out=, overwrite=true, or rlkit resume {out}"
+            )
         if not (out / "config.yaml").exists():
             raise UserError(f"out={out} is not empty and not a run; overwrite=true would delete foreign files")
 
@@ -98,7 +100,8 @@ def build(config: DictConfig) -> OfflineAlgorithm:
         record, path=env.path, source=env.source, size=env.size, seed=env.data_seed, progress=config.progress_bar
     )
     print(dataset.provenance.sentence, flush=True)
-    hyperparameters = {k: v for k, v in OmegaConf.to_container(config.agent).items() if k != "name"}  # type: ignore[union-attr]
+    chosen: Any = OmegaConf.to_container(config.agent)
+    hyperparameters = {key: value for key, value in chosen.items() if key != "name"}
     return cls("MlpPolicy", dataset, seed=config.seed, device=config.device, **hyperparameters)
 
 
@@ -137,7 +140,7 @@ class _Session:
         self.started = time.perf_counter()
         saver = Checkpoint(out / "checkpoints", config.checkpoint_every, self._extra)
         stopper = StopOnSignal()
-        hooks = [c for c in (self.evaluate, saver, stopper) if c is not None]
+        hooks: list[BaseCallback] = [c for c in (self.evaluate, saver, stopper) if c is not None]
         if config.progress_bar:
             hooks.append(Progress(self.evaluate))
         previous = signal.signal(signal.SIGINT, lambda number, frame: self._interrupt(stopper, number, frame))
@@ -220,8 +223,8 @@ class _Session:
             result["dataset"]["score_mean"] = float(scores.mean())
         if final is not None:
             result["final"] = {**final.summary(), "episodes": len(final.returns), "returns": final.returns.tolist()}
-            key, values = ("score", final.scores) if final.scores is not None else ("return", final.returns)
-            result["final"][f"{key}_interval95"] = list(bootstrap_interval(np.asarray(values)))
+            key, sample = ("score", final.scores) if final.scores is not None else ("return", final.returns)
+            result["final"][f"{key}_interval95"] = list(bootstrap_interval(sample))
         if history:
             key = "score" if "score" in history[-1] else "return"
             values = [entry[key] for entry in history]

@@ -19,14 +19,23 @@ CHECKED = [
     "rlkit.agents.td3bc",
     "rlkit.callbacks",
     "rlkit.checkpoint",
+    "rlkit.cli.data",
     "rlkit.config",
+    "rlkit.data._common",
+    "rlkit.data.cache",
+    "rlkit.data.check",
     "rlkit.data.dataset",
+    "rlkit.data.generate",
+    "rlkit.data.hdf5",
+    "rlkit.data.minari_store",
+    "rlkit.data.resolve",
     "rlkit.evaluate",
     "rlkit.nets",
     "rlkit.offline",
     "rlkit.replay",
     "rlkit.run",
     "rlkit.stats",
+    "rlkit.vector",
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 

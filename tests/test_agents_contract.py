@@ -128,7 +128,11 @@ COMMAND = "import sys, toy; from rlkit.cli import main; sys.exit(main(sys.argv[1
 def command(args: list[str], cwd: Path, wait: bool = True) -> Any:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "toys"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *args], cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-c", COMMAND, *args],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if not wait:
         return process

@@ -1,0 +1,56 @@
+"""Speed, measured side by side: what ``rlkit bench`` runs.
+
+A row sets up two ways of doing the same work, runs them alternately in one process and compares the times.  This
+module knows the rows by name only; each is imported when it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from rlkit.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from rlkit.bench.measure import Line, Settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """``run`` is ``"module:function"``; it is called with the settings and ``arguments`` and returns its lines."""
+
+    summary: str
+    run: str
+    arguments: tuple[str, ...] = ()
+
+    def __call__(self, settings: Settings) -> list[Line]:
+        module, _, function = self.run.partition(":")
+        found: Callable[..., list[Line]] = getattr(import_module(module), function)
+        return found(settings, *self.arguments)
+
+
+_SEARCH, _UPDATES, _SYSTEMS = "rlkit.bench.search", "rlkit.bench.updates", "rlkit.bench.systems"
+
+ROWS: dict[str, Row] = {
+    "prdc-hopper": Row("PRDC update against a SciPy KD-tree query, 11 dimensions", f"{_SEARCH}:scipy", ("hopper",)),
+    "prdc-halfcheetah": Row("the same with 17 dimensions", f"{_SEARCH}:scipy", ("halfcheetah",)),
+    "prdc-d3rlpy-hopper": Row("PRDC update against d3rlpy's PRDC, 11 dimensions", f"{_SEARCH}:d3rlpy", ("hopper",)),
+    "prdc-d3rlpy-halfcheetah": Row("the same with 17 dimensions", f"{_SEARCH}:d3rlpy", ("halfcheetah",)),
+    "td3bc-d3rlpy": Row("TD3+BC update against d3rlpy's TD3+BC", f"{_UPDATES}:d3rlpy"),
+    "td3bc-plain": Row("TD3+BC update against a plain eager loop", f"{_UPDATES}:plain"),
+    "overhead": Row("share of a TD3+BC update outside matrix products", f"{_UPDATES}:overhead"),
+    "sampling": Row("replay sampling against SB3's ReplayBuffer", f"{_SYSTEMS}:sampling"),
+    "stepping": Row("MuJoCo stepping against Gymnasium's SyncVectorEnv", f"{_SYSTEMS}:stepping"),
+    "help": Row("rlkit --help against importing torch", f"{_SYSTEMS}:help_start"),
+}
+
+
+def pick(names: Iterable[str]) -> list[str]:
+    """``names`` without repetition, all rows for none; raises :class:`UserError` naming the nearest known row."""
+    wanted = list(dict.fromkeys(names)) or list(ROWS)
+    for name in wanted:
+        if name not in ROWS:
+            raise UserError(f"unknown bench row '{name}'{nearest(name, ROWS)}; see rlkit bench --list")
+    return wanted

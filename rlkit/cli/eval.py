@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         env_id, kwargs, reference = manifest["env"]["id"], manifest["env"]["kwargs"], manifest["env"]["reference"]
     else:
         raise UserError(f"{path} names no environment; pass env=NAME")
-    reference = tuple(reference) if reference else None  # JSON knows lists only
+    reference = (reference[0], reference[1]) if reference else None  # JSON knows lists only
     evaluator = Evaluator(
         env_id, episodes=numbers["episodes"], seed=numbers["seed"], env_kwargs=kwargs, reference=reference
     )

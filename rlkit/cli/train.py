@@ -92,5 +92,7 @@ def _sweep(overrides: list[str]) -> int:
         sys.argv = before
     missing = [out for out in outs if not (Path(out) / "result.json").exists()]
     if missing:  # Hydra hands no return values back from a sweep
-        raise UserError(f"{len(missing)} of {len(outs)} runs did not finish, first {missing[0]}; see the messages above")
+        raise UserError(
+            f"{len(missing)} of {len(outs)} runs did not finish, first {missing[0]}; see the messages above"
+        )
     return 0

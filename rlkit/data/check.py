@@ -53,7 +53,7 @@ def _bounds(data: OfflineDataset) -> Iterator[Finding]:
     low, high = data.action_space.low, data.action_space.high
     slack = ACTION_TOLERANCE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
     outside = (data.actions < low - slack) | (data.actions > high + slack)
-    bad: np.ndarray = outside.reshape(len(data), -1).any(axis=1)
+    bad = np.asarray(outside.reshape(len(data), -1).any(axis=1))
     if bad.any():
         worst = float(np.nanmax(np.abs(data.actions[bad])))
         yield Finding(

@@ -103,7 +103,9 @@ def test_target_actions_stay_inside_the_space_and_noise_is_clipped(dataset: Any)
     torch.testing.assert_close(noisy, (quiet + 0.5).clamp(-1, 1))
 
 
-def reference(networks: tuple[nn.Module, ...], batches: list[Batch], noises: list[Tensor], alpha: float, anchors: Any) -> None:
+def reference(
+    networks: tuple[nn.Module, ...], batches: list[Batch], noises: list[Tensor], alpha: float, anchors: Any
+) -> None:
     """Twenty updates written from the paper's equations, with plain Adam and a loop for the targets."""
     actor, critic = networks
     target_actor, target_critic = copy.deepcopy(actor), copy.deepcopy(critic)

@@ -42,7 +42,9 @@ def rebuilt(path: Path, change: Any, compression: int = zipfile.ZIP_STORED) -> b
 
 def edit_manifest(**values: Any) -> Any:
     def change(name: str, data: bytes) -> list[tuple[str, bytes]]:
-        return [(name, json.dumps({**json.loads(data), **values}).encode())] if name == "manifest.json" else [(name, data)]
+        return (
+            [(name, json.dumps({**json.loads(data), **values}).encode())] if name == "manifest.json" else [(name, data)]
+        )
 
     return change
 
@@ -104,7 +106,9 @@ def test_unknown_registry_name(artefact: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("member", ["../evil.safetensors", "/etc/evil", "extra.pkl"])
 def test_a_strange_member_is_refused(member: str, artefact: Path, tmp_path: Path) -> None:
-    data = rebuilt(artefact, lambda name, data: [(name, data), (member, b"x")] if name == "manifest.json" else [(name, data)])
+    data = rebuilt(
+        artefact, lambda name, data: [(name, data), (member, b"x")] if name == "manifest.json" else [(name, data)]
+    )
     _refused(tmp_path, data, "unexpected member")
     assert {p.name for p in tmp_path.iterdir()} == {"b.rlk"}
 

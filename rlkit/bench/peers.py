@@ -1,0 +1,105 @@
+"""The other libraries: kept quiet, and d3rlpy behind the two calls that the bench needs, run as its users run it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlkit.bench.measure import PeerMissing, Settings
+from rlkit.data.dataset import OfflineDataset
+
+
+def hush_gym() -> None:
+    """Import the old ``gym``, where it is installed, without the notice about itself that it writes to stderr.
+
+    d3rlpy needs it and Stable-Baselines3 looks for it; neither uses what the notice warns of.
+    """
+    with contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("gym")
+
+
+def hush_mujoco() -> None:
+    """Leave out MuJoCo's remark on a deprecated attribute in Gymnasium's own model files, once per environment made.
+
+    MuJoCo also appends it to ``MUJOCO_LOG.TXT`` in the working folder.  Its other warnings go to stderr as before.
+    """
+    import mujoco
+
+    def warn(message: str) -> None:
+        if "settotalmass" not in message:
+            sys.stderr.write(f"WARNING: {message}\n")
+
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(warn)
+
+
+def import_d3rlpy() -> ModuleType:
+    """d3rlpy, silent unless something is wrong; raises :class:`PeerMissing` where it is not installed."""
+    hush_gym()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its own use of other libraries
+            d3rlpy = importlib.import_module("d3rlpy")
+    except ModuleNotFoundError as error:
+        if error.name != "d3rlpy":
+            raise
+        raise PeerMissing("peer not installed: pip install 'rlkit[bench]'") from None
+    import structlog
+
+    # Its information about shapes and file names would stand between the table's lines; warnings and errors stay.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    return d3rlpy
+
+
+class D3rlpyLearner:
+    """One d3rlpy algorithm over a dataset; :meth:`updates` is the body of its own ``fit`` without the logger.
+
+    Observations are handed over normalised, so its scaler has nothing to do.  The networks have the same layout as
+    the library's and start from the given weights: a neighbour search is slower for an untrained policy.
+    """
+
+    def __init__(self, algorithm: str, data: OfflineDataset, agent: Any, settings: Settings):
+        d3rlpy = import_d3rlpy()
+        mean, std = agent.policy.obs_mean.numpy(), agent.policy.obs_std.numpy()
+        observations = (data.observations - mean) / std
+        self.batch_size = settings.batch_size
+        self.dataset = d3rlpy.dataset.MDPDataset(
+            observations,
+            data.actions,
+            data.rewards,
+            data.terminations.astype(np.float32),
+            (data.truncations & ~data.terminations).astype(np.float32),
+            action_space=d3rlpy.ActionSpace.CONTINUOUS,
+        )
+        config = getattr(d3rlpy.algos, f"{algorithm}Config")
+        extra = {"beta": agent.config.beta} if hasattr(agent.config, "beta") else {}
+        self.algorithm = config(batch_size=settings.batch_size, alpha=agent.config.alpha, **extra).create(device=False)
+        self.algorithm.create_impl(data.observation_space.shape, data.action_space.shape[0])
+        modules = self.algorithm.impl.modules
+        for theirs, own in (
+            (modules.policy, agent.policy.actor),
+            (modules.targ_policy, agent.target_actor),
+            (modules.q_funcs, agent.critic),
+            (modules.targ_q_funcs, agent.target_critic),
+        ):
+            with torch.no_grad():
+                for to, of in zip(theirs.parameters(), own.parameters(), strict=True):
+                    to.copy_(of)
+        if algorithm == "PRDC":
+            # What its fit() does before the first update; its default of all cores is held to the same cores as ours.
+            self.algorithm._nbsr.set_params(n_jobs=settings.threads)
+            self.algorithm._nbsr.fit(np.concatenate([agent.config.beta * observations, data.actions], axis=1))
+
+    def updates(self, n: int) -> None:
+        for _ in range(n):
+            self.algorithm.update(self.dataset.sample_transition_batch(self.batch_size))

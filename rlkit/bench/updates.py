@@ -1,0 +1,176 @@
+"""Rows about a whole update: TD3+BC against d3rlpy, against a plain loop, and against its own matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from rlkit import registry
+from rlkit.bench.data import bench_data
+from rlkit.bench.measure import Line, PeerMissing, Settings, Side, Times, alternate, cores, skipped
+from rlkit.bench.peers import D3rlpyLearner
+from rlkit.bench.plain import PlainTD3BC, ReplayBuffer
+from rlkit.data.dataset import OfflineDataset
+from rlkit.nets import fast_float32
+from rlkit.replay import Batch
+
+SAME = "default precision setting on both sides"
+
+
+def learner(name: str, data: OfflineDataset, settings: Settings) -> Any:
+    """The registered agent on ``data``, on the CPU."""
+    return registry.agent_class(name)("MlpPolicy", data, seed=0, device="cpu", batch_size=settings.batch_size)
+
+
+def updates(agent: Any, draw: Callable[[], Batch] | None = None) -> Callable[[int], None]:
+    """The body of ``learn``: batch, update, metrics added up; ``draw`` replaces the sampling from all rows."""
+    size = agent.config.batch_size
+    draw = draw or (lambda: agent.replay.batch(size))
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            metrics = agent.update(draw())
+            agent.num_timesteps += 1
+            agent._n_updates += 1
+            agent._accumulate(metrics)
+
+    return run
+
+
+@contextmanager
+def default_precision() -> Iterator[None]:
+    """PyTorch's own setting, which is what ``fast_float32`` leaves behind."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def ours_twice(run: Callable[[int], None]) -> dict[str, Side]:
+    """Our update as ``learn`` runs it, and with the matrix products that the peer has."""
+    return {
+        "ours": Side(run, fast_float32, multiple=2),  # 2: an actor step is in every second update
+        "same": Side(run, default_precision, multiple=2),
+    }
+
+
+def two_lines(row: str, what: str, goal: float, note: str) -> tuple[Line, Line]:
+    return (
+        Line(row, what, "update", goal=goal, note=note),
+        Line(row, f"{what}, same matmul kernels", "update", note=SAME),
+    )
+
+
+def fill(lines: tuple[Line, Line], times: dict[str, Times]) -> None:
+    lines[0].ours, lines[1].ours = times["ours"], times["same"]
+    lines[0].peer = lines[1].peer = times["peer"]
+
+
+def d3rlpy(settings: Settings, task: str = "hopper") -> list[Line]:
+    """Our TD3+BC and d3rlpy's, sampling included on both sides, its logger left out."""
+    lines = two_lines("td3bc-d3rlpy", "TD3+BC update, against d3rlpy", 2.5, task)
+    with cores(settings.threads):
+        data = bench_data(task, settings.rows)
+        agent = learner("td3bc", data, settings)
+        try:
+            peer = D3rlpyLearner("TD3PlusBC", data, agent, settings)
+        except PeerMissing as error:
+            return skipped(lines, error)
+        fill(lines, alternate({**ours_twice(updates(agent)), "peer": Side(peer.updates, multiple=2)}, settings))
+    return list(lines)
+
+
+def plain(settings: Settings, task: str = "hopper") -> list[Line]:
+    """Our TD3+BC and the plain eager loop of :mod:`rlkit.bench.plain`."""
+    lines = two_lines("td3bc-plain", "TD3+BC update, against a plain eager loop", 1.6, task)
+    with cores(settings.threads):
+        data = bench_data(task, settings.rows)
+        agent = learner("td3bc", data, settings)
+        ds, da = data.observations.shape[1], data.actions.shape[1]
+        peer, buffer = PlainTD3BC(ds, da, float(data.action_space.high[0]), agent.config.alpha), ReplayBuffer(data)
+
+        def run(n: int) -> None:
+            for _ in range(n):
+                peer.train(buffer.sample(settings.batch_size))
+
+        fill(lines, alternate({**ours_twice(updates(agent)), "peer": Side(run, multiple=2)}, settings))
+    return list(lines)
+
+
+def overhead(settings: Settings, task: str = "hopper") -> list[Line]:
+    """What share of a TD3+BC update is not matrix products: the same products alone, same shapes and kernels."""
+    line = Line("overhead", "share of a TD3+BC update outside matrix products", "update", "share", goal=0.4)
+    with cores(settings.threads):
+        data = bench_data(task, settings.rows)
+        agent = learner("td3bc", data, settings)
+        actor = [m for m in agent.policy.actor.modules() if isinstance(m, torch.nn.Linear)]
+        critics = [[m for m in net.modules() if isinstance(m, torch.nn.Linear)] for net in agent.critic.nets]
+        products = Products(actor, critics, settings.batch_size, agent.config.actor_delay)
+        times = alternate(
+            {
+                "ours": Side(updates(agent), fast_float32, multiple=agent.config.actor_delay),
+                "peer": Side(products.run, fast_float32, multiple=agent.config.actor_delay),
+            },
+            settings,
+        )
+    line.ours, line.peer = times["ours"], times["peer"]
+    line.note = (
+        f"{task}; {products.gflop:.2f} GFLOP an update, {products.gflop / times['peer'].median:.0f} GFLOP/s bare"
+    )
+    line.details["gflop_per_update"] = products.gflop
+    return [line]
+
+
+class Products:
+    """The matrix products of TD3+BC's updates as bare ``torch.mm`` into memory allocated before.
+
+    A critic step: target actor and target critics forward; critics forward, with gradients of all weights and of all
+    inputs but the first layer's.  An actor step: actor and first critic forward; gradients of the critic's inputs;
+    gradients of the actor's weights and of all its inputs but the first layer's.
+    """
+
+    def __init__(self, actor: list[torch.nn.Linear], critics: list[list[torch.nn.Linear]], batch: int, delay: int):
+        self.delay, self.count, self.flop = delay, 0, 0
+        self.batch = batch
+        self.critic_step, self.actor_step = [], []
+        for net in (actor, *critics):
+            self.critic_step += self._forward(net)
+        for net in critics:
+            self.critic_step += [*self._forward(net), *self._weights(net), *self._inputs(net[1:])]
+        self.actor_step += [*self._forward(actor), *self._forward(critics[0]), *self._inputs(critics[0])]
+        self.actor_step += [*self._weights(actor), *self._inputs(actor[1:])]
+        self.gflop = (self._flop(self.critic_step) + self._flop(self.actor_step) / delay) / 1e9
+
+    def _forward(self, net: list[torch.nn.Linear]) -> list[tuple[torch.Tensor, ...]]:
+        """``x [B, in] @ W.T [in, out]``"""
+        shapes = [(layer.in_features, layer.out_features) for layer in net]
+        return [(torch.randn(self.batch, i), torch.randn(o, i).t(), torch.empty(self.batch, o)) for i, o in shapes]
+
+    def _weights(self, net: list[torch.nn.Linear]) -> list[tuple[torch.Tensor, ...]]:
+        """``dy.T [out, B] @ x [B, in]``"""
+        shapes = [(layer.in_features, layer.out_features) for layer in net]
+        return [(torch.randn(self.batch, o).t(), torch.randn(self.batch, i), torch.empty(o, i)) for i, o in shapes]
+
+    def _inputs(self, net: list[torch.nn.Linear]) -> list[tuple[torch.Tensor, ...]]:
+        """``dy [B, out] @ W [out, in]``"""
+        shapes = [(layer.in_features, layer.out_features) for layer in net]
+        return [(torch.randn(self.batch, o), torch.randn(o, i), torch.empty(self.batch, i)) for i, o in shapes]
+
+    @staticmethod
+    def _flop(products: list[tuple[torch.Tensor, ...]]) -> int:
+        return sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in products)
+
+    @torch.no_grad()
+    def run(self, n: int) -> None:
+        for _ in range(n):
+            self.count += 1
+            for a, b, out in self.critic_step:
+                torch.mm(a, b, out=out)
+            if self.count % self.delay == 0:
+                for a, b, out in self.actor_step:
+                    torch.mm(a, b, out=out)

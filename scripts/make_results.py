@@ -1,0 +1,171 @@
+"""Make docs/results.md and its figure from the ``result.json`` files of finished runs, and from nothing else.
+
+    python scripts/make_results.py runs/table --out docs/results.md
+
+Runs of one (agent, dataset) pair are grouped; a group's figures are over its seeds.  A group whose runs differ in
+updates, data (by content hash) or machine is refused: such numbers do not belong in one row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlkit.cli.plot import draw
+from rlkit.errors import UserError
+from rlkit.stats import bootstrap_interval, iqm
+
+PRDC_KEYS = {"own_nn": "train/own_nn", "nn_distance": "train/nn_distance"}
+
+
+def load(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """``(env, agent) -> results`` in order of seeds."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(folder.glob("*/result.json")):
+        result = json.loads(path.read_text())
+        result["folder"] = path.parent
+        groups[result["env"], result["agent"]].append(result)
+    if not groups:
+        raise UserError(f"{folder}: no run with a result.json, expected finished runs")
+    for key, results in groups.items():
+        for what in ("updates", "machine"):
+            if len({json.dumps(r[what]) for r in results}) > 1:
+                raise UserError(f"{folder}: runs of {key} differ in {what}; they do not belong in one row")
+        if len({r["dataset"]["sha256"] for r in results}) > 1:
+            raise UserError(f"{folder}: runs of {key} learned from different data; they do not belong in one row")
+        results.sort(key=lambda r: r["seed"])
+    return groups
+
+
+def interval(values: list[float]) -> str:
+    low, high = bootstrap_interval(np.array(values))
+    return f"{np.mean(values):.1f} [{low:.1f}, {high:.1f}]"
+
+
+def row(results: list[dict[str, Any]]) -> list[str]:
+    last10 = [r["last10"] for r in results]
+    final = [r["final"]["score"] for r in results]
+    pooled = np.concatenate([r["evaluations"][-1]["returns"] for r in results])
+    low, high = (float(x) for x in np.percentile(pooled, [25, 75]))
+    per_1k = [1000 * (r["seconds"] - r["seconds_evaluating"]) / r["updates"] for r in results]
+    return [
+        results[0]["agent"],
+        ", ".join(str(r["seed"]) for r in results),
+        interval(last10),
+        f"{iqm(np.concatenate([[e['score'] for e in r['evaluations'][-10:]] for r in results])):.1f}",
+        interval(final),
+        interval([r["best"] for r in results]),
+        str(len(results[0]["evaluations"])),
+        f"{np.median(per_1k):.1f}",
+        f"{low:.0f}–{high:.0f}",
+    ]
+
+
+def prdc_notes(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
+    """The share of own neighbours and their distance over the last tenth of training, from the runs' metrics."""
+    lines = []
+    for (env, agent), results in sorted(groups.items()):
+        found: dict[str, list[float]] = defaultdict(list)
+        for result in results:
+            entries = [json.loads(line) for line in (result["folder"] / "metrics.jsonl").read_text().splitlines()]
+            for name, key in PRDC_KEYS.items():
+                found[name] += [e[key] for e in entries if key in e and e["step"] > 0.9 * result["updates"]]
+        if found["own_nn"]:
+            share, distance = np.mean(found["own_nn"]), np.mean(found["nn_distance"])
+            lines.append(f"- {agent} on {env}: own neighbour in {share:.0%} of queries, mean distance {distance:.3f}")
+    return lines
+
+
+def curves(groups: dict[tuple[str, str], list[dict[str, Any]]], out: Path) -> list[str]:
+    """One figure a dataset beside ``out``; returns Markdown lines."""
+    lines = []
+    for env in sorted({env for env, _ in groups}):
+        table = {
+            agent: [([e["step"] for e in r["evaluations"]], [e["score"] for e in r["evaluations"]]) for r in results]
+            for (name, agent), results in groups.items()
+            if name == env
+        }
+        path = out.parent / "assets" / f"results_{env}.png"
+        draw(table, f"{env}: normalised score, mean and range over seeds", path)
+        lines += [f"![{env}: score against updates](assets/{path.name})", ""]
+    return lines
+
+
+HEADER = [
+    "agent",
+    "seeds",
+    "last 10 evaluations, mean [95 %]",
+    "IQM of them",
+    "final, 100 episodes [95 %]",
+    "best evaluation [95 %]",
+    "evaluations",
+    "s per 1k updates",
+    "last returns, quartiles",
+]
+
+
+def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out: Path) -> str:
+    results = [r for group in groups.values() for r in group]
+    machine = results[0]["machine"]
+    versions = ", ".join(f"{k} {v}" for k, v in results[0]["versions"].items())
+    done = len(results)
+    lines = [
+        "# Results",
+        "",
+        "Made by `scripts/make_results.py` from the `result.json` files of the runs; no figure is typed in.",
+        "",
+        "**The data is generated** by the behaviour policies that ship with rlkit, not D4RL's own: these scores are not "
+        "comparable with published ones, only with each other. Scores are normalised with D4RL's reference returns.",
+        "",
+    ]
+    if done < planned:
+        lines += [f"**Unfinished**: {done} of {planned} runs are through; the rest is not in the tables.", ""]
+    lines += [
+        f"Machine: {machine['processor']}, {machine['system']}, {machine['threads']} thread a run, two runs at a time "
+        f"(so the seconds are those of a busy machine). Versions: {versions}.",
+        "",
+        "Each evaluation plays 10 episodes every 5,000 updates; *final* plays 100 more after the last update. Intervals "
+        "are percentile bootstraps over seeds: with three seeds they are rough.",
+        "",
+    ]
+    for env in sorted({env for env, _ in groups}):
+        rows = [row(groups[key]) for key in sorted(groups) if key[0] == env]
+        data = next(r["dataset"] for (name, _), group in groups.items() if name == env for r in group)
+        updates = sorted({r["updates"] for (name, _), group in groups.items() if name == env for r in group})
+        count = " / ".join(f"{u:,}" for u in updates)
+        lines += [
+            f"## {env}",
+            "",
+            f"{data['transitions']:,} transitions, {data['episodes']:,} episodes, mean score of the data "
+            f"{data['score_mean']:.1f}, SHA-256 `{data['sha256'][:16]}…`; {count} updates.",
+            "",
+            "| " + " | ".join(HEADER) + " |",
+            "|" + "---|" * len(HEADER),
+            *("| " + " | ".join(r) + " |" for r in rows),
+            "",
+        ]
+    notes = prdc_notes(groups)
+    if notes:
+        lines += ["## PRDC's neighbours", "", "Over the last tenth of training:", "", *notes, ""]
+    lines += ["## Curves", "", *curves(groups, out)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--planned", type=int, default=0, help="runs the table should have; fewer is called unfinished")
+    args = parser.parse_args()
+    groups = load(args.folder)
+    args.out.write_text(page(groups, args.planned, args.out))
+    print(f"wrote {args.out} from {sum(map(len, groups.values()))} runs")
+
+
+if __name__ == "__main__":
+    main()
