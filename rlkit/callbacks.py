@@ -14,7 +14,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rlkit.evaluate import Evaluator
 
-
 NUMBER = (int, float, np.number)
 
 

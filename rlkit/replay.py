@@ -81,7 +81,7 @@ class Replay:
         done: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Append ``n_envs`` transitions over the oldest; ``done`` with ``TimeLimit.truncated`` in its info bootstraps."""
+        """Append ``n_envs`` transitions over the oldest; ``done`` with ``TimeLimit.truncated`` bootstraps."""
         timeout = np.array([info.get("TimeLimit.truncated", False) for info in infos])
         not_terminal = 1.0 - np.asarray(done, np.float32) * (1.0 - timeout.astype(np.float32))
         parts = (obs, action, reward, not_terminal, next_obs)

@@ -62,7 +62,7 @@ def row(results: list[dict[str, Any]]) -> list[str]:
         interval([r["best"] for r in results]),
         str(len(results[0]["evaluations"])),
         f"{np.median(per_1k):.1f}",
-        f"{low:.0f}–{high:.0f}",
+        f"{low:.0f} to {high:.0f}",
     ]
 
 
@@ -119,8 +119,8 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
         "",
         "Made by `scripts/make_results.py` from the `result.json` files of the runs; no figure is typed in.",
         "",
-        "**The data is generated** by the behaviour policies that ship with rlkit, not D4RL's own: these scores are not "
-        "comparable with published ones, only with each other. Scores are normalised with D4RL's reference returns.",
+        "**The data is generated** by the behaviour policies that ship with rlkit, not D4RL's own: these scores "
+        "compare with each other, not with published ones. Scores are normalised with D4RL's reference returns.",
         "",
     ]
     if done < planned:
@@ -129,8 +129,8 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
         f"Machine: {machine['processor']}, {machine['system']}, {machine['threads']} thread a run, two runs at a time "
         f"(so the seconds are those of a busy machine). Versions: {versions}.",
         "",
-        "Each evaluation plays 10 episodes every 5,000 updates; *final* plays 100 more after the last update. Intervals "
-        "are percentile bootstraps over seeds: with three seeds they are rough.",
+        "Each evaluation plays 10 episodes every 5,000 updates; *final* plays 100 more after the last update. "
+        "Intervals are percentile bootstraps over seeds: with three seeds they are rough.",
         "",
     ]
     for env in sorted({env for env, _ in groups}):

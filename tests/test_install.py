@@ -84,8 +84,8 @@ def test_shipped_weights_stay_small() -> None:
 
 
 def test_help_loads_no_torch() -> None:
-    code = "import sys; from rlkit.cli import main; main(['--help']); main(['list', 'agents']); assert 'torch' not in sys.modules"
-    run(code, ROOT)
+    code = "import sys; from rlkit.cli import main; main(['--help']); main(['list', 'agents']); "
+    run(code + "assert 'torch' not in sys.modules", ROOT)
 
 
 def test_entry_points_lead_to_their_names() -> None:

@@ -1,20 +1,18 @@
 """AWR: advantage-weighted regression on recorded data (after Peng, Kumar, Zhang & Levine 2019).
 
-    y   = r + γ (1 - terminal) V̄(s')                                      update
-    L_V = mean (V(s) - y)²,  A = y - V(s)                                  update
-    w   = min(exp(A / (sd(A) T)), 20)                                      weights
-    L_π = mean w (π(s) - a)²                                               awr_loss
+    y   = r + γ (1 - terminal) V̄(s')                                      td_target
+    L_V = mean (V(s) - y)²,  A = y - V(s)                                  AWR.update
+    L_π = mean w (π(s) - a)²,  w = min(exp(A / (sd(A) T)), 20)             awr_loss
 
 Deviations from the paper: one-step targets from a slow copy V̄ instead of TD(λ) returns, and a deterministic actor.
 """
 
 import copy
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlkit.nets import Actor, DeterministicPolicy, Polyak, freeze, minimise, mlp
 from rlkit.offline import OfflineAlgorithm, OfflineConfig
@@ -27,15 +25,16 @@ class AWRConfig(OfflineConfig):
     temperature: float = 1.0  # larger: nearer to plain cloning
     discount: float = 0.99  # larger: longer horizon, noisier targets
 
-    POSITIVE: ClassVar[tuple[str, ...]] = (*OfflineConfig.POSITIVE, "temperature")
-    UNIT: ClassVar[tuple[str, ...]] = ("discount",)
+    POSITIVE = (*OfflineConfig.POSITIVE, "temperature")
+    UNIT = ("discount",)
 
 
-def weights(advantage: Tensor, temperature: float) -> Tensor:  # [batch, 1] -> [batch, 1]
-    return (advantage / (advantage.std() + 1e-6) / temperature).exp().clamp(max=20.0)
+def td_target(target_value: nn.Module, batch: Batch, discount: float) -> Tensor:  # -> [batch, 1]
+    return batch.rewards + discount * batch.not_terminal * target_value(batch.next_observations)
 
 
-def awr_loss(proposed: Tensor, actions: Tensor, weight: Tensor) -> Tensor:  # 2 x [batch, da], [batch, 1] -> []
+def awr_loss(proposed: Tensor, actions: Tensor, advantage: Tensor, temperature: float) -> Tensor:  # -> []
+    weight = (advantage / (advantage.std() + 1e-6) / temperature).exp().clamp(max=20.0)  # [batch, 1]
     return (weight * (proposed - actions).square()).mean()
 
 
@@ -48,19 +47,15 @@ class AWR(OfflineAlgorithm):
         self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
         self.value = mlp([obs_dim, *self.config.hidden_sizes, 1], generator).to(self.device)
         self.target_value = freeze(copy.deepcopy(self.value))
-        self.actor_optimiser = torch.optim.Adam(actor.parameters(), self.config.learning_rate)
-        self.value_optimiser = torch.optim.Adam(self.value.parameters(), self.config.learning_rate)
+        self.optimiser = torch.optim.Adam([*actor.parameters(), *self.value.parameters()], self.config.learning_rate)
         self.polyak = Polyak([(self.value, self.target_value)], 0.005)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad():
-            future = self.target_value(batch.next_observations)  # [batch, 1]
-            target = batch.rewards + self.config.discount * batch.not_terminal * future  # [batch, 1]
         value = self.value(batch.observations)  # [batch, 1]
+        target = td_target(self.target_value, batch, self.config.discount)  # no gradient: V̄ is frozen
         value_loss = (value - target).square().mean()
-        weight = weights((target - value).detach(), self.config.temperature)
-        actor_loss = awr_loss(self.policy.actor(batch.observations), batch.actions, weight)
-        minimise(value_loss, self.value_optimiser)
-        minimise(actor_loss, self.actor_optimiser)
+        proposed = self.policy.actor(batch.observations)  # [batch, da]
+        actor_loss = awr_loss(proposed, batch.actions, (target - value).detach(), self.config.temperature)
+        minimise(value_loss + actor_loss, self.optimiser)  # they share no weights: one step does both
         self.polyak.step()
-        return {"value_loss": value_loss, "actor_loss": actor_loss, "weight": weight.mean()}
+        return {"value_loss": value_loss, "actor_loss": actor_loss}

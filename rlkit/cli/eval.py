@@ -56,8 +56,6 @@ def main(argv: list[str]) -> int:
     if found.scores is not None:
         low, high = bootstrap_interval(found.scores)
         print(f"normalised score {found.scores.mean():.1f} (95 % interval {low:.1f} to {high:.1f})")
-    if manifest.get("dataset"):
-        print(
-            f"trained on {manifest['dataset']['name']}: {manifest['dataset']['source']} {manifest['dataset']['locator']}"
-        )
+    if data := manifest.get("dataset"):
+        print(f"trained on {data['name']}: {data['source']} {data['locator']}")
     return 0

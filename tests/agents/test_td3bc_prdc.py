@@ -145,7 +145,7 @@ def test_twenty_updates_equal_a_plain_reference(cls: Any, dataset: Any) -> None:
 
 
 def test_values_stay_within_the_datas_returns(dataset: Any) -> None:
-    agent = TD3BC("MlpPolicy", dataset, learning_rate=1e-3, **{k: v for k, v in SMALL.items()}).learn(1500)
+    agent = TD3BC("MlpPolicy", dataset, learning_rate=1e-3, **SMALL).learn(1500)
     batch = agent.replay.batch(256)
     q = agent.critic.first(batch.observations, batch.actions).mean().item()
     lowest = dataset.rewards.min() / (1 - 0.99)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
 import torch
+import toy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -1,0 +1,85 @@
+"""Evaluation counts every episode once; statistics against SciPy; the float32 kernels round as float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import scipy.stats
+import toy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from rlkit.evaluate import MAX_ENVS, Evaluator
+from rlkit.nets import fast_float32, linear
+from rlkit.stats import bootstrap_interval, iqm
+
+
+class Constant:
+    def predict(self, observation: Any, deterministic: bool = True) -> tuple[Any, Any]:
+        return np.full((len(observation), 2), 0.3, np.float32), None
+
+
+def by_hand(seed: int, index: int, episodes: int) -> list[float]:
+    returns = []
+    for s in np.random.SeedSequence([seed, index]).generate_state(episodes):
+        env = gym.make(toy.ENV_ID)
+        env.reset(seed=int(s))
+        total, done = 0.0, False
+        while not done:
+            _, reward, terminated, truncated, _ = env.step(np.full(2, 0.3, np.float32))
+            total, done = total + float(reward), terminated or truncated
+        returns.append(total)
+    return returns
+
+
+def test_returns_equal_single_environments_one_after_another() -> None:
+    evaluator = Evaluator(toy.ENV_ID, episodes=MAX_ENVS + 6, seed=3, reference=(-30.0, -5.0))
+    found = evaluator(Constant(), index=2)
+    np.testing.assert_allclose(found.returns, by_hand(3, 2, MAX_ENVS + 6), rtol=1e-6)
+    assert found.scores is not None
+    np.testing.assert_allclose(found.scores, (found.returns + 30) / 25 * 100)
+    assert len(set(found.lengths)) > 1 and found.lengths.max() == toy.LIMIT
+
+
+def test_an_evaluation_does_not_depend_on_those_before() -> None:
+    first, second = Evaluator(toy.ENV_ID, episodes=4), Evaluator(toy.ENV_ID, episodes=4)
+    for index in (1, 2):
+        first(Constant(), index=index)
+    assert np.array_equal(first(Constant(), index=3).returns, second(Constant(), index=3).returns)
+    assert not np.array_equal(first(Constant(), index=3).returns, first(Constant(), index=4).returns)
+    first.close()
+    second.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e6, 1e6)))
+def test_iqm_is_scipys_trimmed_mean(values: np.ndarray) -> None:
+    np.testing.assert_allclose(iqm(values), scipy.stats.trim_mean(values, 0.25), rtol=1e-9, atol=1e-9)
+
+
+def test_bootstrap_interval_against_scipy() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 200)
+    low, high = bootstrap_interval(values, samples=5000)
+    result = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=5000, rng=1)
+    np.testing.assert_allclose([low, high], list(result.confidence_interval), atol=0.05)
+
+
+def test_fast_float32_keeps_float32_and_puts_the_setting_back() -> None:
+    a, b = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(1))
+    exact = a.double() @ b.double()
+    before = torch.get_float32_matmul_precision()
+    with fast_float32():
+        assert (a @ b - exact).abs().max() < 2e-4
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_layers_have_pytorchs_default_distribution() -> None:
+    ours = linear(64, 4000, torch.Generator().manual_seed(0))
+    theirs = torch.nn.Linear(64, 4000)
+    for mine, other in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+        assert mine.abs().max() <= 1 / 8
+        np.testing.assert_allclose(mine.std().item(), other.std().item(), rtol=0.05)

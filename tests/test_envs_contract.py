@@ -1,0 +1,96 @@
+"""What every registered environment promises; a new one is tested by being registered under ``rlkit/``."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import rlkit.envs  # noqa: F401  # registers the ids
+from rlkit import registry
+from rlkit.vector import make_vector_env
+
+IDS = sorted(name for name in gym.registry if name.startswith("rlkit/"))
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo leaves a MUJOCO_LOG.TXT behind
+
+
+def test_there_are_environments() -> None:
+    assert len(IDS) >= 4
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_gymnasiums_and_sb3s_checks_pass(env_id: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(Box observation space (minimum|maximum)|float64).*")
+        warnings.filterwarnings("ignore", message=".*action space.*")
+        env = gym.make(env_id)
+        check_env(env.unwrapped, skip_render_check=True)
+        check_env_for_sb3(env.unwrapped, warn=False, skip_render_check=True)
+        env.close()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_batch_steps_as_the_single_environment_does(env_id: str) -> None:
+    n, steps = 3, 60
+    batch = gym.make_vec(env_id, num_envs=n, vectorization_mode="vector_entry_point")
+    singles = [gym.make(env_id) for _ in range(n)]
+    seen, _ = batch.reset(seed=11)
+    for i, env in enumerate(singles):
+        np.testing.assert_array_equal(env.reset(seed=11 + i)[0], seen[i])
+    batch.action_space.seed(0)
+    ended = np.zeros(n, bool)
+    for _ in range(steps):
+        actions = batch.action_space.sample()
+        seen, rewards, terminations, truncations, _ = batch.step(actions)
+        for i, env in enumerate(singles):
+            if ended[i]:  # the batch resets on the step after an episode's end
+                np.testing.assert_array_equal(env.reset()[0], seen[i])
+                ended[i] = False
+                continue
+            obs, reward, terminated, truncated, _ = env.step(actions[i])
+            np.testing.assert_array_equal(obs, seen[i])
+            assert (reward, terminated, truncated) == (rewards[i], terminations[i], truncations[i])
+            ended[i] = terminated or truncated
+    batch.close()
+    for env in singles:
+        env.close()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_seeds_decide_everything(env_id: str) -> None:
+    def run(seed: int) -> bytes:
+        env = gym.make_vec(env_id, num_envs=2, vectorization_mode="vector_entry_point")
+        env.action_space.seed(seed)
+        found = [env.reset(seed=seed)[0]] + [env.step(env.action_space.sample())[0] for _ in range(30)]
+        env.close()
+        return np.concatenate(found).tobytes()
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_sb3s_vecenv_takes_it(env_id: str) -> None:
+    env = DummyVecEnv([lambda: gym.make(env_id)] * 2)
+    env.seed(0)
+    obs = env.reset()
+    obs, rewards, dones, infos = env.step(np.array([env.action_space.sample() for _ in range(2)]))
+    assert len(obs) == len(rewards) == len(dones) == len(infos) == 2
+    env.close()
+
+
+def test_every_record_names_an_environment_that_can_be_made_in_batches() -> None:
+    for env_id in sorted({record.env_id for record in registry.records().values()}):
+        env = make_vector_env(env_id, 2)
+        assert env.reset(seed=0)[0].shape[0] == 2
+        env.close()
