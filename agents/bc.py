@@ -14,7 +14,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
 
-from rlkit.nets import Actor, DeterministicPolicy, minimise
+from rlkit.nets import Actor, Adam, DeterministicPolicy
 from rlkit.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.registry import register
 from rlkit.replay import Batch
@@ -37,9 +37,9 @@ class BC(OfflineAlgorithm):
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
         actor = Actor(obs_dim, action_space, self.config.hidden_sizes, generator)
         self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
-        self.actor_optimiser = torch.optim.Adam(actor.parameters(), self.config.learning_rate, fused=True)
+        self.actor_optimiser = Adam(actor.parameters(), self.config.learning_rate)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         loss = bc_loss(self.policy.actor(batch.observations), batch.actions)
-        minimise(loss, self.actor_optimiser)
+        self.actor_optimiser.minimise(loss)
         return {"actor_loss": loss}

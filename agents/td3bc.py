@@ -27,7 +27,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
 
-from rlkit.nets import Actor, Critics, DeterministicPolicy, Polyak, freeze, minimise
+from rlkit.nets import Actor, Adam, Critics, DeterministicPolicy, Polyak, freeze
 from rlkit.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.registry import register
 from rlkit.replay import Batch
@@ -89,8 +89,8 @@ class TD3BC(OfflineAlgorithm):
         self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
         self.critic = Critics(obs_dim, action_space.shape[0], cfg.hidden_sizes, generator).to(self.device)
         self.target_actor, self.target_critic = freeze(copy.deepcopy(actor)), freeze(copy.deepcopy(self.critic))
-        self.actor_optimiser = torch.optim.Adam(actor.parameters(), cfg.learning_rate, fused=True)
-        self.critic_optimiser = torch.optim.Adam(self.critic.parameters(), cfg.learning_rate, fused=True)
+        self.actor_optimiser = Adam(actor.parameters(), cfg.learning_rate)
+        self.critic_optimiser = Adam(self.critic.parameters(), cfg.learning_rate)
         self.polyak = Polyak([(actor, self.target_actor), (self.critic, self.target_critic)], cfg.polyak)
         self.critic_loss = torch.compile(critic_loss) if cfg.compile else critic_loss
         self.actor_loss = torch.compile(actor_loss) if cfg.compile else actor_loss
@@ -106,7 +106,7 @@ class TD3BC(OfflineAlgorithm):
             next_actions = target_action(self.target_actor, batch.next_observations, noise, cfg.target_clip)
             target = td_target(self.target_critic, batch, next_actions, cfg.discount)
         loss = self.critic_loss(self.critic, batch, target)
-        minimise(loss, self.critic_optimiser)
+        self.critic_optimiser.minimise(loss)
         metrics = {"critic_loss": loss, "target_q": target.mean()}
 
         if (self._n_updates + 1) % cfg.actor_delay == 0:
@@ -114,7 +114,7 @@ class TD3BC(OfflineAlgorithm):
             q = self.critic.first(batch.observations, proposed)  # [batch, 1]
             anchor, more = self.anchor(batch, proposed.detach())
             loss = self.actor_loss(q, proposed, anchor, cfg.alpha)
-            minimise(loss, self.actor_optimiser)
+            self.actor_optimiser.minimise(loss)
             self.polyak.step()
             metrics |= {"actor_loss": loss, "q": q.mean(), "bc": (proposed - batch.actions).square().mean(), **more}
         return {key: value.detach() for key, value in metrics.items()}

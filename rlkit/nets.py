@@ -31,7 +31,7 @@ def mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
     """ReLU network through ``sizes`` (inputs, hidden..., outputs), linear at the end."""
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
-        layers += [linear(inputs, outputs, generator), nn.ReLU()]
+        layers += [linear(inputs, outputs, generator), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
 
 
@@ -114,16 +114,55 @@ def freeze(module: M) -> M:
     return module.requires_grad_(False)
 
 
-def minimise(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
-    """One optimiser step on ``loss``, touching gradients of the optimiser's own parameters only.
+class Adam(torch.optim.Adam):
+    """``torch.optim.Adam`` whose step is one fused kernel call over lists gathered once.
 
-    ``autograd.grad`` skips the weight gradients of every other network on the path: TD3's actor step would otherwise
-    compute the critic's too and throw them away.
+    PyTorch's own ``step`` gathers parameters, gradients and moments anew each time, which takes longer than the kernel.
+    The state is kept where PyTorch keeps it, so ``state_dict`` and ``load_state_dict`` are PyTorch's.
     """
-    params = [p for group in optimiser.param_groups for p in group["params"]]
-    for param, gradient in zip(params, torch.autograd.grad(loss, params), strict=True):
-        param.grad = gradient
-    optimiser.step()
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float):
+        super().__init__(parameters, lr=lr, fused=True)
+        self.parameters = [p for group in self.param_groups for p in group["params"]]
+        for p in self.parameters:
+            zeros = (torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2))
+            self.state[p] = dict(zip(("exp_avg", "exp_avg_sq"), zeros, strict=True))
+            self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+        self._gather()
+
+    def _gather(self) -> None:
+        states = [self.state[p] for p in self.parameters]
+        self.moments = ([s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states])
+        self.steps = [s["step"] for s in states]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._gather()
+
+    @torch.no_grad()
+    def minimise(self, loss: Tensor) -> None:
+        """One step on ``loss``, touching the gradients of this optimiser's own parameters only.
+
+        ``autograd.grad`` skips the weight gradients of every other network on the path: TD3's actor step would
+        otherwise compute the critic's too and throw them away.
+        """
+        gradients = torch.autograd.grad(loss, self.parameters)
+        group = self.param_groups[0]
+        torch._foreach_add_(self.steps, 1)
+        torch._fused_adam_(
+            self.parameters,
+            list(gradients),
+            *self.moments,
+            [],
+            self.steps,
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 @contextmanager

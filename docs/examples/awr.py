@@ -24,7 +24,6 @@ from rlkit.replay import Batch
 class AWRConfig(OfflineConfig):
     temperature: float = 1.0  # larger: nearer to plain cloning
     discount: float = 0.99  # larger: longer horizon, noisier targets
-
     POSITIVE = (*OfflineConfig.POSITIVE, "temperature")
     UNIT = ("discount",)
 

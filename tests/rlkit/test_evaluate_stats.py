@@ -7,14 +7,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import scipy.stats
-import toy
 import torch
+import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rlkit.evaluate import MAX_ENVS, Evaluator
-from rlkit.nets import fast_float32, linear
+from rlkit.nets import Adam, Critics, fast_float32, linear
 from rlkit.stats import bootstrap_interval, iqm
 
 
@@ -83,3 +83,24 @@ def test_layers_have_pytorchs_default_distribution() -> None:
     for mine, other in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
         assert mine.abs().max() <= 1 / 8
         np.testing.assert_allclose(mine.std().item(), other.std().item(), rtol=0.05)
+
+
+def test_adam_is_pytorchs_bit_for_bit_and_restores() -> None:
+    def network() -> torch.nn.Module:
+        return Critics(3, 2, (16,), torch.Generator().manual_seed(0))
+
+    ours, theirs = network(), network()
+    mine, plain = Adam(ours.parameters(), 1e-3), torch.optim.Adam(theirs.parameters(), 1e-3, fused=True)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(12):
+        s, a = torch.randn(8, 3, generator=generator), torch.randn(8, 2, generator=generator)
+        mine.minimise(sum(q.square().mean() for q in ours(s, a)))
+        plain.zero_grad()
+        sum(q.square().mean() for q in theirs(s, a)).backward()
+        plain.step()
+        if step == 6:  # through a state dict and on
+            again = Adam(ours.parameters(), 1e-3)
+            again.load_state_dict(mine.state_dict())
+            mine = again
+    for left, right in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(left, right)

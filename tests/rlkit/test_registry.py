@@ -45,7 +45,7 @@ def test_a_third_partys_package_is_found_by_its_entry_points(tmp_path: Path) -> 
 
 
 def test_a_taken_name_is_refused() -> None:
-    with pytest.raises(UserError, match="agent name 'bc' is taken by rlkit.agents.bc.BC"):
+    with pytest.raises(UserError, match=r"agent name .bc. is taken by rlkit\.agents\.bc\.BC"):
         registry.register("bc")(type("Other", (BC,), {}))
 
 
