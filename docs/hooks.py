@@ -1,7 +1,7 @@
 """What ``mkdocs build`` does beside rendering: mirror the packages for mkdocstrings, fill tables from the code.
 
 ``agents/`` and ``envs/`` are installed as ``rlkit.agents`` and ``rlkit.envs``.  mkdocstrings reads files without
-importing them, so :func:`on_pre_build` lays out a copy in which they lie where their names say.
+importing them, so :func:`mirror` lays out a copy in which they lie where their names say.
 
 In a page, a comment of its own line is replaced by a table, so that no figure is written down twice::
 
@@ -41,13 +41,21 @@ def plain_markdown(source: str) -> str:
     return re.sub(r"(?<=[\w`])::$", ":", source, flags=re.MULTILINE)
 
 
-def on_pre_build(config: Any) -> None:
+def mirror() -> None:
     shutil.rmtree(MIRROR, ignore_errors=True)
     for source, target in (("rlkit", "rlkit"), ("agents", "rlkit/agents"), ("envs", "rlkit/envs")):
         for path in sorted((ROOT / source).rglob("*.py")):
             copy = MIRROR / target / path.relative_to(ROOT / source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(plain_markdown(path.read_text()))
+
+
+def on_startup(command: str, dirty: bool) -> None:
+    mirror()  # mkdocstrings drops paths that are not there when it is configured
+
+
+def on_pre_build(config: Any) -> None:
+    mirror()
 
 
 def _class(path: Path, name: str) -> ast.ClassDef:

@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.nets import Actor, DeterministicPolicy, Polyak, freeze, minimise, mlp
+from rlkit.nets import Actor, Adam, DeterministicPolicy, Polyak, freeze, mlp
 from rlkit.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.registry import register
 from rlkit.replay import Batch
@@ -46,7 +46,7 @@ class AWR(OfflineAlgorithm):
         self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
         self.value = mlp([obs_dim, *self.config.hidden_sizes, 1], generator).to(self.device)
         self.target_value = freeze(copy.deepcopy(self.value))
-        self.optimiser = torch.optim.Adam([*actor.parameters(), *self.value.parameters()], self.config.learning_rate)
+        self.optimiser = Adam([*actor.parameters(), *self.value.parameters()], self.config.learning_rate)
         self.polyak = Polyak([(self.value, self.target_value)], 0.005)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
@@ -55,6 +55,6 @@ class AWR(OfflineAlgorithm):
         value_loss = (value - target).square().mean()
         proposed = self.policy.actor(batch.observations)  # [batch, da]
         actor_loss = awr_loss(proposed, batch.actions, (target - value).detach(), self.config.temperature)
-        minimise(value_loss + actor_loss, self.optimiser)  # they share no weights: one step does both
+        self.optimiser.minimise(value_loss + actor_loss)  # they share no weights: one step does both
         self.polyak.step()
         return {"value_loss": value_loss, "actor_loss": actor_loss}

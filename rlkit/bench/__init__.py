@@ -52,5 +52,5 @@ def pick(names: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(names)) or list(ROWS)
     for name in wanted:
         if name not in ROWS:
-            raise UserError(f"unknown bench row '{name}'{nearest(name, ROWS)}; see rlkit bench --list")
+            raise UserError(f"unknown bench row '{name}'{nearest(name, ROWS)}")
     return wanted

@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def _select(env_id: str, controllers: Controllers, generator: np.random.Generato
 def _roll_out(env_id: str, size: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     env = make_vector_env(env_id, KEPT)
-    spaces = env.single_observation_space, env.single_action_space
+    spaces: tuple[Any, Any] = (env.single_observation_space, env.single_action_space)
     controllers = Controllers(CANDIDATES, spaces[0].shape[0], spaces[1].shape[0], generator)
     _select(env_id, controllers, generator)
     half = (spaces[1].high - spaces[1].low) / 2
@@ -91,11 +92,13 @@ def bench_data(task: str, size: int) -> OfflineDataset:
 
     record = registry.record(task)
     path = cache_folder() / f"{task}-{size}-v{ALGORITHM}.safetensors"
+    arrays: dict[str, Any] = {}
     try:
-        arrays = load_file(path)
+        arrays.update(load_file(path))
     except (OSError, SafetensorError):
-        arrays = _roll_out(record.env_id, size)
-        _store(arrays, path)
+        rolled = _roll_out(record.env_id, size)
+        _store(rolled, path)
+        arrays.update(rolled)
     env = gym.make(record.env_id)
     observation_space, action_space = env.observation_space, env.action_space
     env.close()

@@ -4,7 +4,8 @@
 a hundred times; what counts is the cost of a visit that is not the first.  Waiting for all N rows to be visited would
 take minutes, so here batches are drawn from a random *pool* of rows, while the index holds all N.  The policy first
 learns on all rows without searching, and visits the pool at three points on the way: between two visits it has moved
-on, as in a run.  The JSON gives the share of queries answered from memory and the share whose own row is the nearest.
+on, as in a run.  The search's memory budget is cut to the share of rows that are visited at all, so that it runs full
+where a run's would.  The JSON gives the share of queries answered from memory and of those whose own row is nearest.
 
 **First visits** are measured on the remaining rows, each drawn once, and have no goal: they are about 1 % of a run.
 """
@@ -17,13 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlkit import registry
 from rlkit.bench.data import bench_data
 from rlkit.bench.measure import Line, PeerMissing, Settings, Side, alternate, cores, skipped
-from rlkit.bench.peers import D3rlpyLearner
+from rlkit.bench.peers import D3rlpyLearner, import_d3rlpy
 from rlkit.bench.updates import fill, learner, ours_twice, two_lines, updates
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import UserError
 from rlkit.nets import fast_float32
+from rlkit.offline import presets
 from rlkit.replay import Batch
 
 GOALS = {"hopper": 4.0, "halfcheetah": 20.0}
@@ -33,7 +36,8 @@ FIRST_BLOCK = 4  # updates per block of first visits: two searches
 
 def rows_batch(agent: Any, indices: Tensor) -> Batch:
     replay = agent.replay
-    return Batch(*replay.rows.index_select(0, indices).split(replay.widths, dim=1), indices)
+    s, a, r, alive, successor = replay.rows.index_select(0, indices).split(replay.widths, dim=1)
+    return Batch(s, a, r, alive, successor, indices)
 
 
 def pool_sampler(agent: Any, pool: Tensor) -> Callable[[], Batch]:
@@ -70,7 +74,11 @@ class KDTreeAnchor:
 
 def steady_agent(data: OfflineDataset, settings: Settings) -> tuple[Any, Tensor, Tensor]:
     """PRDC with a policy on its way, the pool that its search has visited, and the rows that it has not."""
-    agent = learner("prdc", data, settings)
+    kind = registry.agent_class("prdc")
+    chosen = presets(kind, data.provenance.name, data.task, data.family)
+    budget = chosen.get("memory_gb", kind.Config().memory_gb)
+    visited = settings.pool + settings.rounds * FIRST_BLOCK * settings.batch_size
+    agent = learner("prdc", data, settings, memory_gb=budget * min(1.0, visited / len(data)))
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     pool, rest = order[: settings.pool], order[settings.pool :]
     run = updates(agent)
@@ -122,6 +130,8 @@ def _facts(agent: Any, settings: Settings, before: dict[str, int], after: dict[s
         "beta": agent.config.beta,
         "alpha": agent.config.alpha,
         "max_list": agent.config.max_list,
+        "memory_gb": agent.config.memory_gb,
+        "memory_used_gb": after["arena_bytes"] / 2**30,
         "own_nearest": float(agent._sums["own_nn"]) / agent._counts["own_nn"],
         "nearest_distance": float(agent._sums["nn_distance"]) / agent._counts["nn_distance"],
         "answered_from_memory": (after["certified"] - before["certified"]) / visits,
@@ -171,13 +181,14 @@ def scipy(settings: Settings, task: str) -> list[Line]:
 def d3rlpy(settings: Settings, task: str) -> list[Line]:
     """PRDC's update in its steady state and d3rlpy's, from the same weights on the same data."""
     lines = two_lines(f"prdc-d3rlpy-{task}", "PRDC update, steady state, against d3rlpy", GOALS[task], task)
+    try:
+        import_d3rlpy()  # before the agent is warmed up, not after
+    except PeerMissing as error:
+        return skipped(lines, error)
     with cores(settings.threads):
         data = bench_data(task, settings.rows)
         agent, pool, _ = steady_agent(data, settings)
-        try:
-            peer = D3rlpyLearner("PRDC", data, agent, settings)
-        except PeerMissing as error:
-            return skipped(lines, error)
+        peer = D3rlpyLearner("PRDC", data, agent, settings)
         run, before = updates(agent, pool_sampler(agent, pool)), agent.search.stats
         fill(lines, alternate({**ours_twice(run), "peer": Side(peer.updates, multiple=2)}, settings))
         lines[0].details = _facts(agent, settings, before, agent.search.stats)

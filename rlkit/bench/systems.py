@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rlkit.bench.measure import Line, Settings, Side, alternate, cores
 
@@ -62,7 +63,7 @@ def stepping(settings: Settings) -> list[Line]:
         env_id = registry.record(task).env_id
         ours = make_vector_env(env_id, NUM_ENVS, num_threads=settings.stepping_threads)
         theirs = gym.make_vec(env_id, num_envs=NUM_ENVS, vectorization_mode="sync")
-        space = ours.single_action_space
+        space: Any = ours.single_action_space
         generator = np.random.default_rng(0)
         plan = generator.uniform(space.low, space.high, (PLAN, NUM_ENVS, *space.shape)).astype(np.float32)
         times = alternate({"ours": Side(_steps(ours, plan)), "peer": Side(_steps(theirs, plan))}, settings)

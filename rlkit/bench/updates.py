@@ -20,9 +20,9 @@ from rlkit.replay import Batch
 SAME = "default precision setting on both sides"
 
 
-def learner(name: str, data: OfflineDataset, settings: Settings) -> Any:
-    """The registered agent on ``data``, on the CPU."""
-    return registry.agent_class(name)("MlpPolicy", data, seed=0, device="cpu", batch_size=settings.batch_size)
+def learner(name: str, data: OfflineDataset, settings: Settings, **more: Any) -> Any:
+    """The registered agent on ``data``, on the CPU, with its presets for such data and ``more`` hyperparameters."""
+    return registry.agent_class(name)("MlpPolicy", data, seed=0, device="cpu", batch_size=settings.batch_size, **more)
 
 
 def updates(agent: Any, draw: Callable[[], Batch] | None = None) -> Callable[[int], None]:

@@ -45,7 +45,11 @@ def test_blocks_are_multiples_and_context_is_entered():
         def __exit__(self, *_: object) -> None:
             pass
 
-    times = alternate({"a": Side(seen.append, Context, multiple=3)}, Settings(rounds=2, block_seconds=1e-4))
+    def run(n: int) -> None:
+        seen.append(n)
+        sum(range(n))
+
+    times = alternate({"a": Side(run, Context, multiple=3)}, Settings(rounds=2, block_seconds=1e-4))
     assert all(n % 3 == 0 for n in seen) and times["a"].block == seen[-1] == seen[-2]
     assert len(entered) == len(seen)
 
