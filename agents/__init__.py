@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-_HOMES = {"BC": "bc", "TD3BC": "td3bc", "PRDC": "prdc"}
+_HOMES = {
+    "A2PR": "a2pr",
+    "BC": "bc",
+    "FDVL": "fdvl",
+    "IQL": "iql",
+    "PRDC": "prdc",
+    "SQL": "sql",
+    "TD3BC": "td3bc",
+    "XQL": "xql",
+}
 __all__ = sorted(_HOMES)
 
 

@@ -19,6 +19,7 @@ same states), and the actor's step leaves the critic's unused weight gradients u
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,6 +36,7 @@ from rlkit.replay import Batch
 
 @dataclass(frozen=True)
 class TD3BCConfig(OfflineConfig):
+    critic_hidden_sizes: Sequence[int] | None = None  # None: hidden_sizes; A2PR's control needs deeper critics
     alpha: float = 2.5  # weight of the value against imitation; larger: further from the data
     discount: float = 0.99  # larger: longer horizon, noisier targets
     polyak: float = 0.005  # how far the targets move at each actor step
@@ -45,6 +47,11 @@ class TD3BCConfig(OfflineConfig):
     POSITIVE: ClassVar[tuple[str, ...]] = (*OfflineConfig.POSITIVE, "alpha", "actor_delay")
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("target_noise", "target_clip")
     UNIT: ClassVar[tuple[str, ...]] = ("discount", "polyak")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.critic_hidden_sizes, Sequence):  # a list from JSON and a tuple are the same widths
+            object.__setattr__(self, "critic_hidden_sizes", tuple(self.critic_hidden_sizes))
 
 
 def target_action(
@@ -87,7 +94,8 @@ class TD3BC(OfflineAlgorithm):
         cfg = self.config
         actor = Actor(obs_dim, action_space, cfg.hidden_sizes, generator)
         self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
-        self.critic = Critics(obs_dim, action_space.shape[0], cfg.hidden_sizes, generator).to(self.device)
+        sizes = cfg.critic_hidden_sizes or cfg.hidden_sizes
+        self.critic = Critics(obs_dim, action_space.shape[0], sizes, generator).to(self.device)
         self.target_actor, self.target_critic = freeze(copy.deepcopy(actor)), freeze(copy.deepcopy(self.critic))
         self.actor_optimiser = Adam(actor.parameters(), cfg.learning_rate)
         self.critic_optimiser = Adam(self.critic.parameters(), cfg.learning_rate)

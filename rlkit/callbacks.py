@@ -157,14 +157,14 @@ class Progress(BaseCallback):
 
 
 class StopOnSignal(BaseCallback):
-    """Ends training between two steps once ``stop()`` was called, as from a signal handler."""
+    """Ends training between two steps once ``stop(number)`` was called, as from a signal handler."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stopped = False
+        self.signal = 0
 
-    def stop(self) -> None:
-        self.stopped = True
+    def stop(self, number: int) -> None:
+        self.signal = number
 
     def _on_step(self) -> bool:
-        return not self.stopped
+        return not self.signal

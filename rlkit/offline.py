@@ -95,6 +95,16 @@ def make_config(cls: type[OfflineAlgorithm], values: Mapping[str, Any]) -> Any:
     return cls.Config(**values)
 
 
+def check_seed_and_device(seed: int, device: torch.device | str) -> None:
+    """Raises :class:`UserError` for a seed out of range or a device that is unknown or not there."""
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device={device} asks for a CUDA device and there is none; expected 'cpu' or 'auto'")
+    if not str(device).startswith(("auto", "cpu", "cuda", "mps")):
+        raise UserError(f"device={device} is unknown, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+
+
 class OfflineAlgorithm(BaseAlgorithm):
     """Base of the offline agents.
 
@@ -133,6 +143,8 @@ class OfflineAlgorithm(BaseAlgorithm):
         policy_kwargs: dict[str, Any] | None = None,
         **hyperparameters: Any,
     ):
+        if policy not in self.policy_aliases:
+            raise UserError(f"policy '{policy}' is unknown to {self.name}{nearest(str(policy), self.policy_aliases)}")
         if dataset is None:
             raise UserError(f"{type(self).__name__} learns from data: expected a dataset, got none")
         data = load_dataset(dataset)
@@ -155,12 +167,7 @@ class OfflineAlgorithm(BaseAlgorithm):
         tensorboard_log: str | None = None,
         verbose: int = 0,
     ) -> None:
-        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-            raise UserError(f"seed={seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
-        if str(device).startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"device={device} asks for a CUDA device and there is none; expected 'cpu' or 'auto'")
-        if not str(device).startswith(("auto", "cpu", "cuda", "mps")):
-            raise UserError(f"device={device} is unknown, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        check_seed_and_device(seed, device)
         for role, space in (("observation", observation_space), ("action", action_space)):
             if not isinstance(space, spaces.Box) or len(space.shape) != 1:
                 raise UserError(f"{self.name} needs a one-dimensional Box {role} space, got {space}")
@@ -250,7 +257,7 @@ class OfflineAlgorithm(BaseAlgorithm):
                 self._n_updates += 1
                 self._accumulate(metrics)
                 if self.num_timesteps % log_interval == 0:
-                    self._write_log()
+                    self.write_log()
                 if not hooks.on_step():
                     break
         hooks.on_training_end()
@@ -277,7 +284,10 @@ class OfflineAlgorithm(BaseAlgorithm):
             self._sums[key] += value.detach()
             self._counts[key] += 1
 
-    def _write_log(self) -> None:
+    def write_log(self) -> None:
+        """Log the means since the last time, if there is anything to log."""
+        if not self._sums:
+            return
         means = {key: float(self._sums[key]) / self._counts[key] for key in sorted(self._sums)}
         self._sums, self._counts = {}, {}
         for key, value in means.items():
@@ -320,13 +330,17 @@ class OfflineAlgorithm(BaseAlgorithm):
         return found | {f"metric.{k}": v for k, v in self._sums.items()}
 
     def _manifest(self) -> dict[str, Any]:
+        described = self.dataset.describe() if self.dataset is not None else None
+        for how in ("tried", "kept"):  # how the data was come by this time says nothing about the agent
+            if described is not None:
+                described["details"].pop(how, None)
         return {
             "agent": self.name,
             "config": asdict(self.config),
             "seed": self.seed,
             "observation_space": serialize_space(self.observation_space),
             "action_space": serialize_space(self.action_space),
-            "dataset": self.dataset.describe() if self.dataset is not None else None,
+            "dataset": described,
             "env": {"id": self.dataset.env_id, "kwargs": self.dataset.env_kwargs, "reference": self.dataset.reference}
             if self.dataset is not None
             else None,

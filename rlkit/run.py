@@ -10,8 +10,10 @@ import json
 import platform
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,10 +30,10 @@ from rlkit.checkpoint import versions, write_atomically
 from rlkit.data.resolve import load_dataset
 from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluation, Evaluator
-from rlkit.offline import OfflineAlgorithm
+from rlkit.offline import OfflineAlgorithm, check_seed_and_device, make_config
 from rlkit.stats import bootstrap_interval
 
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends before it kills
 
 
 def check_folder(out: Path, overwrite: bool) -> None:
@@ -95,13 +97,17 @@ def build(config: DictConfig) -> OfflineAlgorithm:
         raise UserError(f"agent '{config.agent.name}' does not learn from a dataset")
     if record.data is None:
         raise UserError(f"agent '{cls.name}' learns from data, env '{record.name}' has none; try {record.name}-medium")
-    env = config.env
-    dataset = load_dataset(
-        record, path=env.path, source=env.source, size=env.size, seed=env.data_seed, progress=config.progress_bar
-    )
-    print(dataset.provenance.sentence, flush=True)
     chosen: Any = OmegaConf.to_container(config.agent)
     hyperparameters = {key: value for key, value in chosen.items() if key != "name"}
+    make_config(cls, hyperparameters)  # refuse what is out of range before minutes are spent on data
+    check_seed_and_device(config.seed, config.device)
+    env = config.env
+    bar = config.progress_bar and sys.stderr.isatty()
+    dataset = load_dataset(record, path=env.path, source=env.source, size=env.size, seed=env.data_seed, progress=bar)
+    print(dataset.provenance.sentence, flush=True)
+    if env.source == "auto" and env.path is None:
+        # A resumed run must find the same data, whatever has become reachable since.
+        env.source = "generated" if dataset.provenance.source == "generated" else "minari-local"
     return cls("MlpPolicy", dataset, seed=config.seed, device=config.device, **hyperparameters)
 
 
@@ -143,15 +149,16 @@ class _Session:
         hooks: list[BaseCallback] = [c for c in (self.evaluate, saver, stopper) if c is not None]
         if config.progress_bar:
             hooks.append(Progress(self.evaluate))
-        previous = signal.signal(signal.SIGINT, lambda number, frame: self._interrupt(stopper, number, frame))
+        previous = {number: signal.signal(number, partial(self._interrupt, stopper)) for number in SIGNALS}
         try:
             remaining = config.total_timesteps - agent.num_timesteps
             if remaining > 0:
                 agent.learn(remaining, CallbackList(hooks), log_interval=config.log_every, reset_num_timesteps=False)
-            if stopper.stopped:
+            if stopper.signal:
                 path = saver.save()
                 print(f"interrupted at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
-                return INTERRUPTED
+                return 128 + stopper.signal
+            agent.write_log()  # what came after the last full interval
             if not checkpoints(out / "checkpoints") or agent.num_timesteps % (config.checkpoint_every or 1):
                 saver.save()
             agent.save(out / "model.rlk")
@@ -164,16 +171,17 @@ class _Session:
             write_atomically(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
             print(sentence(result, out))
         finally:
-            signal.signal(signal.SIGINT, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
             logger.close()
             if evaluator is not None:
                 evaluator.close()
         return 0
 
     def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
-        if stopper.stopped:  # a second Ctrl-C does not wait for the step to end
+        if stopper.signal:  # a second Ctrl-C does not wait for the step to end
             raise KeyboardInterrupt
-        stopper.stop()
+        stopper.stop(number)
 
     def _restore(self) -> dict[str, Any]:
         problems = []

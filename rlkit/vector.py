@@ -6,6 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from rlkit.registry import records
+
 
 def make_vector_env(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv:
     """``num_envs`` copies of ``env_id`` behind one ``step``; resets happen on the step after an episode's end.
@@ -14,6 +16,7 @@ def make_vector_env(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.Vec
     is one; it has the semantics of ``gym.make_vec(env_id, vectorization_mode="sync")``, which is what is used
     otherwise.  ``kwargs`` go to the environment.  Raises Gymnasium's own error for an unknown id.
     """
+    records()  # loads the modules that register batched steppers, whoever asks first
     for name in (f"rlkit/{env_id}", env_id):
         spec = gym.registry.get(name)
         if spec is not None and spec.vector_entry_point is not None:

@@ -14,9 +14,16 @@ os.environ["RLKIT_OFFLINE"] = "1"
 
 # Kernels compiled by numba stay as they are: a Python wrapper around them could not be compiled.
 CHECKED = [
+    "rlkit.agents.a2pr",
     "rlkit.agents.bc",
+    "rlkit.agents.divergence",
+    "rlkit.agents.fdvl",
+    "rlkit.agents.implicit",
+    "rlkit.agents.iql",
     "rlkit.agents.prdc",
+    "rlkit.agents.sql",
     "rlkit.agents.td3bc",
+    "rlkit.agents.xql",
     "rlkit.callbacks",
     "rlkit.checkpoint",
     "rlkit.cli.data",
