@@ -32,6 +32,7 @@ from rlkit.vector import make_vector_env
 
 TARGETS = {"hopper": 45.0, "halfcheetah": 42.0, "walker2d": 65.0, "ant": 45.0}  # D4RL's medium policies, normalised
 STEADINESS = 1.1  # how much better the mean action must do than the sampled ones, in medium policies
+EXPERT = 90.0  # below it a policy is not called expert
 NEAR = 7.0  # normalised points from the target within which the earliest steady snapshot is taken
 PACKAGES = ("gymnasium", "mujoco", "numpy", "stable-baselines3", "torch")
 
@@ -137,10 +138,12 @@ def choose(shelf: Shelf, target: float, replay: int, expert_tries: int, medium_t
     names = {"medium": medium, "expert": expert} | {f"replay_{i:02d}": step for i, step in enumerate(chosen)}
     for step in chosen:
         shelf[step]
-    for name, wanted, near in (("medium", target, 10.0), ("expert", 90.0, 0.0)):
+    for name, wanted in (("medium", target), ("expert", EXPERT)):
         score = shelf[names[name]][1]["normalised"]
-        if (abs(score - wanted) > near) if near else score < wanted:
+        if (abs(score - wanted) > 10.0) if name == "medium" else score < wanted:
             shelf.bar.write(f"note: {shelf.task.task}'s {name} scores {score}, aimed at {wanted}")
+    if shelf[expert][1]["normalised"] < EXPERT:
+        del names["expert"]  # a level that is not what it is called is left out, not shipped
     return names
 
 
@@ -155,19 +158,20 @@ def write(folder: Path, shelf: Shelf, names: dict[str, int]) -> None:
         policies[name] = {"file": f"{task}_{name}.safetensors"} | entry
         (folder / policies[name]["file"]).write_bytes(data)
     replay = [name for name in names if name.startswith("replay_")]
+    levels = {
+        "random": [],
+        "medium": ["medium"],
+        "medium-replay": replay,
+        "medium-expert": ["medium", "expert"],
+        "expert": ["expert"],
+    }
     versions = {package: version(package) for package in PACKAGES}
     manifest["versions"] = versions
     manifest["tasks"][task] = {
         "env_id": shelf.task.env_id,
         "versions": versions,
         "policies": policies,
-        "levels": {
-            "random": [],
-            "medium": ["medium"],
-            "medium-replay": replay,
-            "medium-expert": ["medium", "expert"],
-            "expert": ["expert"],
-        },
+        "levels": {level: of for level, of in levels.items() if set(of) <= set(names)},
     }
     manifest["tasks"] = dict(sorted(manifest["tasks"].items()))
     temporary = path.with_suffix(".tmp")
