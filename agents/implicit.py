@@ -62,7 +62,7 @@ class ImplicitConfig(OfflineConfig):
     normalise_observations: bool = False
     divergence: str = "chi2_monotone"  # kl, chi2_exact, chi2_monotone, chi2_paper, tv or expectile
     lam: float | None = None  # λ, see above; larger: V nearer the best recorded action, less certain
-    temperature: float = 1.0  # α in units of value; kl and chi2_exact at λ = ½: larger, V nearer the mean (see the docs)
+    temperature: float = 1.0  # α in units of value; kl and chi2_exact at λ = ½: larger, V nearer the mean (docs)
     inverse_temperature: float = 3.0  # κ; larger: the policy keeps to the best actions, of fewer samples
     actor_weight: str = "exp"  # exp: e^(κδ); ratio: the divergence's w(δ/α); relu: max(δ, 0)
     weight_clip: float = 100.0  # largest weight of one sample
