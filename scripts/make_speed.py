@@ -39,9 +39,9 @@ def main() -> None:
     lines = [
         "# Speed",
         "",
-        "Made by `scripts/make_speed.py` from what `rlkit bench` wrote; no figure is typed in. Both sides of a row take "
-        "turns in one process; a time is a median over blocks, the ratio is the median of the per-round ratios, with "
-        "its quartiles in brackets.",
+        "Made by `scripts/make_speed.py` from what `rlkit bench` wrote; no figure is typed in. Both sides of a row "
+        "take turns in one process; a time is a median over blocks, the ratio is the median of the per-round ratios, "
+        "with its quartiles in brackets.",
         "",
     ]
     for path in sorted(FOLDER.glob("*.json")):
