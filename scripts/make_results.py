@@ -1,6 +1,6 @@
 """Make docs/results.md and its figure from the ``result.json`` files of finished runs, and from nothing else.
 
-    python scripts/make_results.py runs/table --out docs/results.md
+    python scripts/make_results.py docs/assets/runs --planned 18
 
 Runs of one (agent, dataset) pair are grouped; a group's figures are over its seeds.  A group whose runs differ in
 updates, data (by content hash) or machine is refused: such numbers do not belong in one row.
@@ -43,6 +43,8 @@ def load(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
 
 
 def interval(values: list[float]) -> str:
+    if len(values) == 1:  # one seed says nothing of how seeds differ
+        return f"{values[0]:.1f}"
     low, high = bootstrap_interval(np.array(values))
     return f"{np.mean(values):.1f} [{low:.1f}, {high:.1f}]"
 
@@ -91,7 +93,7 @@ def curves(groups: dict[tuple[str, str], list[dict[str, Any]]], out: Path) -> li
             if name == env
         }
         path = out.parent / "assets" / f"results_{env}.png"
-        draw(table, f"{env}: normalised score, mean and range over seeds", path)
+        draw(table, f"normalised score, {env}", path)
         lines += [f"![{env}: score against updates](assets/{path.name})", ""]
     return lines
 
