@@ -129,7 +129,7 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
         lines += [f"**Unfinished**: {done} of {planned} runs are through; the rest is not in the tables.", ""]
     lines += [
         f"Machine: {machine['processor']}, {machine['system']}, {machine['threads']} thread a run, two runs at a time "
-        f"(so the seconds are those of a busy machine). Versions: {versions}.",
+        f"(so the seconds are those of a busy machine, its pauses included). Versions: {versions}.",
         "",
         "Each evaluation plays 10 episodes every 5,000 updates; *final* plays 100 more after the last update. "
         "Intervals are percentile bootstraps over seeds: with three seeds they are rough.",
