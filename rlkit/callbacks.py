@@ -59,6 +59,31 @@ class TensorBoardWriter(KVWriter):
         self.writer.close()
 
 
+def passed(model: Any, every: int) -> bool:
+    """Whether the latest step of ``model``'s environments reached a multiple of ``every`` (never, for 0)."""
+    steps, at_once = model.num_timesteps, model.n_envs
+    return bool(every) and steps // every > (steps - at_once) // every
+
+
+class Log(BaseCallback):
+    """Every ``every`` steps of an algorithm that collects roll-outs: write its log."""
+
+    def __init__(self, every: int):
+        super().__init__()
+        self.every = every
+
+    def _on_training_start(self) -> None:
+        self.last = self.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps // self.every > self.last // self.every:
+            self.last = self.num_timesteps
+            self.model.dump_logs()
+
+    def _on_step(self) -> bool:
+        return True
+
+
 class Evaluate(BaseCallback):
     """Every ``every`` steps: ``eval/...`` to the log, and the per-episode returns to :attr:`history`."""
 
@@ -69,7 +94,7 @@ class Evaluate(BaseCallback):
         self.seconds = 0.0
 
     def _on_step(self) -> bool:
-        if self.every and self.num_timesteps % self.every == 0:
+        if passed(self.model, self.every):
             started = time.perf_counter()
             found = self.evaluator(self.model, index=self.num_timesteps)
             self.history.append({"step": self.num_timesteps, "returns": found.returns.tolist(), **found.summary()})
@@ -80,22 +105,67 @@ class Evaluate(BaseCallback):
         return True
 
 
-class Checkpoint(BaseCallback):
-    """Every ``every`` steps: write a checkpoint, then drop all but the newest ``keep``."""
+class StopOnSignal(BaseCallback):
+    """Ends training between two steps once ``stop(number)`` was called, as from a signal handler."""
 
-    def __init__(self, folder: Path, every: int, extra: Any, keep: int = 2):
+    def __init__(self) -> None:
         super().__init__()
-        self.folder, self.every, self.extra, self.keep = folder, every, extra, keep
-        self.seconds = 0.0
+        self.signal = 0
+        self.waiting = False  # for a roll-out to end, so that a checkpoint can be exact
+
+    def stop(self, number: int) -> None:
+        self.signal = number
 
     def _on_step(self) -> bool:
-        if self.every and self.num_timesteps % self.every == 0:
+        return self.waiting or not self.signal
+
+
+class Checkpoint(BaseCallback):
+    """Every ``every`` steps: write a checkpoint, then drop all but the newest ``keep``.
+
+    An algorithm that collects roll-outs is written between two of them, where nothing is half done; a signal waits for
+    that moment.
+    """
+
+    def __init__(self, folder: Path, every: int, extra: Any, stopper: StopOnSignal | None = None, keep: int = 2):
+        super().__init__()
+        self.folder, self.every, self.extra, self.stopper, self.keep = folder, every, extra, stopper, keep
+        self.rolls_out = False
+        self.seconds = 0.0
+
+    def _on_training_start(self) -> None:
+        self.last = self.num_timesteps
+        self.rolls_out = hasattr(self.model, "collect_rollouts")
+        if self.stopper is not None:
+            self.stopper.waiting = self.rolls_out
+
+    def _on_rollout_start(self) -> None:
+        if self.every and self.num_timesteps // self.every > self.last // self.every:
+            self.last = self.num_timesteps
+            self.save()
+        if self.stopper is not None and self.stopper.signal:
+            self.latest() or self.save()
+            self.stopper.waiting = False
+
+    def _on_step(self) -> bool:
+        if not self.rolls_out and passed(self.model, self.every):
             self.save()
         return True
 
+    def latest(self) -> Path | None:
+        """The checkpoint of the current step, or of the moment a signal stopped a roll-out; None without one."""
+        found = checkpoints(self.folder)
+        stopped = self.rolls_out and self.stopper is not None and self.stopper.signal
+        if found and (stopped or found[-1] == self._path()):
+            return found[-1]
+        return None
+
+    def _path(self) -> Path:
+        return self.folder / f"step_{self.model.num_timesteps:010d}.rlk"
+
     def save(self) -> Path:
         started = time.perf_counter()
-        path = self.folder / f"step_{self.num_timesteps:010d}.rlk"
+        path = self._path()
         self.model.save_checkpoint(path, self.extra())  # type: ignore[attr-defined]  # every rlkit agent has it
         for old in checkpoints(self.folder)[: -self.keep]:
             old.unlink()
@@ -154,17 +224,3 @@ class Progress(BaseCallback):
     def _on_training_end(self) -> None:
         self._show(time.perf_counter())
         self.bar.stop()
-
-
-class StopOnSignal(BaseCallback):
-    """Ends training between two steps once ``stop(number)`` was called, as from a signal handler."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.signal = 0
-
-    def stop(self, number: int) -> None:
-        self.signal = number
-
-    def _on_step(self) -> bool:
-        return not self.signal

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlkit import registry
 from rlkit.errors import UserError, nearest
-from rlkit.offline import presets
+from rlkit.hyperparameters import presets
 
 
 @dataclass
@@ -32,6 +32,7 @@ class EnvConfig:
     source: str = "auto"  # auto | minari-local | minari-remote | generated
     size: int | None = None  # transitions to generate; None: the record's own number
     data_seed: int = 0  # seed of generated data
+    kwargs: dict[str, Any] = field(default_factory=dict)  # arguments of the environment, those of its record
 
 
 @dataclass
@@ -64,8 +65,8 @@ def fill_store(names: list[str]) -> None:
     store = ConfigStore.instance()
     defaults: list[Any] = ["_self_", {"agent": "???"}, {"env": "???"}]
     store.store(name="train", node={"defaults": defaults, **_plain(TrainConfig())})
-    for name in registry.records():
-        store.store(group="env", name=name, node=EnvConfig(name=name))
+    for name, record in registry.records().items():
+        store.store(group="env", name=name, node=EnvConfig(name=name, kwargs=dict(record.env_kwargs)))
     for name in names:
         store.store(group="agent", name=name, node=_schema(name))
 

@@ -29,6 +29,12 @@ class DataSpec:
     ``reference`` holds the mean returns of D4RL's random and expert policies; a normalised score is
     ``100 (return - random) / (expert - random)``.  ``generator`` is ``"module:function"``, called as
     ``function(record, size=, seed=, progress=) -> OfflineDataset`` where no recorded data can be had.
+
+    ``reward_scale`` and ``reward_shift`` are the family's convention: a learner sees ``scale * reward + shift``
+    (``rlkit.data.resolve.learning_rewards``), while a dataset keeps the rewards in which returns and scores are
+    measured.  ``minari_keys`` are the parts of Minari's Dict observations, in the order in which they are joined to
+    one vector.  Where ``d4rl_simulated`` is False no environment here has the robot, or the observation, of D4RL's
+    file: it is learnt from without evaluation.
     """
 
     level: str
@@ -37,11 +43,18 @@ class DataSpec:
     minari_id: str | None = None
     d4rl_id: str | None = None
     size: int = 1_000_000
+    reward_scale: float = 1.0
+    reward_shift: float = 0.0
+    minari_keys: tuple[str, ...] = ()
+    d4rl_simulated: bool = True
 
 
 @dataclass(frozen=True)
 class EnvRecord:
-    """One value of ``env=``: a Gymnasium environment and, for offline learning, its dataset."""
+    """One value of ``env=``: a Gymnasium environment and, for offline learning, its dataset.
+
+    ``episodes`` is how many an evaluation of this family has; ``extra`` the extra that its environment needs.
+    """
 
     name: str
     summary: str
@@ -50,6 +63,8 @@ class EnvRecord:
     task: str
     data: DataSpec | None = None
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    episodes: int = 10
+    extra: str | None = None
 
 
 _agents: dict[str, type] = {}

@@ -34,6 +34,8 @@ class Batch(NamedTuple):
 class Replay:
     """SB3's ``ReplayBuffer`` signatures over the packed tensor, with a generator of its own.
 
+    ``optimize_memory_usage`` is there because SB3 passes it; a row is already packed.
+
     Raises :class:`UserError` for observation or action spaces that are not one-dimensional boxes.
     """
 
@@ -44,6 +46,7 @@ class Replay:
         action_space: spaces.Space,
         device: torch.device | str = "cpu",
         n_envs: int = 1,
+        optimize_memory_usage: bool = False,
         seed: int = 0,
     ):
         for space in (observation_space, action_space):
@@ -91,9 +94,10 @@ class Replay:
         self.full = self.full or self.pos + self.n_envs >= self.buffer_size
         self.pos = (self.pos + self.n_envs) % self.buffer_size
 
-    def batch(self, batch_size: int) -> Batch:
-        """Rows drawn uniformly with replacement."""
-        indices = torch.randint(self.size(), (batch_size,), generator=self.generator, device=self.device)
+    def batch(self, batch_size: int, rows: tuple[int, int] | None = None) -> Batch:
+        """Rows drawn uniformly with replacement; ``rows``, the first and one past the last, draws from those alone."""
+        low, high = rows or (0, self.size())
+        indices = torch.randint(low, high, (batch_size,), generator=self.generator, device=self.device)
         obs, act, rew, nt, nxt = self.rows.index_select(0, indices).split(self.widths, dim=1)
         return Batch(obs, act, rew, nt, nxt, indices)
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -25,12 +25,22 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from rlkit import registry
-from rlkit.callbacks import Checkpoint, Evaluate, JsonlWriter, Progress, StopOnSignal, TensorBoardWriter, checkpoints
+from rlkit.callbacks import (
+    Checkpoint,
+    Evaluate,
+    JsonlWriter,
+    Log,
+    Progress,
+    StopOnSignal,
+    TensorBoardWriter,
+    checkpoints,
+)
 from rlkit.checkpoint import versions, write_atomically
-from rlkit.data.resolve import load_dataset
 from rlkit.errors import ArtefactError, UserError
-from rlkit.evaluate import Evaluation, Evaluator
-from rlkit.offline import OfflineAlgorithm, check_seed_and_device, make_config
+from rlkit.evaluate import Evaluation
+from rlkit.hyperparameters import check_seed_and_device, make_config
+from rlkit.online import OnlineAlgorithm
+from rlkit.persistent import Persistent
 from rlkit.stats import bootstrap_interval
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends before it kills
@@ -89,26 +99,19 @@ def resume(out: Path, *, total_timesteps: int | None = None, progress_bar: bool 
     return _Session(config, agent, out).run(resuming=True)
 
 
-def build(config: DictConfig) -> OfflineAlgorithm:
-    """The agent of a configuration, with its dataset resolved and announced."""
+def build(config: DictConfig) -> Persistent:
+    """The agent of a configuration, with what it learns from resolved and announced."""
     cls = registry.agent_class(config.agent.name)
-    record = registry.record(config.env.name)
-    if not issubclass(cls, OfflineAlgorithm):
-        raise UserError(f"agent '{config.agent.name}' does not learn from a dataset")
-    if record.data is None:
-        raise UserError(f"agent '{cls.name}' learns from data, env '{record.name}' has none; try {record.name}-medium")
+    settings: Any = OmegaConf.to_container(config.env.kwargs)
+    record = replace(registry.record(config.env.name), env_kwargs=settings)
     chosen: Any = OmegaConf.to_container(config.agent)
     hyperparameters = {key: value for key, value in chosen.items() if key != "name"}
     make_config(cls, hyperparameters)  # refuse what is out of range before minutes are spent on data
     check_seed_and_device(config.seed, config.device)
-    env = config.env
     bar = config.progress_bar and sys.stderr.isatty()
-    dataset = load_dataset(record, path=env.path, source=env.source, size=env.size, seed=env.data_seed, progress=bar)
-    print(dataset.provenance.sentence, flush=True)
-    if env.source == "auto" and env.path is None:
-        # A resumed run must find the same data, whatever has become reachable since.
-        env.source = "generated" if dataset.provenance.source == "generated" else "minari-local"
-    return cls("MlpPolicy", dataset, seed=config.seed, device=config.device, **hyperparameters)
+    return cls.from_run(
+        record, config.env, seed=config.seed, device=config.device, progress=bar, hyperparameters=hyperparameters
+    )
 
 
 @dataclass
@@ -116,22 +119,12 @@ class _Session:
     """One process's part of a run."""
 
     config: DictConfig
-    agent: OfflineAlgorithm
+    agent: Any  # a Persistent that learns
     out: Path
 
     def run(self, resuming: bool = False) -> int:
         config, agent, out = self.config, self.agent, self.out
-        data = agent.dataset
-        assert data is not None
-        evaluator = None
-        if data.env_id is not None:
-            evaluator = Evaluator(
-                data.env_id,
-                episodes=config.eval_episodes,
-                seed=config.seed,
-                env_kwargs=data.env_kwargs,
-                reference=data.reference,
-            )
+        evaluator = agent.evaluator(config.eval_episodes, config.seed)
         self.evaluate = Evaluate(evaluator, config.eval_every) if evaluator is not None else None
         extra = self._restore() if resuming else {}
         if self.evaluate is not None:
@@ -144,23 +137,27 @@ class _Session:
         logger = Logger(str(out), output_formats=writers)
         agent.set_logger(logger)
         self.started = time.perf_counter()
-        saver = Checkpoint(out / "checkpoints", config.checkpoint_every, self._extra)
         stopper = StopOnSignal()
+        saver = Checkpoint(out / "checkpoints", config.checkpoint_every, self._extra, stopper)
+        saver.init_callback(agent)  # it also writes where nothing is left to learn
         hooks: list[BaseCallback] = [c for c in (self.evaluate, saver, stopper) if c is not None]
+        log_interval: int | None = config.log_every
+        if isinstance(agent, OnlineAlgorithm):  # SB3 counts episodes or roll-outs there
+            hooks.insert(0, Log(config.log_every))
+            log_interval = None
         if config.progress_bar:
             hooks.append(Progress(self.evaluate))
         previous = {number: signal.signal(number, partial(self._interrupt, stopper)) for number in SIGNALS}
         try:
             remaining = config.total_timesteps - agent.num_timesteps
             if remaining > 0:
-                agent.learn(remaining, CallbackList(hooks), log_interval=config.log_every, reset_num_timesteps=False)
+                agent.learn(remaining, CallbackList(hooks), log_interval=log_interval, reset_num_timesteps=False)
             if stopper.signal:
-                path = saver.save()
+                path = saver.latest() or saver.save()
                 print(f"interrupted at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
                 return 128 + stopper.signal
             agent.write_log()  # what came after the last full interval
-            if not checkpoints(out / "checkpoints") or agent.num_timesteps % (config.checkpoint_every or 1):
-                saver.save()
+            saver.latest() or saver.save()
             agent.save(out / "model.rlk")
             seconds = self._seconds()
             final = None
@@ -208,16 +205,13 @@ class _Session:
     def _result(self, final: Evaluation | None, seconds: float, saving: float) -> dict[str, Any]:
         agent, config = self.agent, self.config
         history = self.evaluate.history if self.evaluate is not None else []
-        data = agent.dataset
-        assert data is not None
         result: dict[str, Any] = {
             "agent": agent.name,
             "env": config.env.name,
             "seed": config.seed,
             "updates": agent.num_timesteps,
+            **agent.result(),
             "config": OmegaConf.to_container(config),
-            "dataset": data.describe(),
-            "source_sentence": data.provenance.sentence,
             "seconds": round(seconds, 2),
             "seconds_evaluating": round(self.evaluate.seconds, 2) if self.evaluate is not None else 0.0,
             "seconds_saving": round(saving, 3),
@@ -226,9 +220,6 @@ class _Session:
             "versions": versions(),
             "evaluations": history,
         }
-        scores = data.normalised_score(data.episode_returns)
-        if scores is not None:
-            result["dataset"]["score_mean"] = float(scores.mean())
         if final is not None:
             result["final"] = {**final.summary(), "episodes": len(final.returns), "returns": final.returns.tolist()}
             key, sample = ("score", final.scores) if final.scores is not None else ("return", final.returns)
@@ -256,9 +247,10 @@ def sentence(result: dict[str, Any], out: Path) -> str:
         count = len(result["evaluations"])
         last = f"mean of the last {min(10, count)} of {count} evaluations {result['last10']:.1f}"
         lines.append(f"{last}, best {result['best']:.1f}")
-    if "score_mean" in result["dataset"]:
+    if "score_mean" in result.get("dataset", {}):
         lines.append(f"mean of the dataset's episodes {result['dataset']['score_mean']:.1f}")
-    lines.append(f"data: {result['source_sentence']}")
+    if "source_sentence" in result:
+        lines.append(f"data: {result['source_sentence']}")
     lines.append(f"written to {out}")
     return "\n".join(lines)
 

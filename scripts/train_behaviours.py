@@ -118,6 +118,7 @@ class Snapshots(BaseCallback):
             line = {
                 "step": step,
                 "updates": model._n_updates,
+                "learning_rate": model.learning_rate,
                 "return": round(float(np.mean(returns)), 1),
                 "sd": round(float(np.std(returns)), 1),
                 "steps_per_s": round((step - self.first_step) / (time.time() - self.started), 1),
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--utd", type=float, default=0.25, help="updates per transition")
     parser.add_argument("--envs", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="may be lowered when a run is continued")
     parser.add_argument("--snapshot-every", type=int, default=20_000)
     parser.add_argument("--checkpoint-every", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -154,6 +156,7 @@ def main() -> None:
         env,
         seed=args.seed,
         batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
         train_freq=1,
         gradient_steps=max(1, round(args.utd * args.envs)),
         learning_starts=10_000,

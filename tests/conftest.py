@@ -37,11 +37,16 @@ CHECKED = [
     "rlkit.data.minari_store",
     "rlkit.data.resolve",
     "rlkit.evaluate",
+    "rlkit.hyperparameters",
+    "rlkit.learner",
     "rlkit.nets",
     "rlkit.offline",
+    "rlkit.online",
+    "rlkit.persistent",
     "rlkit.replay",
     "rlkit.run",
     "rlkit.stats",
+    "rlkit.vecenv",
     "rlkit.vector",
 ]
 install_import_hook(CHECKED, "beartype.beartype")

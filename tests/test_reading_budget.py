@@ -10,10 +10,12 @@ import pytest
 
 from rlkit import registry
 
-CORE = ("rlkit.offline", "rlkit.replay", "rlkit.nets", "rlkit.registry", "rlkit.data.dataset")
+# What a reader follows from a batch to a step.  Names (registry), range checks (hyperparameters) and files (persistent,
+# checkpoint) can be taken on trust.
+CORE = ("rlkit.learner", "rlkit.offline", "rlkit.replay", "rlkit.nets", "rlkit.data.dataset")
 KERNELS = ("rlkit.agents.neighbours",)
-# PRDC with TD3+BC and the core is about 1,000; A2PR's VAE and the six divergences of f-DVL are the largest.
-AGENT_LINES, TOTAL_LINES = 350, 1225
+# The six divergences of f-DVL and the learner they share are the largest.
+AGENT_LINES, TOTAL_LINES = 350, 1150
 
 
 def code_lines(path: Path) -> int:

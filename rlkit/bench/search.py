@@ -26,8 +26,8 @@ from rlkit.bench.peers import D3rlpyLearner, import_d3rlpy
 from rlkit.bench.updates import fill, learner, ours_twice, two_lines, updates
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import UserError
+from rlkit.hyperparameters import presets
 from rlkit.nets import fast_float32
-from rlkit.offline import presets
 from rlkit.replay import Batch
 
 GOALS = {"hopper": 4.0, "halfcheetah": 20.0}

@@ -28,13 +28,13 @@ def main(argv: list[str]) -> int:
     from rlkit import registry
     from rlkit.checkpoint import read_artefact
     from rlkit.evaluate import Evaluator
-    from rlkit.offline import OfflineAlgorithm
+    from rlkit.persistent import Persistent
     from rlkit.stats import bootstrap_interval
 
     path = Path(targets[0])
     path = path / "model.rlk" if path.is_dir() else path
     manifest, _, _ = read_artefact(path)
-    agent = OfflineAlgorithm.load(path, device="cpu")
+    agent = Persistent.load(path, device="cpu")
     if "env" in settings:
         record = registry.record(settings["env"])
         env_id, kwargs = record.env_id, dict(record.env_kwargs)

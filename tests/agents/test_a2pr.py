@@ -19,8 +19,8 @@ from rlkit.agents.a2pr import A2PR, VAE, A2PRConfig, actor_loss, anchor_and_weig
 from rlkit.agents.td3bc import TD3BC, td_target
 from rlkit.config import compose_config
 from rlkit.errors import UserError
+from rlkit.hyperparameters import presets
 from rlkit.nets import Adam
-from rlkit.offline import presets
 from rlkit.replay import Batch
 
 SMALL: dict[str, Any] = {"batch_size": 32, "hidden_sizes": (32, 32), "device": "cpu"}

@@ -32,7 +32,7 @@ from rlkit.agents.implicit import (
 )
 from rlkit.config import compose_config
 from rlkit.errors import UserError
-from rlkit.offline import make_config, presets
+from rlkit.hyperparameters import make_config, presets
 
 FDVL, IQL, SQL, XQL = fdvl.FDVL, iql.IQL, sql.SQL, xql.XQL
 SMALL: dict[str, Any] = {"batch_size": 32, "hidden_sizes": (32, 32), "device": "cpu"}

@@ -1,0 +1,347 @@
+"""``OnlineAlgorithm``: an algorithm of SB3 that also has a frozen config, safe artefacts and exact resume.
+
+Put it before SB3's class, ``class BEER(OnlineAlgorithm, TD3)``, and override ``train``.  SB3 draws from the global
+generators; here they are the algorithm's own while it builds or learns, and the caller's again afterwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from rlkit import registry
+from rlkit.errors import ArtefactError, UserError
+from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_config, presets
+from rlkit.persistent import Persistent
+from rlkit.registry import EnvRecord
+from rlkit.replay import Replay
+from rlkit.vecenv import StatefulVecEnv, name_of
+
+Self = TypeVar("Self", bound="OnlineAlgorithm")
+
+
+def training_env(env: Any, n_envs: int = 1) -> tuple[VecEnv, EnvRecord | None]:
+    """``env`` as SB3 steps it: a record (or its name), a Gymnasium id, one environment, or a ``VecEnv`` as it is."""
+    if isinstance(env, VecEnv):
+        return env, None
+    if isinstance(env, str) and env in registry.records():
+        env = registry.record(env)
+    elif isinstance(env, str):
+        if env not in gym.registry:
+            registry.record(env)  # raises, naming the nearest
+        env = EnvRecord(env, env, env, "", "")
+    if isinstance(env, EnvRecord):
+        registry.records()  # registers the ids of installed packages
+        return StatefulVecEnv([partial(gym.make, env.env_id, **env.env_kwargs)] * n_envs), env
+    if n_envs != 1:
+        raise UserError(f"agent.n_envs={n_envs} needs an environment's name to make them from, got one {name_of(env)}")
+    return StatefulVecEnv([lambda: env]), None
+
+
+class OnlineAlgorithm(Persistent):
+    """Mixin over an algorithm of SB3.
+
+    :param policy: a name SB3 knows, ``"MlpPolicy"`` for flat observations
+    :param env: a record's name, a Gymnasium id, an environment, or a ``VecEnv``
+    :param seed: seeds every generator the agent owns, and the environment
+    :param hyperparameters: fields of ``Config``; those not given come from the presets of the task, then the defaults
+
+    Raises :class:`UserError` for unknown or out-of-range hyperparameters, spaces the agent cannot handle, or a device
+    that is not there.
+    """
+
+    ACTIONS: ClassVar[type[spaces.Space]] = spaces.Box  # the kind of action space it handles
+    record: EnvRecord | None = None
+
+    def __init__(
+        self,
+        policy: str = "MlpPolicy",
+        env: Any = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "auto",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        policy_kwargs: dict[str, Any] | None = None,
+        **hyperparameters: Any,
+    ):
+        if env is None:
+            raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
+        if isinstance(env, str) and env in registry.records():
+            env = registry.record(env)
+        if isinstance(env, EnvRecord):
+            hyperparameters = {**presets(type(self), env.name, env.task, env.family), **hyperparameters}
+        config = make_config(type(self), hyperparameters)
+        vector, self.record = training_env(env, getattr(config, "n_envs", 1))
+        if policy_kwargs and "net_arch" in policy_kwargs and hasattr(config, "hidden_sizes"):
+            config = dataclasses.replace(config, hidden_sizes=policy_kwargs["net_arch"])
+        self._begin(policy, config, vector, seed, device, tensorboard_log, verbose)
+
+    def _begin(
+        self,
+        policy: str,
+        config: AgentConfig,
+        env: VecEnv | None,
+        seed: int,
+        device: torch.device | str,
+        tensorboard_log: str | None,
+        verbose: int,
+    ) -> None:
+        check_seed_and_device(seed, device)
+        self.config, self.policy_name = config, policy
+        self._random: dict[str, Any] | None = None
+        self._pending_log: dict[str, float] = {}
+        if env is not None and not isinstance(env.action_space, self.ACTIONS):
+            raise UserError(f"{self.name} needs a {self.ACTIONS.__name__} action space, got {env.action_space}")
+        with self._own_random():
+            super().__init__(  # type: ignore[call-arg]  # SB3's algorithm, next in line
+                policy,
+                env,
+                seed=int(seed),
+                device=device,
+                tensorboard_log=tensorboard_log,
+                verbose=verbose,
+                _init_setup_model=env is not None,
+                **self.arguments(config),
+            )
+
+    def arguments(self, config: Any) -> dict[str, Any]:
+        """Keyword arguments of SB3's constructor for ``config``."""
+        return {}
+
+    def _construct(
+        self,
+        config: Any,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        seed: int,
+        device: torch.device | str,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self._begin("MlpPolicy", config, None, seed, device, tensorboard_log, verbose)
+        self.observation_space, self.action_space, self.n_envs = observation_space, action_space, 1
+        # SAC takes its target entropy from the environment's action space, not from its own.
+        self.env = SimpleNamespace(action_space=action_space, seed=lambda seed: None)  # type: ignore[assignment]
+        with self._own_random():
+            self._setup_model()
+        self.env = None
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return super(Persistent, self)._get_torch_save_params()  # SB3's own list
+
+    def _take(self, data: Any) -> None:
+        vector, self.record = training_env(data, getattr(self.config, "n_envs", 1))
+        self.n_envs = vector.num_envs
+        self.set_env(vector)
+        if hasattr(self, "replay_buffer"):
+            self.replay_buffer = None
+        with self._own_random():
+            self._setup_model()  # buffers are as wide as there are environments
+
+    # ---- random numbers --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _own_random(self) -> Iterator[None]:
+        """The global generators are this agent's inside, and as they were outside."""
+        outside, python = _random_state(), random.getstate()
+        if self._random is not None:
+            _set_random_state(self._random)
+        try:
+            yield
+        finally:
+            self._random = _random_state()
+            _set_random_state(outside)
+            random.setstate(python)
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    def learn(
+        self: Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """SB3's ``learn``: ``total_timesteps`` environment steps, the log written every ``log_interval`` episodes (or,
+        on-policy, iterations).
+
+        Raises :class:`UserError` for a count that is not positive or an environment that returns what is not finite.
+        """
+        if total_timesteps <= 0:
+            raise UserError(f"total_timesteps={total_timesteps} is out of range, expected a number above 0")
+        if self.env is None:
+            raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
+        self._inside = True
+        try:
+            with self._own_random():
+                sb3: Any = super()
+                name = tb_log_name or self.name
+                sb3.learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        finally:
+            self._inside = False
+        return self
+
+    _inside = False
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        found = super()._setup_learn(*args, **kwargs)
+        for key, value in self._pending_log.items():
+            self.logger.record(key, value)
+        self._pending_log = {}
+        return found
+
+    def write_log(self) -> None:
+        """Log what was recorded since the last time, if there is anything."""
+        if self.logger.name_to_value:
+            self.dump_logs()
+
+    # ---- state -----------------------------------------------------------------------------------------------------
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Replay, environment, last observation and generators.  True to the run only between two rollouts."""
+        current = _random_state() if self._inside else self._random
+        assert current is not None
+        found = {"random.torch": current["torch"], "random.numpy": torch.from_numpy(current["numpy"][1].copy())}
+        if "cuda" in current:
+            found["random.cuda"] = current["cuda"]
+        if isinstance(buffer := getattr(self, "replay_buffer", None), Replay):
+            found |= {f"replay.{k}": v for k, v in buffer.state().items()}
+        if isinstance(self.env, StatefulVecEnv) and self._last_obs is not None:
+            state = self.env.state()
+            if state is not None:
+                found |= {f"env.{k}": torch.from_numpy(np.array(v)) for k, v in state.items()}
+        observations = self._last_obs if isinstance(self._last_obs, dict) else {"": self._last_obs}
+        found |= {f"last_obs.{k}": torch.from_numpy(v.copy()) for k, v in observations.items() if v is not None}
+        if self._last_episode_starts is not None:
+            found["episode_starts"] = torch.from_numpy(np.array(self._last_episode_starts, bool))
+        return found
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        # NumPy's legacy generator, which SB3 draws from, has one kind of state
+        self._random = {"torch": tensors["random.torch"], "numpy": ("MT19937", tensors["random.numpy"].numpy())}
+        if "random.cuda" in tensors:
+            self._random["cuda"] = tensors["random.cuda"]
+        if isinstance(buffer := getattr(self, "replay_buffer", None), Replay):
+            buffer.load_state(_below(tensors, "replay."))
+        last = {k: v.numpy() for k, v in _below(tensors, "last_obs.").items()}
+        self._last_obs = last.get("", last or None)
+        self._last_original_obs = self._last_obs
+        if "episode_starts" in tensors:
+            self._last_episode_starts = tensors["episode_starts"].numpy()
+        state = {k: v.numpy() for k, v in _below(tensors, "env.").items()}
+        if state:
+            assert isinstance(self.env, StatefulVecEnv)
+            self.env.load_state(state)
+        elif self._last_obs is not None and self.env is not None:
+            self._last_obs = None  # learn() begins a new episode
+            name = name_of(self.env.envs[0]) if isinstance(self.env, StatefulVecEnv) else type(self.env).__name__
+            print(f"{name} cannot restore its state: the resumed run starts a new episode and is not exact", flush=True)
+
+    def state_values(self) -> dict[str, Any]:
+        current = _random_state() if self._inside else self._random
+        assert current is not None
+        _, _, position, has_gauss, gauss = current["numpy"]
+        logged = getattr(self, "_logger", None)
+        return {
+            **super().state_values(),
+            "numpy_random": [int(position), int(has_gauss), float(gauss)],
+            "action_space_random": self.action_space.np_random.bit_generator.state,
+            "episode_num": self._episode_num,
+            "episodes": [[e["r"], e["l"]] for e in self.ep_info_buffer or []],
+            "successes": [bool(s) for s in self.ep_success_buffer or []],
+            "progress": self._current_progress_remaining,
+            "log": {k: float(v) for k, v in logged.name_to_value.items()} if logged is not None else {},
+        }
+
+    def load_state_values(self, values: Mapping[str, Any]) -> None:
+        super().load_state_values(values)
+        assert self._random is not None
+        self._random["numpy"] = (*self._random["numpy"][:2], *values["numpy_random"])
+        self.action_space.np_random.bit_generator.state = values["action_space_random"]
+        self._episode_num, self._current_progress_remaining = values["episode_num"], values["progress"]
+        size = self._stats_window_size
+        self.ep_info_buffer = deque(({"r": r, "l": n, "t": 0.0} for r, n in values["episodes"]), maxlen=size)
+        self.ep_success_buffer = deque(values["successes"], maxlen=size)
+        self._pending_log = dict(values["log"])
+
+    def source(self) -> dict[str, Any]:
+        record = self.record
+        if record is None:
+            return super().source()
+        reference = record.data.reference if record.data else None
+        return {
+            "dataset": None,
+            "env": {"id": record.env_id, "kwargs": dict(record.env_kwargs), "reference": reference},
+        }
+
+    def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        env, own = manifest["env"], self.source()["env"]
+        if env is not None and own is not None and (env["id"], env["kwargs"]) != (own["id"], own["kwargs"]):
+            there, here = (f"{e['id']} {e['kwargs'] or ''}".strip() for e in (env, own))
+            raise ArtefactError(f"{path}: was made in {there}, expected {here}")
+
+    @classmethod
+    def load(  # type: ignore[override]  # SB3's custom_objects= has no meaning without a pickle
+        cls: type[Self],
+        path: str | Path,
+        env: GymEnv | str | None = None,
+        *,
+        device: torch.device | str = "auto",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+    ) -> Self:
+        """Rebuild an agent from an artefact or checkpoint; with ``env`` it can also learn on.
+
+        Raises :class:`ArtefactError` for a damaged file or one of another agent.
+        """
+        return cls._read(path, device, tensorboard_log, verbose, env)
+
+    @classmethod
+    def from_run(
+        cls: type[Self],
+        record: EnvRecord,
+        choices: Any,
+        *,
+        seed: int,
+        device: str,
+        progress: bool,
+        hyperparameters: dict[str, Any],
+    ) -> Self:
+        """The agent of a run's configuration."""
+        return cls("MlpPolicy", record, seed=seed, device=device, **hyperparameters)
+
+
+def _random_state() -> dict[str, Any]:
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "numpy": np.random.get_state()}  # noqa: NPY002
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}

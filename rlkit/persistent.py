@@ -1,0 +1,201 @@
+"""``Persistent``: an algorithm's state to bytes and back, for artefacts, checkpoints and exact resume."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from gymnasium import spaces
+from minari.serialization import deserialize_space, serialize_space
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import recursive_getattr
+from torch import Tensor, nn
+
+from rlkit import registry
+from rlkit.checkpoint import load_optimiser, optimiser_tensors, read_artefact, write_artefact
+from rlkit.errors import ArtefactError, nearest
+from rlkit.evaluate import Evaluator
+from rlkit.hyperparameters import AgentConfig, make_config
+
+Self = TypeVar("Self", bound="Persistent")
+
+
+class Persistent(BaseAlgorithm):
+    """State to bytes and back: artefacts, checkpoints, exact resume; free of any way of learning."""
+
+    name: ClassVar[str] = "algorithm"
+    Config: ClassVar[type[AgentConfig]] = AgentConfig
+    objective: ClassVar[str] = "actor_loss"  # the metric that falls when the agent learns
+    config: Any
+
+    # ---- what there is to keep -------------------------------------------------------------------------------------
+
+    def _named(self, kind: type[Any]) -> dict[str, Any]:
+        found = {name: value for name, value in vars(self).items() if isinstance(value, kind)}
+        return {name: found[name] for name in sorted(found)}
+
+    def _parts(self, kind: type[Any]) -> dict[str, Any]:
+        """Modules or optimisers by the names under which SB3 would save them, such as ``actor.optimizer``."""
+        parts = {name: recursive_getattr(self, name) for name in sorted(self._get_torch_save_params()[0])}
+        return {name: part for name, part in parts.items() if isinstance(part, kind)}
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        """Every network's parameters and buffers, as ``attribute.name``, and SB3's free variables."""
+        found = {f"{a}.{k}": v for a, module in self._parts(nn.Module).items() for k, v in module.state_dict().items()}
+        return found | {name: recursive_getattr(self, name).detach() for name in self._get_torch_save_params()[1]}
+
+    def training_tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint adds to the model: optimisers, generators and :meth:`state_tensors`."""
+        found = {f"generator.{k}": v.get_state() for k, v in self._named(torch.Generator).items()}
+        for name, optimiser in self._parts(torch.optim.Optimizer).items():
+            found |= optimiser_tensors(f"optimiser.{name}", optimiser)
+        return found | self.state_tensors()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Further tensors that the next update depends on, such as a sampler's position."""
+        return {}
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Undo :meth:`state_tensors`; ``tensors`` holds all of a checkpoint's training tensors."""
+
+    def state_values(self) -> dict[str, Any]:
+        """Further counters and the like, as JSON."""
+        return {"n_updates": self._n_updates}
+
+    def load_state_values(self, values: Mapping[str, Any]) -> None:
+        """Undo :meth:`state_values`."""
+        self._n_updates = int(values["n_updates"])
+
+    def source(self) -> dict[str, Any]:
+        """What the agent learns from, for the manifest: ``dataset`` and ``env``, each a description or None."""
+        return {"dataset": None, "env": None}
+
+    def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        """Raise :class:`ArtefactError` when the checkpoint ``path`` was made from something else."""
+
+    def evaluator(self, episodes: int, seed: int) -> Evaluator | None:
+        """What measures the agent in the environment it is for; None when that is not known."""
+        env = self.source()["env"]
+        if env is None or env["id"] is None:
+            return None
+        return Evaluator(env["id"], episodes=episodes, seed=seed, env_kwargs=env["kwargs"], reference=env["reference"])
+
+    def result(self) -> dict[str, Any]:
+        """What ``result.json`` says of the source."""
+        return {}
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "agent": self.name,
+            "config": asdict(self.config),
+            "seed": self.seed,
+            "observation_space": serialize_space(self.observation_space),
+            "action_space": serialize_space(self.action_space),
+            **self.source(),
+            "num_timesteps": self.num_timesteps,
+        }
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:  # SB3's signature
+        """Write the artefact to ``path``: networks, config, spaces and normaliser, in safetensors and JSON."""
+        write_artefact(Path(path), self._manifest(), self.model_tensors())
+
+    def save_checkpoint(self, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+        """An artefact that also holds everything needed to go on exactly; ``extra`` is JSON kept beside it."""
+        training = {**self.state_values(), "extra": extra or {}}
+        write_artefact(
+            Path(path), {**self._manifest(), "training": training}, self.model_tensors(), self.training_tensors()
+        )
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls: type[Self], path: Any, *args: Any, **kwargs: Any) -> Self:
+        """The agent in ``path``, whichever it is; its own ``load`` says what else it takes.
+
+        Raises :class:`ArtefactError` for a damaged file or one of an unknown agent.
+        """
+        return cls._class_of(path, read_artefact(path)[0]).load(path, *args, **kwargs)
+
+    @classmethod
+    def _class_of(cls: type[Self], path: str | Path, manifest: Mapping[str, Any]) -> type[Self]:
+        name, known = str(manifest.get("agent")), registry.agent_names()
+        if name not in known:
+            raise ArtefactError(f"{path}: unknown agent '{name}'{nearest(name, known)}")
+        found = registry.agent_class(name)
+        if not issubclass(found, cls):
+            raise ArtefactError(f"{path}: holds agent '{found.name}', expected '{cls.name}'")
+        return found
+
+    @classmethod
+    def _read(
+        cls: type[Self],
+        path: str | Path,
+        device: torch.device | str,
+        tensorboard_log: str | None,
+        verbose: int,
+        data: Any = None,
+    ) -> Self:
+        manifest, model, _ = read_artefact(path)
+        found = cls._class_of(path, manifest)
+        try:
+            config = make_config(found, manifest["config"])
+            observations, actions = (deserialize_space(manifest[key]) for key in ("observation_space", "action_space"))
+            self = found.__new__(found)
+            self._construct(config, observations, actions, manifest["seed"], device, tensorboard_log, verbose)
+            if data is not None:
+                self._take(data)
+            self._load_model(model)
+            self.num_timesteps = int(manifest["num_timesteps"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ArtefactError(f"{path}: its manifest and tensors do not fit {found.name} ({error})") from error
+        return self
+
+    @abstractmethod
+    def _construct(
+        self,
+        config: Any,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        seed: int,
+        device: torch.device | str,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+    ) -> None:
+        """Build everything but what is learnt from, in an instance whose ``__init__`` has not run."""
+
+    def _take(self, data: Any) -> None:
+        """Connect what the agent learns from."""
+
+    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+        for attribute, module in self._parts(nn.Module).items():
+            prefix = f"{attribute}."
+            module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+        for name in self._get_torch_save_params()[1]:
+            recursive_getattr(self, name).data.copy_(tensors[name])
+
+    def restore(self, path: str | Path) -> dict[str, Any]:
+        """Continue from a checkpoint, in an agent built with the same config and data; returns its ``extra``.
+
+        Raises :class:`ArtefactError` when the file is damaged or was made from other data or another configuration.
+        """
+        manifest, model, training = read_artefact(path)
+        if training is None or "training" not in manifest:
+            raise ArtefactError(f"{path}: an artefact without training state, expected a checkpoint")
+        if manifest["agent"] != self.name or make_config(type(self), manifest["config"]) != self.config:
+            raise ArtefactError(f"{path}: was made by another agent or configuration; resuming would not be exact")
+        self.check_source(Path(path), manifest)
+        self._load_model(model)
+        for name, generator in self._named(torch.Generator).items():
+            generator.set_state(training[f"generator.{name}"])
+        for name, optimiser in self._parts(torch.optim.Optimizer).items():
+            load_optimiser(f"optimiser.{name}", optimiser, training)
+        self.num_timesteps = int(manifest["num_timesteps"])
+        self.load_state_tensors(training)
+        self.load_state_values(manifest["training"])
+        return manifest["training"]["extra"]
