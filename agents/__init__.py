@@ -7,11 +7,13 @@ from typing import Any
 _HOMES = {
     "A2PR": "a2pr",
     "BC": "bc",
+    "BEER": "beer",
     "FDVL": "fdvl",
     "IQL": "iql",
     "PRDC": "prdc",
     "SQL": "sql",
     "TD3BC": "td3bc",
+    "VaGraM": "vagram",
     "XQL": "xql",
 }
 __all__ = sorted(_HOMES)

@@ -78,7 +78,6 @@ class ImplicitConfig(OfflineConfig):
     actor_dropout: float = 0.0  # share of the actor's hidden units dropped in training
     decay_steps: int = 1_000_000  # updates in which the actor's learning rate falls to 0 as a cosine; 0: constant
     reward_scaling: str = "none"  # return_range: rewards x 1000 / (largest - smallest return of an episode)
-    reward_shift: float = 0.0  # added to every reward after scaling; -1 for antmaze's 0 and 1
 
     POSITIVE: ClassVar[tuple[str, ...]] = (
         *OfflineConfig.POSITIVE,
@@ -215,7 +214,7 @@ def critic_loss(critic: Critics, batch: Batch, target: Float[Tensor, "batch 1"],
 
 
 class ImplicitValue(OfflineAlgorithm):
-    """Base of the presets.  A descendant may replace :meth:`critic_target` and :meth:`critic_objective`."""
+    """Base of the presets.  A descendant may replace :meth:`value_step`, :meth:`critic_target` and more."""
 
     Config: ClassVar[type[OfflineConfig]] = ImplicitConfig
     objective: ClassVar[str] = "critic_loss"
@@ -255,7 +254,6 @@ class ImplicitValue(OfflineAlgorithm):
                     f"{len(returns)} of {self.dataset.provenance.locator} have {returns[0]:g}; expected 'none'"
                 )
             rewards.mul_(1000.0 / float(returns.max() - returns.min()))
-        rewards.add_(self.config.reward_shift)
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
@@ -288,7 +286,8 @@ class ImplicitValue(OfflineAlgorithm):
             states = torch.cat([states, states])  # [2 batch, ds]
         return states, torch.minimum(*self.target_critic(states, actions))
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def value_step(self, batch: Batch) -> tuple[Float[Tensor, "batch 1"], Tensor]:
+        """Fit V; returns target values of the batch's own actions, and L_V."""
         cfg = self.config
         with torch.no_grad():
             states, q = self.data_values(batch)  # [n, ds], [n, 1]
@@ -296,12 +295,16 @@ class ImplicitValue(OfflineAlgorithm):
             delta = advantage(q, self.value(states))  # [n, 1]
             loss = self.value_loss(delta, self.divergence, cfg.lam, cfg.temperature, cfg.value_clip, cfg.rescale)
             self.value_optimiser.minimise(loss)
-        metrics = {"value_loss": loss}
+        return q[: len(batch.actions)], loss
 
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        cfg = self.config
+        q, loss = self.value_step(batch)  # [batch, 1], []
+        metrics = {"value_loss": loss}
         with torch.no_grad():
             both = self.value(torch.cat([batch.observations, batch.next_observations]))  # [2 batch, 1]
             values, next_values = both.chunk(2)  # 2 x [batch, 1]
-            delta = advantage(q[: len(values)], values)  # [batch, 1]
+            delta = advantage(q, values)  # [batch, 1]
             weight = policy_weight(delta, cfg, self.divergence)  # [batch, 1]
             target = self.critic_target(batch, next_values)  # [batch, 1]
         log_prob = self.policy.actor.log_prob(batch.observations, batch.actions, self.noise)  # [batch, 1]
@@ -316,7 +319,7 @@ class ImplicitValue(OfflineAlgorithm):
         metrics |= {
             "critic_loss": loss,
             "v": values.mean(),
-            "q": q[: len(values)].mean(),
+            "q": q.mean(),
             "advantage_mean": delta.mean(),
             "advantage_std": delta.std(correction=0),  # of one sample too
             "weight": weight.mean(),

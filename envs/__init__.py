@@ -6,7 +6,20 @@ loads none of the environments: ``gym.make("rlkit.envs:rlkit/Hopper-v5")``, or `
 
 from gymnasium.envs.registration import register, registry
 
+from rlkit.envs.dmc_tasks import TASKS as DMC_TASKS
+from rlkit.envs.robotics import register_robotics
+
 MUJOCO_TASKS = {"Hopper-v5": "hopper", "HalfCheetah-v5": "half_cheetah", "Walker2d-v5": "walker2d", "Ant-v5": "ant"}
+ROBUST_TASKS = {"LinearMDP-v0": "linear_mdp:LinearMDP", "AmericanPut-v0": "american_put:AmericanPut"}
+MAZES = {"UMaze": 300, "Medium": 600, "Large": 800}  # steps, as D4RL's and gymnasium-robotics'
+MAZE2D = {  # D4RL's form of the same mazes: one goal, not observed, at which an episode goes on
+    "goal": "fixed",
+    "observe_goal": False,
+    "continuing": True,
+    "frame": "d4rl",
+    "goal_radius": 0.5,
+    "position_noise": 0.1,
+}
 
 
 def register_envs() -> None:
@@ -25,6 +38,34 @@ def register_envs() -> None:
                 max_episode_steps=spec.max_episode_steps,
                 reward_threshold=spec.reward_threshold,
             )
+    for env_id, home in ROBUST_TASKS.items():
+        if f"rlkit/{env_id}" not in registry:
+            register(
+                id=f"rlkit/{env_id}",
+                entry_point=f"rlkit.envs.{home}Env",
+                vector_entry_point=f"rlkit.envs.{home}VectorEnv",
+            )
+    for name, steps in MAZES.items():
+        for kind, settings in (("PointMaze", {}), ("Maze2D", MAZE2D)):
+            if f"rlkit/{kind}_{name}-v0" not in registry:
+                register(
+                    id=f"rlkit/{kind}_{name}-v0",
+                    entry_point="rlkit.envs.point_maze:PointMazeEnv",
+                    vector_entry_point="rlkit.envs.point_maze:PointMazeVectorEnv",
+                    max_episode_steps=steps,
+                    kwargs={"layout": name.lower(), **settings},
+                )
+    if "rlkit/HopperDistractors-v0" not in registry:
+        register(id="rlkit/HopperDistractors-v0", entry_point="rlkit.envs.distractors:hopper")
+    for domain, tasks in DMC_TASKS.items():
+        for task in tasks:
+            if f"rlkit/dmc-{domain}-{task}-v0" not in registry:
+                register(
+                    id=f"rlkit/dmc-{domain}-{task}-v0",
+                    entry_point="rlkit.envs.dmc:DMControl",
+                    kwargs={"domain": domain, "task": task},
+                )
+    register_robotics()
 
 
 register_envs()

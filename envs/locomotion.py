@@ -43,5 +43,16 @@ RECORDS = {
     **{
         task: EnvRecord(task, f"{env_id}, online", env_id, "locomotion", task) for task, (env_id, _, _) in TASKS.items()
     },
+    "hopper-distractors": EnvRecord(
+        "hopper-distractors",
+        "Hopper-v5 with chaotic coordinates appended, online",
+        "rlkit/HopperDistractors-v0",
+        "locomotion",
+        "hopper",
+        env_kwargs={"distractors": 15, "dynamics_seed": 0},
+    ),
+    "inverted-pendulum": EnvRecord(
+        "inverted-pendulum", "InvertedPendulum-v5, online", "InvertedPendulum-v5", "locomotion", "inverted-pendulum"
+    ),
     **{record.name: record for record in (_record(task, level) for task in TASKS for level in LEVELS)},
 }

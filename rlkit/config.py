@@ -49,7 +49,7 @@ class TrainConfig:
     overwrite: bool = False
     log_every: int = 1_000
     eval_every: int = 5_000
-    eval_episodes: int = 10
+    eval_episodes: int | None = None  # None: what evaluations of this family have
     final_episodes: int = 100  # episodes of the one evaluation after the last step
     checkpoint_every: int = 50_000
     tensorboard: bool = True
@@ -143,7 +143,7 @@ def _compose(parsed: list[Override], overrides: list[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_sentence(error)) from error
     for name in POSITIVE:
-        if config[name] <= 0:
+        if config[name] is not None and config[name] <= 0:
             raise UserError(f"{name}={config[name]} is out of range, expected a number above 0")
     for name in NON_NEGATIVE:
         if config[name] < 0:

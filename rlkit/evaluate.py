@@ -59,7 +59,8 @@ class Evaluator:
     def __call__(self, agent: Predictor, index: int = 0, deterministic: bool = True) -> Evaluation:
         sequence = np.random.SeedSequence([self.seed, index])
         seeds = [int(s) for s in sequence.generate_state(self.episodes)]  # uint32 each
-        rounds = [seeds[i : i + MAX_ENVS] for i in range(0, len(seeds), MAX_ENVS)]
+        # as equal as can be: rounds of one size share their environments
+        rounds = [part.tolist() for part in np.array_split(seeds, -(-len(seeds) // MAX_ENVS))]
         parts = [self._round(agent, part, deterministic) for part in rounds]
         returns, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
         scores = None

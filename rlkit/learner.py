@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from rlkit.errors import UserError
 from rlkit.hyperparameters import check_seed_and_device
 from rlkit.nets import fast_float32
 from rlkit.persistent import Persistent
+from rlkit.tally import Tally
 
 L = TypeVar("L", bound="Learner")
 
@@ -56,8 +56,7 @@ class Learner(Persistent):
         self.config, self.n_envs = config, 1
         self.observation_space, self.action_space = observation_space, action_space
         self.noise = torch.Generator(self.device).manual_seed(int(seed) + 1)
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self.tally = Tally(self.device)
         self._setup_model()
 
     def _setup_model(self) -> None:
@@ -127,7 +126,7 @@ class Learner(Persistent):
                 metrics = self.update(self.draw())
                 self.num_timesteps += 1
                 self._n_updates += 1
-                self._accumulate(metrics)
+                self.tally.add(metrics)
                 if self.num_timesteps % log_interval == 0:
                     self.write_log()
                 if not hooks.on_step():
@@ -147,25 +146,12 @@ class Learner(Persistent):
         callback.init_callback(self)
         return callback
 
-    def _accumulate(self, metrics: dict[str, Tensor]) -> None:
-        # Sums stay on the device: reading a value here would make every step wait for it.
-        for key, value in metrics.items():
-            if key not in self._sums:
-                self._sums[key] = torch.zeros((), dtype=torch.float64, device=self.device)
-                self._counts[key] = 0
-            self._sums[key] += value.detach()
-            self._counts[key] += 1
-
     def write_log(self) -> None:
         """Log the means since the last time, if there is anything to log."""
-        if not self._sums:
+        means = self.tally.take(self.num_timesteps)
+        if not means:
             return
-        means = {key: float(self._sums[key]) / self._counts[key] for key in sorted(self._sums)}
-        self._sums, self._counts = {}, {}
         for key, value in means.items():
-            if not math.isfinite(value):
-                step = self.num_timesteps
-                raise UserError(f"'{key}' became {value} by step {step}; training stopped, checkpoints kept")
             self.logger.record(f"train/{key}", value)
         seconds = (time.time_ns() - self.start_time) / 1e9
         self.logger.record("time/updates_per_second", (self.num_timesteps - self._num_timesteps_at_start) / seconds)
@@ -174,14 +160,11 @@ class Learner(Persistent):
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_tensors(self) -> dict[str, Tensor]:
-        return {f"metric.{k}": v for k, v in self._sums.items()}
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        self._sums = {k[7:]: v.to(self.device) for k, v in tensors.items() if k.startswith("metric.")}
+        return self.tally.tensors()
 
     def state_values(self) -> dict[str, Any]:
-        return {**super().state_values(), "counts": self._counts}
+        return {**super().state_values(), "counts": self.tally.counts}
 
-    def load_state_values(self, values: Mapping[str, Any]) -> None:
-        super().load_state_values(values)
-        self._counts = dict(values["counts"])
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        super().load_state(tensors, values)
+        self.tally.load(tensors, values["counts"])

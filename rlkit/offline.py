@@ -19,8 +19,9 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from rlkit.data._common import env_facts
 from rlkit.data.dataset import OfflineDataset
-from rlkit.data.resolve import load_dataset
+from rlkit.data.resolve import learning_rewards, load_dataset
 from rlkit.errors import ArtefactError, UserError, nearest
 from rlkit.hyperparameters import AgentConfig, make_config, presets
 from rlkit.learner import Learner
@@ -40,6 +41,8 @@ class OfflineConfig(AgentConfig):
     learning_rate: float = 3e-4  # larger: faster and less stable
     hidden_sizes: Sequence[int] = (256, 256)  # widths of every network's hidden layers
     normalise_observations: bool = True  # (s - mean) / (std + 1e-3) over the dataset, also at evaluation
+    reward_scale: float | None = None  # what the learner sees is scale * reward + shift; None: the data's convention
+    reward_shift: float | None = None  # likewise; scores are always of the rewards as they are
     compile: bool = False  # torch.compile the losses: slow first step, faster after on some machines
 
     POSITIVE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
@@ -101,7 +104,8 @@ class OfflineAlgorithm(Learner):
 
     def _take(self, data: OfflineDataset) -> None:
         self.dataset = data
-        self.replay = Replay.from_dataset(data, self.device, seed=int(self.seed or 0) + 2)
+        seen = learning_rewards(data, scale=self.config.reward_scale, shift=self.config.reward_shift)
+        self.replay = Replay.from_dataset(data.with_(rewards=seen), self.device, seed=int(self.seed or 0) + 2)
         if self.config.normalise_observations:
             mean = data.observations.mean(axis=0, dtype=np.float64).astype(np.float32)  # [ds]
             std = data.observations.std(axis=0, dtype=np.float64).astype(np.float32) + 1e-3  # [ds]
@@ -147,9 +151,9 @@ class OfflineAlgorithm(Learner):
         # the rows are the dataset's, known by its hash
         return {**super().state_tensors(), "generator.replay": self.replay.generator.get_state()}
 
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         assert self.replay is not None
-        super().load_state_tensors(tensors)
+        super().load_state(tensors, values)
         self.replay.generator.set_state(tensors["generator.replay"])
 
     def source(self) -> dict[str, Any]:
@@ -196,6 +200,8 @@ class OfflineAlgorithm(Learner):
         path, source = choices.path, choices.source
         options = {"size": choices.size, "seed": choices.data_seed}
         dataset = load_dataset(record, path=path, source=source, progress=progress, **options)
+        if record.extra is not None and dataset.env_id is not None:
+            env_facts(dataset.env_id, dataset.env_kwargs)  # a missing extra is found now, not at the first evaluation
         print(dataset.provenance.sentence, flush=True)
         if source == "auto" and path is None:
             # A resumed run must find the same data, whatever has become reachable since.

@@ -30,6 +30,7 @@ from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_confi
 from rlkit.persistent import Persistent
 from rlkit.registry import EnvRecord
 from rlkit.replay import Replay
+from rlkit.tally import Tally
 from rlkit.vecenv import StatefulVecEnv, name_of
 
 Self = TypeVar("Self", bound="OnlineAlgorithm")
@@ -67,6 +68,7 @@ class OnlineAlgorithm(Persistent):
 
     ACTIONS: ClassVar[type[spaces.Space]] = spaces.Box  # the kind of action space it handles
     record: EnvRecord | None = None
+    replay_buffer: Any  # off-policy algorithms have one
 
     def __init__(
         self,
@@ -119,6 +121,7 @@ class OnlineAlgorithm(Persistent):
                 _init_setup_model=env is not None,
                 **self.arguments(config),
             )
+        self.tally = Tally(self.device)
 
     def arguments(self, config: Any) -> dict[str, Any]:
         """Keyword arguments of SB3's constructor for ``config``."""
@@ -210,8 +213,15 @@ class OnlineAlgorithm(Persistent):
 
     def write_log(self) -> None:
         """Log what was recorded since the last time, if there is anything."""
-        if self.logger.name_to_value:
+        if self.logger.name_to_value or self.tally.counts:
             self.dump_logs()
+
+    def dump_logs(self, *args: Any) -> None:
+        """SB3's, with the means of what :attr:`tally` was given."""
+        for key, value in self.tally.take(self.num_timesteps).items():
+            self.logger.record(key, value)
+        sb3: Any = super()
+        sb3.dump_logs(*args)
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
@@ -220,6 +230,7 @@ class OnlineAlgorithm(Persistent):
         current = _random_state() if self._inside else self._random
         assert current is not None
         found = {"random.torch": current["torch"], "random.numpy": torch.from_numpy(current["numpy"][1].copy())}
+        found |= self.tally.tensors()
         if "cuda" in current:
             found["random.cuda"] = current["cuda"]
         if isinstance(buffer := getattr(self, "replay_buffer", None), Replay):
@@ -234,9 +245,29 @@ class OnlineAlgorithm(Persistent):
             found["episode_starts"] = torch.from_numpy(np.array(self._last_episode_starts, bool))
         return found
 
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def state_values(self) -> dict[str, Any]:
+        current = _random_state() if self._inside else self._random
+        assert current is not None
+        _, _, position, has_gauss, gauss = current["numpy"]
+        logged = getattr(self, "_logger", None)
+        return {
+            **super().state_values(),
+            "counts": self.tally.counts,
+            "numpy_random": [int(position), int(has_gauss), float(gauss)],
+            "action_space_random": self.action_space.np_random.bit_generator.state,
+            "episode_num": self._episode_num,
+            "episodes": [[e["r"], e["l"]] for e in self.ep_info_buffer or []],
+            "successes": [bool(s) for s in self.ep_success_buffer or []],
+            "progress": self._current_progress_remaining,
+            "log": {k: float(v) for k, v in logged.name_to_value.items()} if logged is not None else {},
+        }
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        super().load_state(tensors, values)
+        self.tally.load(tensors, values["counts"])
         # NumPy's legacy generator, which SB3 draws from, has one kind of state
-        self._random = {"torch": tensors["random.torch"], "numpy": ("MT19937", tensors["random.numpy"].numpy())}
+        legacy = ("MT19937", tensors["random.numpy"].numpy(), *values["numpy_random"])
+        self._random = {"torch": tensors["random.torch"], "numpy": legacy}
         if "random.cuda" in tensors:
             self._random["cuda"] = tensors["random.cuda"]
         if isinstance(buffer := getattr(self, "replay_buffer", None), Replay):
@@ -254,27 +285,6 @@ class OnlineAlgorithm(Persistent):
             self._last_obs = None  # learn() begins a new episode
             name = name_of(self.env.envs[0]) if isinstance(self.env, StatefulVecEnv) else type(self.env).__name__
             print(f"{name} cannot restore its state: the resumed run starts a new episode and is not exact", flush=True)
-
-    def state_values(self) -> dict[str, Any]:
-        current = _random_state() if self._inside else self._random
-        assert current is not None
-        _, _, position, has_gauss, gauss = current["numpy"]
-        logged = getattr(self, "_logger", None)
-        return {
-            **super().state_values(),
-            "numpy_random": [int(position), int(has_gauss), float(gauss)],
-            "action_space_random": self.action_space.np_random.bit_generator.state,
-            "episode_num": self._episode_num,
-            "episodes": [[e["r"], e["l"]] for e in self.ep_info_buffer or []],
-            "successes": [bool(s) for s in self.ep_success_buffer or []],
-            "progress": self._current_progress_remaining,
-            "log": {k: float(v) for k, v in logged.name_to_value.items()} if logged is not None else {},
-        }
-
-    def load_state_values(self, values: Mapping[str, Any]) -> None:
-        super().load_state_values(values)
-        assert self._random is not None
-        self._random["numpy"] = (*self._random["numpy"][:2], *values["numpy_random"])
         self.action_space.np_random.bit_generator.state = values["action_space_random"]
         self._episode_num, self._current_progress_remaining = values["episode_num"], values["progress"]
         size = self._stats_window_size

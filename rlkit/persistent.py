@@ -59,15 +59,12 @@ class Persistent(BaseAlgorithm):
         """Further tensors that the next update depends on, such as a sampler's position."""
         return {}
 
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Undo :meth:`state_tensors`; ``tensors`` holds all of a checkpoint's training tensors."""
-
     def state_values(self) -> dict[str, Any]:
         """Further counters and the like, as JSON."""
         return {"n_updates": self._n_updates}
 
-    def load_state_values(self, values: Mapping[str, Any]) -> None:
-        """Undo :meth:`state_values`."""
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Undo :meth:`state_tensors` and :meth:`state_values`; ``tensors`` holds all of a checkpoint's."""
         self._n_updates = int(values["n_updates"])
 
     def source(self) -> dict[str, Any]:
@@ -196,6 +193,5 @@ class Persistent(BaseAlgorithm):
         for name, optimiser in self._parts(torch.optim.Optimizer).items():
             load_optimiser(f"optimiser.{name}", optimiser, training)
         self.num_timesteps = int(manifest["num_timesteps"])
-        self.load_state_tensors(training)
-        self.load_state_values(manifest["training"])
+        self.load_state(training, manifest["training"])
         return manifest["training"]["extra"]

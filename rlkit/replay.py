@@ -94,6 +94,14 @@ class Replay:
         self.full = self.full or self.pos + self.n_envs >= self.buffer_size
         self.pos = (self.pos + self.n_envs) % self.buffer_size
 
+    def extend(self, block: Float[Tensor, "n width"]) -> None:
+        """Append whole rows over the oldest, in one write; of more than fit, the last ones stay."""
+        block = block[-self.buffer_size :]
+        places = (self.pos + torch.arange(len(block), device=self.device)) % self.buffer_size
+        self.rows[places] = block
+        self.full = self.full or self.pos + len(block) >= self.buffer_size
+        self.pos = (self.pos + len(block)) % self.buffer_size
+
     def batch(self, batch_size: int, rows: tuple[int, int] | None = None) -> Batch:
         """Rows drawn uniformly with replacement; ``rows``, the first and one past the last, draws from those alone."""
         low, high = rows or (0, self.size())

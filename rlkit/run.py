@@ -104,6 +104,8 @@ def build(config: DictConfig) -> Persistent:
     cls = registry.agent_class(config.agent.name)
     settings: Any = OmegaConf.to_container(config.env.kwargs)
     record = replace(registry.record(config.env.name), env_kwargs=settings)
+    if config.eval_episodes is None:
+        config.eval_episodes = record.episodes
     chosen: Any = OmegaConf.to_container(config.agent)
     hyperparameters = {key: value for key, value in chosen.items() if key != "name"}
     make_config(cls, hyperparameters)  # refuse what is out of range before minutes are spent on data

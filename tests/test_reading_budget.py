@@ -15,7 +15,7 @@ from rlkit import registry
 CORE = ("rlkit.learner", "rlkit.offline", "rlkit.replay", "rlkit.nets", "rlkit.data.dataset")
 KERNELS = ("rlkit.agents.neighbours",)
 # The six divergences of f-DVL and the learner they share are the largest.
-AGENT_LINES, TOTAL_LINES = 350, 1150
+AGENT_LINES, TOTAL_LINES = 360, 1150
 
 
 def code_lines(path: Path) -> int:

@@ -6,10 +6,10 @@ module knows the rows by name only; each is imported when it is run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlkit.errors import UserError, nearest
 
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """``run`` is ``"module:function"``; it is called with the settings and ``arguments`` and returns its lines."""
+    """``run``, ``"module:function"``, takes the settings, ``arguments`` and ``options`` and returns its lines."""
 
     summary: str
     run: str
     arguments: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, settings: Settings) -> list[Line]:
         module, _, function = self.run.partition(":")
         found: Callable[..., list[Line]] = getattr(import_module(module), function)
-        return found(settings, *self.arguments)
+        return found(settings, *self.arguments, **self.options)
 
 
 _SEARCH, _UPDATES, _SYSTEMS = "rlkit.bench.search", "rlkit.bench.updates", "rlkit.bench.systems"
@@ -38,7 +39,10 @@ ROWS: dict[str, Row] = {
     "prdc-halfcheetah": Row("the same with 17 dimensions", f"{_SEARCH}:scipy", ("halfcheetah",)),
     "prdc-d3rlpy-hopper": Row("PRDC update against d3rlpy's PRDC, 11 dimensions", f"{_SEARCH}:d3rlpy", ("hopper",)),
     "prdc-d3rlpy-halfcheetah": Row("the same with 17 dimensions", f"{_SEARCH}:d3rlpy", ("halfcheetah",)),
-    "td3bc-d3rlpy": Row("TD3+BC update against d3rlpy's TD3+BC", f"{_UPDATES}:d3rlpy"),
+    "td3bc-d3rlpy": Row(
+        "TD3+BC update against d3rlpy's TD3+BC", f"{_UPDATES}:d3rlpy", ("td3bc", "TD3PlusBC"), {"goal": 2.5}
+    ),
+    "iql-d3rlpy": Row("IQL update against d3rlpy's IQL", f"{_UPDATES}:d3rlpy", ("iql", "IQL")),
     "td3bc-plain": Row("TD3+BC update against a plain eager loop", f"{_UPDATES}:plain"),
     "overhead": Row("share of a TD3+BC update outside matrix products", f"{_UPDATES}:overhead"),
     "sampling": Row("replay sampling against SB3's ReplayBuffer", f"{_SYSTEMS}:sampling"),

@@ -65,7 +65,8 @@ class D3rlpyLearner:
     """One d3rlpy algorithm over a dataset; :meth:`updates` is the body of its own ``fit`` without the logger.
 
     Observations are handed over normalised, so its scaler has nothing to do.  The networks have the same layout as
-    the library's and start from the given weights: a neighbour search is slower for an untrained policy.
+    the library's; those of TD3's kind start from the given weights, as a neighbour search is slower for an untrained
+    policy.
     """
 
     def __init__(self, algorithm: str, data: OfflineDataset, agent: Any, settings: Settings):
@@ -82,9 +83,18 @@ class D3rlpyLearner:
             action_space=d3rlpy.ActionSpace.CONTINUOUS,
         )
         config = getattr(d3rlpy.algos, f"{algorithm}Config")
-        extra = {"beta": agent.config.beta} if hasattr(agent.config, "beta") else {}
-        self.algorithm = config(batch_size=settings.batch_size, alpha=agent.config.alpha, **extra).create(device=False)
+        shared = {name: getattr(agent.config, name) for name in ("alpha", "beta") if hasattr(agent.config, name)}
+        self.algorithm = config(batch_size=settings.batch_size, **shared).create(device=False)
         self.algorithm.create_impl(data.observation_space.shape, data.action_space.shape[0])
+        if algorithm != "IQL":  # what an update of IQL takes does not depend on the weights
+            self._copy_weights(agent)
+        if algorithm == "PRDC":
+            # What its fit() does before the first update; its default of all cores is held to the same cores as ours.
+            self.algorithm._nbsr.set_params(n_jobs=settings.threads)
+            self.algorithm._nbsr.fit(np.concatenate([agent.config.beta * observations, data.actions], axis=1))
+
+    @torch.no_grad()
+    def _copy_weights(self, agent: Any) -> None:
         modules = self.algorithm.impl.modules
         for theirs, own in (
             (modules.policy, agent.policy.actor),
@@ -92,13 +102,8 @@ class D3rlpyLearner:
             (modules.q_funcs, agent.critic),
             (modules.targ_q_funcs, agent.target_critic),
         ):
-            with torch.no_grad():
-                for to, of in zip(theirs.parameters(), own.parameters(), strict=True):
-                    to.copy_(of)
-        if algorithm == "PRDC":
-            # What its fit() does before the first update; its default of all cores is held to the same cores as ours.
-            self.algorithm._nbsr.set_params(n_jobs=settings.threads)
-            self.algorithm._nbsr.fit(np.concatenate([agent.config.beta * observations, data.actions], axis=1))
+            for to, of in zip(theirs.parameters(), own.parameters(), strict=True):
+                to.copy_(of)
 
     def updates(self, n: int) -> None:
         for _ in range(n):

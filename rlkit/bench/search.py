@@ -29,6 +29,7 @@ from rlkit.errors import UserError
 from rlkit.hyperparameters import presets
 from rlkit.nets import fast_float32
 from rlkit.replay import Batch
+from rlkit.tally import Tally
 
 GOALS = {"hopper": 4.0, "halfcheetah": 20.0}
 VISITS = 3
@@ -89,7 +90,7 @@ def steady_agent(data: OfflineDataset, settings: Settings) -> tuple[Any, Tensor,
             run(settings.warm_updates // VISITS)
             del agent.anchor
             visit(agent, pool)
-    agent._sums, agent._counts = {}, {}
+    agent.tally = Tally(agent.device)
     return agent, pool, rest
 
 
@@ -133,8 +134,8 @@ def _facts(agent: Any, settings: Settings, before: dict[str, int], after: dict[s
         "max_list": agent.config.max_list,
         "memory_gb": agent.config.memory_gb,
         "memory_used_gb": after["arena_bytes"] / 2**30,
-        "own_nearest": float(agent._sums["own_nn"]) / agent._counts["own_nn"],
-        "nearest_distance": float(agent._sums["nn_distance"]) / agent._counts["nn_distance"],
+        "own_nearest": float(agent.tally.sums["own_nn"]) / agent.tally.counts["own_nn"],
+        "nearest_distance": float(agent.tally.sums["nn_distance"]) / agent.tally.counts["nn_distance"],
         "answered_from_memory": (after["certified"] - before["certified"]) / visits,
     }
 
@@ -169,7 +170,7 @@ def scipy(settings: Settings, task: str) -> list[Line]:
         steady.note = _remark(task, steady.details)
 
         run, before = updates(agent, fresh_sampler(agent, rest)), agent.search.stats
-        agent._sums, agent._counts = {}, {}
+        agent.tally = Tally(agent.device)
         sides = {
             "ours": Side(run, fast_float32, block=FIRST_BLOCK),
             "peer": Side(with_anchor(agent, anchor, run), fast_float32, block=FIRST_BLOCK),

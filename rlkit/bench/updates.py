@@ -35,7 +35,7 @@ def updates(agent: Any, draw: Callable[[], Batch] | None = None) -> Callable[[in
             metrics = agent.update(draw())
             agent.num_timesteps += 1
             agent._n_updates += 1
-            agent._accumulate(metrics)
+            agent.tally.add(metrics)
 
     return run
 
@@ -59,7 +59,7 @@ def ours_twice(run: Callable[[int], None]) -> dict[str, Side]:
     }
 
 
-def two_lines(row: str, what: str, goal: float, note: str) -> tuple[Line, Line]:
+def two_lines(row: str, what: str, goal: float | None, note: str) -> tuple[Line, Line]:
     return (
         Line(row, what, "update", goal=goal, note=note),
         Line(row, f"{what}, same matmul kernels", "update", note=SAME),
@@ -71,14 +71,14 @@ def fill(lines: tuple[Line, Line], times: dict[str, Times]) -> None:
     lines[0].peer = lines[1].peer = times["peer"]
 
 
-def d3rlpy(settings: Settings, task: str = "hopper") -> list[Line]:
-    """Our TD3+BC and d3rlpy's, sampling included on both sides, its logger left out."""
-    lines = two_lines("td3bc-d3rlpy", "TD3+BC update, against d3rlpy", 2.5, task)
+def d3rlpy(settings: Settings, agent_name: str, algorithm: str, goal: float | None = None) -> list[Line]:
+    """Our update and that of d3rlpy's ``algorithm``, sampling included on both sides, its logger left out."""
+    lines = two_lines(f"{agent_name}-d3rlpy", f"{algorithm} update, against d3rlpy", goal, "hopper")
     with cores(settings.threads):
-        data = bench_data(task, settings.rows)
-        agent = learner("td3bc", data, settings)
+        data = bench_data("hopper", settings.rows)
+        agent = learner(agent_name, data, settings)
         try:
-            peer = D3rlpyLearner("TD3PlusBC", data, agent, settings)
+            peer = D3rlpyLearner(algorithm, data, agent, settings)
         except PeerMissing as error:
             return skipped(lines, error)
         fill(lines, alternate({**ours_twice(updates(agent)), "peer": Side(peer.updates, multiple=2)}, settings))

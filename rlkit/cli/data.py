@@ -44,7 +44,12 @@ def _list(args: argparse.Namespace) -> int:
             found.append("minari")
         if kept(record, data.size, 0):
             found.append("generated")
-        if not found and data.generator.startswith("rlkit."):
+        if not found and data.generator.endswith(":not_generated"):
+            rows.append((record.name, record.env_id, data.level, "-", "to be fetched", data.minari_id or "-"))
+            continue
+        if not found and data.generator.startswith("rlkit.data.navigation:"):
+            found.append("can be generated")
+        if not found and data.generator.startswith("rlkit.data.generate:"):
             try:
                 shares(record)
                 found.append("can be generated")

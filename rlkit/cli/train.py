@@ -14,7 +14,7 @@ HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
   env=hopper-medium         the environment and its data (rlkit list envs)
   env.path=FILE.hdf5        use this D4RL file; env.source=generated|minari-local|minari-remote forces a source
   total_timesteps=1000000   gradient updates
-  seed=0 device=cpu out=FOLDER overwrite=false eval_every=5000 eval_episodes=10 checkpoint_every=50000
+  seed=0 device=cpu out=FOLDER overwrite=false eval_every=5000 eval_episodes=N checkpoint_every=50000
   -m seed=0,1,2             every combination, in parallel processes (hydra/launcher=basic: one after another)
   --cfg                     print the configuration and stop"""
 

@@ -41,7 +41,11 @@ class OfflineDataset:
     ``next_observations`` is the state reached, never the first of the next episode.  An episode cut off by the end of
     the data is flagged as truncated.
 
-    Raises :class:`DataError` for shapes or dtypes that differ from these, or arrays of different lengths.
+    ``parts`` names groups of whole episodes, in the order in which they lie; imitation data has ``expert`` (labelled),
+    ``hidden`` (the expert's too, but not told) and ``suboptimal``.  Most data has none.
+
+    Raises :class:`DataError` for shapes or dtypes that differ from these, arrays of different lengths, or parts that
+    do not make up the rows.
     """
 
     observations: np.ndarray
@@ -58,6 +62,7 @@ class OfflineDataset:
     reference: tuple[float, float] | None = None  # random and expert returns; scores are normalised by them
     family: str = ""  # selects an agent's presets
     task: str = ""
+    parts: tuple[tuple[str, int], ...] = ()  # each part's name and number of rows
 
     ARRAYS = ("observations", "actions", "rewards", "next_observations", "terminations", "truncations")
 
@@ -80,9 +85,33 @@ class OfflineDataset:
                 )
         if n == 0:
             raise DataError(f"{self.provenance.locator}: the dataset is empty, expected at least one transition")
+        if self.parts:
+            sizes = np.array([rows for _, rows in self.parts])
+            ended = self.terminations | self.truncations
+            if sizes.min() < 1 or sizes.sum() != n or not ended[sizes.cumsum() - 1].all():
+                raise DataError(
+                    f"{self.provenance.locator}: its parts, {self._parts_text}, do not make up the {n} rows in whole "
+                    "episodes"
+                )
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    @property
+    def _parts_text(self) -> str:
+        return ", ".join(f"{name} {rows}" for name, rows in self.parts)
+
+    def rows_of(self, part: str) -> tuple[int, int]:
+        """First row of ``part`` and one past its last; :class:`DataError` where the data has no such part."""
+        start = 0
+        for name, rows in self.parts:
+            if name == part:
+                return start, start + rows
+            start += rows
+        raise DataError(
+            f"{self.provenance.locator} has no {part} part ({self._parts_text or 'no parts at all'}), expected "
+            "imitation data such as env=hopper-random-expert or what rlkit.data.imitation.imitation_dataset returns"
+        )
 
     @cached_property
     def episode_ends(self) -> np.ndarray:
@@ -98,12 +127,15 @@ class OfflineDataset:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over the arrays' bytes, shapes and dtypes: equal data has an equal hash whatever its source."""
+        """SHA-256 over the arrays' bytes, shapes and dtypes, and the parts where there are any: equal data has an
+        equal hash whatever its source."""
         digest = hashlib.sha256()
         for name in self.ARRAYS:
             array = np.ascontiguousarray(getattr(self, name))
             digest.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
             digest.update(array.data)
+        if self.parts:
+            digest.update(f"parts:{self._parts_text}".encode())
         return digest.hexdigest()
 
     def normalised_score(self, returns: np.ndarray) -> np.ndarray | None:
@@ -119,6 +151,7 @@ class OfflineDataset:
             **asdict(self.provenance),
             "transitions": len(self),
             "episodes": len(self.episode_ends),
+            **({"parts": dict(self.parts)} if self.parts else {}),
             "return_mean": float(self.episode_returns.mean()),
             "return_sd": float(self.episode_returns.std()),
             "sha256": self.content_hash,

@@ -14,12 +14,16 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlkit.data._common import find_record, generated_id
 from rlkit.data.cache import generated
-from rlkit.data.dataset import OfflineDataset
+from rlkit.data.dataset import OfflineDataset, Source
+from rlkit.data.flat import flat_observations
 from rlkit.data.hdf5 import SUFFIXES, read_d4rl
 from rlkit.data.minari_store import (
     MINARI_ID,
@@ -28,6 +32,7 @@ from rlkit.data.minari_store import (
     from_minari,
     has_local,
     local_ids,
+    open_local,
     staged,
     store_lock,
     store_root,
@@ -118,9 +123,56 @@ def download(dataset_id: str) -> None:
         raise DataError(f"'{dataset_id}' cannot be downloaded from Minari's remote: {reason}") from None
 
 
+def _stored(what: Any, found: EnvRecord | None = None, provenance: Source = "minari-local") -> OfflineDataset:
+    """:func:`from_minari`, with Dict observations joined as the record says."""
+    source = open_local(what) if isinstance(what, str) else what
+    found = found or find_record(source.id)
+    if found is not None and found.data is not None and found.data.minari_keys:
+        source = flat_observations(source, found.data.minari_keys)
+    return from_minari(source, record=found, provenance=provenance)
+
+
+def _from_file(path: str | Path, found: EnvRecord | None = None) -> OfflineDataset:
+    """:func:`read_d4rl`; the dataset names no environment where none here simulates what was recorded."""
+    known = found or find_record(Path(path).name)
+    if known is None or known.data is None or known.data.d4rl_simulated:
+        return read_d4rl(path, record=found)
+    dataset = read_d4rl(path, env_id="")  # spaces are taken from the data
+    dataset.provenance.details["evaluation"] = "none, no environment here is the one that D4RL's file was recorded in"
+    named = replace(dataset.provenance, name=known.name)
+    return dataset.with_(
+        env_id=None, provenance=named, reference=known.data.reference, family=known.family, task=known.task
+    )
+
+
 def _from_remote(dataset_id: str, found: EnvRecord | None) -> OfflineDataset:
     download(dataset_id)
-    return from_minari(dataset_id, record=found, provenance="minari-remote")
+    return _stored(dataset_id, found, "minari-remote")
+
+
+def not_generated(record: EnvRecord, *, size: int | None, seed: int, progress: bool) -> OfflineDataset:
+    """The generator of records that have no stand-in: raises :class:`DataError` saying how to fetch their data."""
+    assert record.data is not None
+    ways = []
+    if record.data.minari_id is not None:
+        ways.append(f"fetch it with `minari download {record.data.minari_id}`")
+    if record.data.d4rl_id is not None:
+        ways.append(f"pass D4RL's file as env.path={record.data.d4rl_id}.hdf5")
+    raise DataError(f"the data of '{record.name}' is not here and cannot be generated: {', or '.join(ways)}")
+
+
+def learning_rewards(dataset: OfflineDataset, *, scale: float | None = None, shift: float | None = None) -> np.ndarray:
+    """float32 ``[N]``: ``scale * rewards + shift``, what a learner of ``dataset`` sees.
+
+    Both default to the convention of the dataset's record (antmaze: r - 1), 1 and 0 for data of no known record.  The
+    dataset keeps its own rewards: returns, scores and the content hash are of those.
+    """
+    found = records().get(dataset.provenance.name)
+    convention = found.data if found is not None else None
+    if convention is not None:
+        scale = convention.reward_scale if scale is None else scale
+        shift = convention.reward_shift if shift is None else shift
+    return (np.float32(1.0 if scale is None else scale) * dataset.rewards + np.float32(shift or 0.0)).astype(np.float32)
 
 
 def _minari_id(found: EnvRecord) -> str:
@@ -137,7 +189,7 @@ def _auto(found: EnvRecord, make: Callable[[], OfflineDataset], offline: bool | 
     if dataset_id is None:
         tried = {"minari": "has no dataset of this level"}
     elif has_local(dataset_id):
-        return from_minari(dataset_id, record=found)
+        return _stored(dataset_id, found)
     else:
         tried["minari-local"] = f"'{dataset_id}' is not in {store_root()}"
         obstacle = remote_obstacle(offline)
@@ -155,7 +207,7 @@ def _auto(found: EnvRecord, make: Callable[[], OfflineDataset], offline: bool | 
 def _by_id(dataset_id: str, source: str, offline: bool | None) -> OfflineDataset:
     found = find_record(dataset_id)
     if source in ("auto", "minari-local") and has_local(dataset_id):
-        return from_minari(dataset_id, record=found)
+        return _stored(dataset_id, found)
     if source in ("auto", "generated") and found is not None and dataset_id == generated_id(found):
         return generated(found)
     if source == "generated":
@@ -224,17 +276,17 @@ def load_dataset(
     if isinstance(what, OfflineDataset):
         return what
     if path is not None:
-        return read_d4rl(path, record=what if isinstance(what, EnvRecord) else record(what))
+        return _from_file(path, what if isinstance(what, EnvRecord) else record(what))
     if isinstance(what, EnvRecord):
         return _by_record(what, source, size, seed, progress, offline)
     if isinstance(what, Path) or (isinstance(what, str) and what.endswith(SUFFIXES)):
-        return read_d4rl(what)
+        return _from_file(what)
     if isinstance(what, str):
         if what not in records() and MINARI_ID.fullmatch(what):
             return _by_id(what, source, offline)
         return _by_record(record(what), source, size, seed, progress, offline)
     if all(hasattr(what, name) for name in ("storage", "iterate_episodes", "episode_indices")):
-        return from_minari(what)
+        return _stored(what)
     raise DataError(
         f"cannot make a dataset of {type(what).__name__}, expected a record's name, a Minari id, a MinariDataset, "
         "the path of a D4RL HDF5 file, or an OfflineDataset"

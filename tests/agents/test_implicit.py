@@ -261,7 +261,7 @@ def test_rewards_are_scaled_and_shifted_in_the_replay_alone(dataset: Any) -> Non
     before = dataset.rewards.copy()
     agent = FDVL("MlpPolicy", dataset, reward_scaling="return_range", reward_shift=-1.0, **SMALL)
     spread = dataset.episode_returns.max() - dataset.episode_returns.min()
-    expected = torch.from_numpy(dataset.rewards) * (1000 / spread) - 1
+    expected = (torch.from_numpy(dataset.rewards) - 1) * (1000 / spread)
     torch.testing.assert_close(agent.replay.rows.split(agent.replay.widths, dim=1)[2][:, 0], expected.float())
     assert np.array_equal(before, dataset.rewards)
     same = dataset.with_(rewards=np.zeros_like(dataset.rewards))

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +25,10 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 
 from rlkit import registry
+from rlkit.agents.beer import BEER
+from rlkit.agents.vagram import VaGraM
 from rlkit.callbacks import Checkpoint, Evaluate, JsonlWriter, Log, StopOnSignal, checkpoints
+from rlkit.checkpoint import read_artefact
 from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluator
 from rlkit.hyperparameters import AgentConfig
@@ -74,7 +83,31 @@ class PlainPPO(OnlineAlgorithm, PPO):
 
 PENDULUM = EnvRecord("pole", "a pole on a cart", "InvertedPendulum-v5", "toy", "pole")
 add_records([PENDULUM])
-CASES = {"plain-sac": (PlainSAC, {}), "plain-td3": (PlainTD3, {}), "plain-ppo": (PlainPPO, {"n_envs": 2})}
+QUICK = {"batch_size": 16, "hidden_sizes": (16, 16), "buffer_size": 500, "learning_starts": 40}
+MODEL = {
+    "model_hidden_sizes": (16,),
+    "termination": "never",
+    "refit_every": 40,
+    "rollout_batch": 50,
+    "patience": 1,
+    "updates_per_step": 1,
+}
+CASES: dict[str, Any] = {
+    "plain-sac": (PlainSAC, {}),
+    "plain-td3": (PlainTD3, {}),
+    "plain-ppo": (PlainPPO, {"n_envs": 2}),
+    "beer": (BEER, {**QUICK, "rank_interval": 50}),
+    "vagram": (VaGraM, {**QUICK, **MODEL}),
+}
+SHIPPED = [
+    name
+    for name in registry.agent_names()
+    if issubclass(cls := registry.agent_class(name), OnlineAlgorithm) and cls.__module__.startswith("rlkit.")
+]
+
+
+def test_every_shipped_agent_that_learns_online_is_run_through_this() -> None:
+    assert set(SHIPPED) <= set(CASES)
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +191,45 @@ def test_artefact_predicts_identically_and_sb3s_objects_run(name: str, tmp_path:
     mean, _ = evaluate_policy(loaded, make_vec_env("InvertedPendulum-v5", 1), n_eval_episodes=2)
     assert np.isfinite(mean)
     assert list((tmp_path / "tb").rglob("events.*"))
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name in CASES])
+def test_killed_run_resumes_to_the_same_bytes(name: str, tmp_path: Path) -> None:
+    settings = ["env=hopper", "log_every=50", "eval_every=200", "checkpoint_every=100", "final_episodes=2"]
+    settings += ["progress_bar=false", "eval_episodes=2", "total_timesteps=900"]
+    settings += [f"agent.{k}={list(v) if isinstance(v, tuple) else v}" for k, v in CASES[name][1].items()]
+    code, output = command(["train", f"agent={name}", *settings, "out=whole"], tmp_path)
+    assert code == 0, output
+    process = command(["train", f"agent={name}", *settings, "out=killed"], tmp_path, wait=False)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed" / "checkpoints").glob("step_*.rlk")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed" / "result.json").exists(), "the run ended before it could be killed"
+    code, output = command(["resume", "killed"], tmp_path)
+    assert code == 0, output
+    assert "resuming at step" in output and "not exact" not in output
+    last = [sorted((tmp_path / run / "checkpoints").iterdir())[-1] for run in ("whole", "killed")]
+    for file in ("metrics.jsonl", "model.rlk"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "killed" / file).read_bytes(), file
+    (_, _, training), (_, _, training2) = map(read_artefact, last)
+    assert training is not None and training2 is not None and training.keys() == training2.keys()
+    assert [k for k in training if not torch.equal(training[k], training2[k])] == []
+    results = [json.loads((tmp_path / run / "result.json").read_text()) for run in ("whole", "killed")]
+    assert results[0]["final"] == results[1]["final"]
+    assert results[0]["evaluations"] == results[1]["evaluations"]
+
+
+def command(args: list[str], cwd: Path, wait: bool = True) -> Any:
+    code = "import sys; from rlkit.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen([sys.executable, "-c", code, *args], cwd=cwd, env=environment, **streams)
+    if not wait:
+        return process
+    output = process.communicate()[0].decode()
+    return process.returncode, output
 
 
 def test_a_signal_waits_for_a_checkpoint_that_is_exact(tmp_path: Path) -> None:

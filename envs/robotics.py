@@ -1,0 +1,118 @@
+"""gymnasium-robotics' mazes, kitchen and Adroit hand, with observations that are one Box.
+
+They need the extra ``robotics``.  Ids are ``rlkit-robotics/<Name>``: the same class of gymnasium-robotics under a time
+limit, a start and a goal of its own, since D4RL's and Minari's evaluations fix what gymnasium-robotics leaves open.
+Goal-aware observations, a Dict, are joined to one float32 vector in the order that ``keys`` says.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import register, registry
+from numpy.typing import NDArray
+
+from rlkit.errors import UserError
+
+INSTALL = "pip install 'rlkit[robotics]'"
+MAZE_KEYS = ("observation", "desired_goal")  # the point's observation holds its position
+ANT_KEYS = ("achieved_goal", "observation", "desired_goal")  # the ant's does not
+KITCHEN_KEYS = ("observation",)  # the goal is always the same
+
+# AntMaze: r is where episodes start, g the goal; 4 m a cell.  The medium and large ones are D4RL's.  In the small one
+# Minari's fixed-goal data runs from the bottom left to the top left, the other way round than D4RL's.
+ANT_MAPS = {
+    "UMaze": ("#####", "#g..#", "###.#", "#r..#", "#####"),
+    "Medium": ("########", "#r.##..#", "#..#...#", "##...###", "#..#...#", "#.#..#.#", "#...#.g#", "########"),
+    "Large": (
+        "############",
+        "#r...#.....#",
+        "#.##.#.#.#.#",
+        "#......#...#",
+        "#.####.###.#",
+        "#..#.#.....#",
+        "##.#.#.#.###",
+        "#..#...#.g.#",
+        "############",
+    ),
+}
+# PointMaze: without letters, starts and goals may be in any free cell.
+POINT_MAPS = {name: tuple(row.replace("r", ".").replace("g", ".") for row in rows) for name, rows in ANT_MAPS.items()}
+HAND_STEPS = {"Pen": 100, "Door": 200, "Hammer": 200, "Relocate": 200}  # D4RL's time limits
+MAZE_STEPS = {"UMaze": (300, 700), "Medium": (600, 1000), "Large": (800, 1000)}  # of the point and of the ant
+
+
+class FlatObservation(gym.ObservationWrapper[NDArray[Any], Any, dict[str, NDArray[Any]]]):
+    """The parts ``keys`` of a Dict observation, joined to one float32 vector."""
+
+    def __init__(self, env: gym.Env[Any, Any], keys: Sequence[str]) -> None:
+        super().__init__(env)
+        self.keys = tuple(keys)
+        self.observation_space = flat_space(env.observation_space, keys)
+
+    def observation(self, observation: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        return np.concatenate([observation[key] for key in self.keys]).astype(np.float32)
+
+
+def flat_space(space: Any, keys: Sequence[str]) -> gym.spaces.Box:
+    """The float32 Box of the vectors that :class:`FlatObservation` makes of observations from the Dict ``space``."""
+    boxes = [space[key] for key in keys]
+    low, high = (np.concatenate([getattr(box, side) for box in boxes]) for side in ("low", "high"))
+    return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+
+def make(
+    home: str, keys: Sequence[str] = (), maze_map: Sequence[str] | None = None, **kwargs: Any
+) -> gym.Env[Any, Any]:
+    """The environment ``"module:Class"`` of gymnasium-robotics; a Dict observation is joined where ``keys`` are given.
+
+    Raises :class:`UserError` where gymnasium-robotics is missing, or does not work with the MuJoCo that is installed.
+    """
+    module, _, name = home.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "gymnasium_robotics":
+            raise
+        raise UserError(f"{name} needs gymnasium-robotics, which is not installed: {INSTALL}") from None
+    if maze_map is not None:
+        cells = {"#": 1, ".": 0}
+        kwargs["maze_map"] = [[cells.get(cell, cell) for cell in row] for row in maze_map]
+    try:
+        env = cls(**kwargs)
+    except AssertionError:
+        import mujoco
+
+        raise UserError(
+            f"{name} of gymnasium-robotics does not work with MuJoCo {mujoco.__version__}, expected one below 3.12: "
+            f"{INSTALL}"
+        ) from None
+    return FlatObservation(env, keys) if keys else env
+
+
+def register_robotics() -> None:
+    """Make the ids ``rlkit-robotics/...`` known to Gymnasium; imports nothing of gymnasium-robotics."""
+    point, ant = "gymnasium_robotics.envs.maze.point_maze:PointMazeEnv", "gymnasium_robotics.envs.maze.ant_maze_v4"
+    specs: dict[str, tuple[int, dict[str, Any]]] = {}
+    for name, (point_steps, ant_steps) in MAZE_STEPS.items():
+        maze = {"home": point, "keys": MAZE_KEYS, "maze_map": POINT_MAPS[name], "continuing_task": False}
+        specs[f"PointMaze_{name}-v3"] = (point_steps, maze)
+        maze = {"home": f"{ant}:AntMazeEnv", "keys": ANT_KEYS, "maze_map": ANT_MAPS[name], "continuing_task": False}
+        specs[f"AntMaze_{name}-v4"] = (ant_steps, maze)
+    kitchen = {"home": "gymnasium_robotics.envs.franka_kitchen:KitchenEnv", "keys": KITCHEN_KEYS}
+    specs["FrankaKitchen-v1"] = (280, kitchen)
+    for name, steps in HAND_STEPS.items():
+        home = f"gymnasium_robotics.envs.adroit_hand.adroit_{name.lower()}:AdroitHand{name}Env"
+        specs[f"AdroitHand{name}-v1"] = (steps, {"home": home})
+    for name, (steps, kwargs) in specs.items():
+        if f"rlkit-robotics/{name}" not in registry:
+            register(
+                id=f"rlkit-robotics/{name}",
+                entry_point="rlkit.envs.robotics:make",
+                max_episode_steps=steps,
+                kwargs=kwargs,
+            )

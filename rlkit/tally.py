@@ -1,0 +1,49 @@
+"""Means of metrics between two log lines, kept on the device: reading a value would make every step wait for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from rlkit.errors import UserError
+
+
+class Tally:
+    """Sums and counts of scalar tensors by name."""
+
+    def __init__(self, device: torch.device | str):
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add one value of each metric, a scalar tensor of any float type."""
+        for key, value in metrics.items():
+            if key not in self.sums:
+                self.sums[key] = torch.zeros((), dtype=torch.float64, device=self.device)
+                self.counts[key] = 0
+            self.sums[key] += value.detach()
+            self.counts[key] += 1
+
+    def take(self, step: int) -> dict[str, float]:
+        """The means since the last time, in order of their names.
+
+        Raises :class:`UserError` when one is not finite.
+        """
+        means = {key: float(self.sums[key]) / self.counts[key] for key in sorted(self.sums)}
+        self.sums, self.counts = {}, {}
+        for key, value in means.items():
+            if not math.isfinite(value):
+                raise UserError(f"'{key}' became {value} by step {step}; training stopped, checkpoints kept")
+        return means
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"metric.{key}": value for key, value in self.sums.items()}
+
+    def load(self, tensors: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+        """Undo :meth:`tensors` and ``counts``; ``tensors`` may hold others too."""
+        self.sums = {key[7:]: value.to(self.device) for key, value in tensors.items() if key.startswith("metric.")}
+        self.counts = dict(counts)
