@@ -1,7 +1,8 @@
 """BC: behavioural cloning, regression of the data's actions on its observations.
 
 The floor every other offline agent has to beat (Pomerleau 1988).  The loss is the mean squared error over the batch
-and the action's dimensions, the same term that TD3+BC adds to its actor.
+and the action's dimensions, the same term that TD3+BC adds to its actor.  On imitation data, `agent.part=expert` clones
+the labelled expert alone.
 """
 
 from __future__ import annotations
@@ -14,15 +15,23 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
 
+from rlkit.errors import UserError, nearest
 from rlkit.nets import Actor, Adam, DeterministicPolicy
 from rlkit.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.registry import register
 from rlkit.replay import Batch
 
+PARTS = ("all", "expert")
+
 
 @dataclass(frozen=True)
 class BCConfig(OfflineConfig):
-    """The shared fields suffice."""
+    part: str = "all"  # all: every row; expert: the labelled rows of imitation data
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.part not in PARTS:
+            raise UserError(f"agent.part={self.part} is unknown{nearest(str(self.part), PARTS)}")
 
 
 def bc_loss(proposed: Float[Tensor, "batch da"], actions: Float[Tensor, "batch da"]) -> Float[Tensor, ""]:
@@ -33,11 +42,21 @@ def bc_loss(proposed: Float[Tensor, "batch da"], actions: Float[Tensor, "batch d
 @register("bc")
 class BC(OfflineAlgorithm):
     Config: ClassVar[type[OfflineConfig]] = BCConfig
+    uses_rewards: ClassVar[bool] = False
 
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
         actor = Actor(obs_dim, action_space, self.config.hidden_sizes, generator)
         self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
         self.actor_optimiser = Adam(actor.parameters(), self.config.learning_rate)
+
+    def on_data(self) -> None:
+        """Raises :class:`~rlkit.errors.DataError` for `part=expert` on data without a labelled part."""
+        assert self.dataset is not None
+        self.rows = self.dataset.rows_of("expert") if self.config.part == "expert" else None
+
+    def draw(self) -> Batch:
+        assert self.replay is not None
+        return self.replay.batch(self.config.batch_size, self.rows)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         loss = bc_loss(self.policy.actor(batch.observations), batch.actions)

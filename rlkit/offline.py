@@ -22,7 +22,7 @@ from torch import Tensor
 from rlkit.data._common import env_facts
 from rlkit.data.dataset import OfflineDataset
 from rlkit.data.resolve import learning_rewards, load_dataset
-from rlkit.errors import ArtefactError, UserError, nearest
+from rlkit.errors import ArtefactError, DataError, UserError, nearest
 from rlkit.hyperparameters import AgentConfig, make_config, presets
 from rlkit.learner import Learner
 from rlkit.nets import DeterministicPolicy
@@ -72,6 +72,7 @@ class OfflineAlgorithm(Learner):
     policy: DeterministicPolicy
     observation_space: spaces.Box
     action_space: spaces.Box
+    uses_rewards: ClassVar[bool] = True
     dataset: OfflineDataset | None = None
     replay: Replay | None = None
 
@@ -103,6 +104,11 @@ class OfflineAlgorithm(Learner):
             self.set_env(self._wrap_env(_make(env), verbose))
 
     def _take(self, data: OfflineDataset) -> None:
+        if self.uses_rewards and data.reward_free:
+            raise DataError(
+                f"{self.name} learns from rewards, which {data.provenance.locator} has none of; expected data with "
+                "rewards, or an agent that imitates, such as recoil or bc"
+            )
         self.dataset = data
         seen = learning_rewards(data, scale=self.config.reward_scale, shift=self.config.reward_shift)
         self.replay = Replay.from_dataset(data.with_(rewards=seen), self.device, seed=int(self.seed or 0) + 2)
@@ -171,7 +177,7 @@ class OfflineAlgorithm(Learner):
         assert data is not None
         described = data.describe()
         scores = data.normalised_score(data.episode_returns)
-        if scores is not None:
+        if scores is not None and not data.reward_free:
             described["score_mean"] = float(scores.mean())
         return {"dataset": described, "source_sentence": data.provenance.sentence}
 

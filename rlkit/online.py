@@ -24,7 +24,6 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rlkit import registry
 from rlkit.errors import ArtefactError, UserError
 from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_config, presets
 from rlkit.persistent import Persistent
@@ -32,6 +31,7 @@ from rlkit.registry import EnvRecord
 from rlkit.replay import Replay
 from rlkit.tally import Tally
 from rlkit.vecenv import StatefulVecEnv, name_of
+from rlkit.vector import named
 
 Self = TypeVar("Self", bound="OnlineAlgorithm")
 
@@ -40,14 +40,8 @@ def training_env(env: Any, n_envs: int = 1) -> tuple[VecEnv, EnvRecord | None]:
     """``env`` as SB3 steps it: a record (or its name), a Gymnasium id, one environment, or a ``VecEnv`` as it is."""
     if isinstance(env, VecEnv):
         return env, None
-    if isinstance(env, str) and env in registry.records():
-        env = registry.record(env)
-    elif isinstance(env, str):
-        if env not in gym.registry:
-            registry.record(env)  # raises, naming the nearest
-        env = EnvRecord(env, env, env, "", "")
+    env = named(env)
     if isinstance(env, EnvRecord):
-        registry.records()  # registers the ids of installed packages
         return StatefulVecEnv([partial(gym.make, env.env_id, **env.env_kwargs)] * n_envs), env
     if n_envs != 1:
         raise UserError(f"agent.n_envs={n_envs} needs an environment's name to make them from, got one {name_of(env)}")
@@ -84,8 +78,7 @@ class OnlineAlgorithm(Persistent):
     ):
         if env is None:
             raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
-        if isinstance(env, str) and env in registry.records():
-            env = registry.record(env)
+        env = named(env)
         if isinstance(env, EnvRecord):
             hyperparameters = {**presets(type(self), env.name, env.task, env.family), **hyperparameters}
         config = make_config(type(self), hyperparameters)

@@ -1,4 +1,4 @@
-"""One way to get a batch of environments, native where there is one."""
+"""One way to name an environment, and to get a batch of them, native where there is one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from typing import Any
 
 import gymnasium as gym
 
-from rlkit.registry import records
+from rlkit.registry import EnvRecord, record, records
+
+
+def named(env: Any) -> Any:
+    """The :class:`EnvRecord` that ``env`` names, by its own name or a Gymnasium id; anything but a name as it is.
+
+    Raises :class:`UserError` naming the nearest known record.
+    """
+    if not isinstance(env, str):
+        return env
+    known = records()  # also registers the ids of installed packages
+    if env in known or env not in gym.registry:
+        return record(env)
+    return EnvRecord(env, env, env, "", "")
 
 
 def make_vector_env(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv:

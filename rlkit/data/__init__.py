@@ -18,6 +18,7 @@ _HOMES = {
     "to_minari": "minari_store",
     "local_ids": "minari_store",
     "behaviour_rollouts": "generate",
+    "imitation_dataset": "imitation",
     "check_dataset": "check",
     "Finding": "check",
 }

@@ -108,6 +108,7 @@ def metadata_of(dataset: OfflineDataset) -> dict[str, Any]:
         "reference": list(dataset.reference) if dataset.reference else None,
         "family": dataset.family,
         "task": dataset.task,
+        "parts": [list(part) for part in dataset.parts],
         "observation_space": _space_to_json(dataset.observation_space),
         "action_space": _space_to_json(dataset.action_space),
         "origin": {
@@ -136,6 +137,7 @@ def fields_from_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
         "reference": tuple(meta["reference"]) if meta["reference"] else None,
         "family": meta["family"],
         "task": meta["task"],
+        "parts": tuple((str(name), int(rows)) for name, rows in meta.get("parts", ())),
         "observation_space": _space_from_json(meta["observation_space"]),
         "action_space": _space_from_json(meta["action_space"]),
     }

@@ -61,8 +61,7 @@ def _read_fast(path: Path, meta: dict[str, Any]) -> OfflineDataset:
     arrays: dict[str, Any] = load_file(path)
     states, lengths = arrays.pop("states"), arrays.pop("lengths")
     arrays |= split_states(states, lengths, arrays)
-    fields = {**fields_from_metadata(meta), "parts": tuple((name, rows) for name, rows in meta.get("parts", ()))}
-    return OfflineDataset(**arrays, **fields, provenance=_provenance(meta))
+    return OfflineDataset(**arrays, **fields_from_metadata(meta), provenance=_provenance(meta))
 
 
 def _provenance(meta: dict[str, Any]) -> Provenance:

@@ -101,6 +101,11 @@ class OfflineDataset:
     def _parts_text(self) -> str:
         return ", ".join(f"{name} {rows}" for name, rows in self.parts)
 
+    @property
+    def reward_free(self) -> bool:
+        """Whether this is imitation data without rewards: every one is 0."""
+        return bool(self.parts) and not self.rewards.any()
+
     def rows_of(self, part: str) -> tuple[int, int]:
         """First row of ``part`` and one past its last; :class:`DataError` where the data has no such part."""
         start = 0

@@ -262,7 +262,6 @@ def from_minari(
         fields["reference"] = (float(raw_meta["ref_min_score"]), float(raw_meta["ref_max_score"]))
     fields |= fields_from_metadata(meta) | record_fields(record)
     fields |= {"observation_space": observation_space, "action_space": action_space}
-    fields["parts"] = tuple((str(name), int(rows)) for name, rows in meta.get("parts", ()))
 
     arrays = _flatten(_columns(dataset), where)
     for name, space in (("observations", observation_space), ("actions", action_space)):
@@ -328,7 +327,7 @@ def write_into(folder: Path, dataset: OfflineDataset, dataset_id: str, extra: di
             "total_episodes": len(dataset.episode_ends),
             "total_steps": len(dataset),
             "description": dataset.provenance.sentence,
-            "rlkit": metadata_of(dataset) | {"content_hash": dataset.content_hash, "parts": dataset.parts} | extra,
+            "rlkit": metadata_of(dataset) | {"content_hash": dataset.content_hash} | extra,
             **({"ref_min_score": reference[0], "ref_max_score": reference[1]} if dataset.reference else {}),
         }
     )

@@ -21,13 +21,11 @@ from torch import Tensor
 from rlkit import registry
 from rlkit.agents import fdvl, iql, sql, xql
 from rlkit.agents.divergence import DIVERGENCES, value_loss
+from rlkit.agents.gaussian import GaussianActor, actor_loss, network
 from rlkit.agents.implicit import (
-    GaussianActor,
     ImplicitConfig,
     ImplicitValue,
-    actor_loss,
     advantage,
-    network,
     policy_weight,
 )
 from rlkit.config import compose_config
@@ -264,7 +262,7 @@ def test_rewards_are_scaled_and_shifted_in_the_replay_alone(dataset: Any) -> Non
     expected = (torch.from_numpy(dataset.rewards) - 1) * (1000 / spread)
     torch.testing.assert_close(agent.replay.rows.split(agent.replay.widths, dim=1)[2][:, 0], expected.float())
     assert np.array_equal(before, dataset.rewards)
-    same = dataset.with_(rewards=np.zeros_like(dataset.rewards))
+    same = dataset.with_(rewards=np.zeros_like(dataset.rewards), parts=())
     with pytest.raises(UserError, match="needs episodes of different returns"):
         FDVL("MlpPolicy", same, reward_scaling="return_range", **SMALL)
 

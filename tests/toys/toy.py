@@ -45,7 +45,10 @@ if ENV_ID not in gym.registry:
 def generate(
     record: EnvRecord | None = None, *, size: int = 600, seed: int = 0, progress: bool = False
 ) -> OfflineDataset:
-    """Rows of a noisy controller that heads for the corner."""
+    """Rows of a noisy controller that heads for the corner.
+
+    All of one quality, yet labelled as imitation data is, for those who need it; the others do not look.
+    """
     generator = np.random.default_rng(seed)
     env = gym.make(ENV_ID)
     rows: list[tuple] = []
@@ -59,6 +62,9 @@ def generate(
         if terminated or truncated:
             observation, _ = env.reset()
     columns = [np.array(column) for column in zip(*rows, strict=True)]
+    ends = np.flatnonzero(np.logical_or(*columns[4:])) + 1
+    labelled, hidden = (int(ends[share * (len(ends) - 1) // 8]) for share in (1, 2))
+    sizes = {"expert": labelled, "hidden": hidden - labelled, "suboptimal": size - hidden}
     return OfflineDataset(
         *(c.astype(np.float32) for c in columns[:4]),
         *(c.astype(bool) for c in columns[4:]),
@@ -69,6 +75,7 @@ def generate(
         reference=(-30.0, -5.0),
         family="toy",
         task="point",
+        parts=tuple((part, rows) for part, rows in sizes.items() if rows),
     )
 
 

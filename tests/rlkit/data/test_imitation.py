@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import rlkit.registry
-from rlkit.data import OfflineDataset, cache, from_minari, generate, load_dataset, to_minari
+from rlkit.data import OfflineDataset, cache, from_minari, generate, load_dataset, read_d4rl, to_minari, write_d4rl
 from rlkit.data.imitation import MixtureSpec, imitation_dataset, mixture, monitor_rows, pool_rows
 from rlkit.envs.imitation import LEVELS, RECORDS
 from rlkit.envs.locomotion import RECORDS as LOCOMOTION
@@ -61,6 +61,7 @@ def test_rewards_of_the_sources_change_no_byte(expert, pool):
     g = np.random.default_rng(0)
     data = imitation_dataset(expert=expert, suboptimal=pool, hidden_expert_episodes=2)
     assert not data.rewards.any() and data.rewards.dtype == np.float32
+    assert data.reward_free and not expert.reward_free
     others = [d.with_(rewards=g.standard_normal(len(d)).astype(np.float32)) for d in (expert, pool)]
     again = imitation_dataset(expert=others[0], suboptimal=others[1], hidden_expert_episodes=2)
     assert again.content_hash == data.content_hash and again.describe() == data.describe()
@@ -83,10 +84,11 @@ def test_parts_that_do_not_make_up_the_rows_in_whole_episodes_are_refused(parts,
         pool.with_(parts=parts)
 
 
-def test_stores_keep_the_parts(expert, pool):
+def test_stores_keep_the_parts(expert, pool, tmp_path):
     data = imitation_dataset(expert=expert, suboptimal=pool, hidden_expert_episodes=2)
     stored = to_minari(data, "test/mixture-v0")
-    for back in (from_minari(stored), load_dataset("test/mixture-v0")):
+    write_d4rl(data, tmp_path / "mixture.hdf5")
+    for back in (from_minari(stored), load_dataset("test/mixture-v0"), read_d4rl(tmp_path / "mixture.hdf5")):
         assert back.parts == data.parts and back.content_hash == data.content_hash
 
 

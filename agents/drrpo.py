@@ -1,0 +1,227 @@
+"""DR-RPO: robust regularised policy optimisation for worlds that may differ from the one trained in (Gu et al. 2025).
+
+``agents/drrpo_core.py`` holds the algorithm and its peers, ``agents/robust_dual.py`` the exact dual.  This file makes
+an agent of it: one update is one episode (plan from all data, play, learn), so ``total_timesteps`` counts episodes.
+
+    agent.method=drrpo | drrpo-mirror | drrpo-annealed | dr-lsvi-ucb | we-drive-u | lsvi-ucb | oppo
+
+The environment must say what is known beforehand: ``env.unwrapped.problem`` is a
+:class:`~rlkit.agents.drrpo_core.Problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from rlkit.agents.drrpo_core import DRRPOConfig, Planner, Policy, Problem, State
+from rlkit.checkpoint import read_artefact
+from rlkit.errors import ArtefactError, UserError
+from rlkit.hyperparameters import AgentConfig, make_config, presets
+from rlkit.learner import Learner
+from rlkit.registry import EnvRecord, register
+from rlkit.vector import named
+
+Self = TypeVar("Self", bound="DRRPO")
+
+
+class PlannedPolicy(BasePolicy):
+    """The deployed policy behind SB3's ``predict``: its most probable action, or a sample."""
+
+    def __init__(self, observation_space: spaces.Space, action_space: spaces.Space, seed: int):
+        super().__init__(observation_space, action_space)
+        self.random = np.random.default_rng(seed)
+        self.planner: Planner | None = None
+        self.plans: Policy | None = None
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        assert self.planner is not None and self.plans is not None
+        rows = np.asarray(observation.cpu(), np.float64)  # [n, k]
+        found = self.planner.probabilities(self.plans, rows, deterministic)  # [n, A]
+        if deterministic:
+            return torch.from_numpy(found.argmax(axis=1))
+        draws = self.random.random((len(found), 1))
+        return torch.from_numpy(np.minimum((found.cumsum(axis=1) < draws).sum(axis=1), found.shape[1] - 1))
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """Actions int64 ``[n]`` for observations ``[n, k]``, one for one."""
+        rows = np.asarray(observation)
+        if rows.shape[-1:] != self.observation_space.shape:
+            raise ValueError(f"observations of shape {rows.shape}, expected [..., {self.observation_space.shape[0]}]")  # type: ignore[index]
+        actions = self._predict(torch.from_numpy(np.atleast_2d(rows)), deterministic).numpy()
+        return (actions if rows.ndim > 1 else actions[0]), state
+
+
+@register("drrpo")
+class DRRPO(Learner):
+    """:param policy: ``"MlpPolicy"``, there is no other
+    :param env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment
+    :param seed: decides every episode
+
+    Raises :class:`UserError` for an environment that does not say what is known of it.
+    """
+
+    Config: ClassVar[type[AgentConfig]] = DRRPOConfig
+    objective: ClassVar[str] = "bonus"
+    policy: PlannedPolicy
+    planner: Planner | None = None
+    state: State | None = None
+    record: EnvRecord | None = None
+
+    def __init__(
+        self,
+        policy: str = "MlpPolicy",
+        env: Any = None,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        **hyperparameters: Any,
+    ):
+        if env is None:
+            raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
+        made, record = _make(env)
+        if record is not None:
+            hyperparameters = {**presets(type(self), record.name, record.task, record.family), **hyperparameters}
+        config = make_config(type(self), hyperparameters)
+        self._construct(config, made.observation_space, made.action_space, seed, device, tensorboard_log, verbose)
+        self._take((made, record))
+
+    def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+        if not isinstance(action_space, spaces.Discrete):
+            raise UserError(f"{self.name} needs a Discrete action space, got {action_space}")
+
+    def setup(self, generator: torch.Generator) -> None:
+        self.policy = PlannedPolicy(self.observation_space, self.action_space, int(self.seed or 0))
+
+    def _take(self, data: Any) -> None:
+        """Connect the environment ``data``, a pair of it and its record."""
+        self.world, self.record = data
+        problem = getattr(self.world.unwrapped, "problem", None)
+        if not isinstance(problem, Problem):
+            raise UserError(
+                f"{self.name} needs an environment with .problem, which says what is known; got {self.world}"
+            )
+        self.planner = Planner(problem, self.config)
+        self.state = self.planner.initial(int(self.seed or 0))
+        self.policy.planner, self.policy.plans = self.planner, self.planner.deployed(self.state)
+
+    def get_env(self) -> VecEnv | None:
+        """The environment, wrapped as SB3 wraps it."""
+        if self.env is None and self.planner is not None:
+            self.env = self._wrap_env(self.world, self.verbose)
+        return self.env
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    def ready(self) -> None:
+        if self.planner is None:
+            raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
+
+    def draw(self) -> None:
+        return None
+
+    def update(self, batch: None) -> dict[str, Tensor]:
+        """One episode."""
+        assert self.planner is not None and self.state is not None
+        metrics = self.planner.run_episode(self.state, self.world)
+        self.policy.plans = None
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in metrics.items()}
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """SB3's ``predict`` with the policy planned from all data so far."""
+        self._deploy()
+        return self.policy.predict(observation, state, episode_start, deterministic)
+
+    def _deploy(self) -> Policy:
+        if self.policy.plans is None:
+            assert self.planner is not None and self.state is not None
+            self.policy.plans = self.planner.deployed(self.state)
+        return self.policy.plans
+
+    # ---- state -----------------------------------------------------------------------------------------------------
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        return {f"deployed.{name}": torch.from_numpy(array) for name, array in self._deploy()._asdict().items()}
+
+    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+        self.policy.plans = Policy(*(tensors[f"deployed.{name}"].numpy() for name in Policy._fields))
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        assert self.state is not None
+        own = {f"state.{name}": torch.from_numpy(array) for name, array in self.state.arrays().items()}
+        return {**super().state_tensors(), **own}
+
+    def state_values(self) -> dict[str, Any]:
+        return {**super().state_values(), "sampling": self.policy.random.bit_generator.state}
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        super().load_state(tensors, values)
+        self.state = State.from_arrays({k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("state.")})
+        self.policy.random.bit_generator.state = values["sampling"]
+
+    def source(self) -> dict[str, Any]:
+        if self.record is None:
+            return super().source()
+        env = {"id": self.record.env_id, "kwargs": dict(self.record.env_kwargs), "reference": None}
+        return {"dataset": None, "env": env}
+
+    def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        if manifest["env"] != self.source()["env"]:
+            raise ArtefactError(f"{path}: was made in {manifest['env']}, expected {self.source()['env']}")
+
+    @classmethod
+    def load(  # type: ignore[override]  # SB3's custom_objects= has no meaning without a pickle
+        cls: type[Self],
+        path: Any,
+        env: GymEnv | str | EnvRecord | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+    ) -> Self:
+        """Rebuild an agent; features come from ``env``, else from an environment made as the artefact's was.
+
+        Raises :class:`ArtefactError` for a damaged file, one of another agent, or one that names no environment.
+        """
+        manifest, _, _ = read_artefact(path)
+        if env is None:
+            found = manifest.get("env")
+            if not found:
+                raise ArtefactError(f"{path}: names no environment, expected env= with the features it was trained on")
+            env = EnvRecord(found["id"], found["id"], found["id"], "", "", env_kwargs=found["kwargs"])
+        return cls._read(path, device, tensorboard_log, verbose, _make(env))
+
+    @classmethod
+    def from_run(
+        cls: type[Self],
+        record: EnvRecord,
+        choices: Any,
+        *,
+        seed: int,
+        device: str,
+        progress: bool,
+        hyperparameters: dict[str, Any],
+    ) -> Self:
+        """The agent of a run's configuration."""
+        return cls("MlpPolicy", record, seed=seed, device=device, **hyperparameters)
+
+
+def _make(env: Any) -> tuple[gym.Env, EnvRecord | None]:
+    env = named(env)
+    return (gym.make(env.env_id, **env.env_kwargs), env) if isinstance(env, EnvRecord) else (env, None)
