@@ -31,7 +31,7 @@ from rlkit.registry import EnvRecord
 from rlkit.replay import Replay
 from rlkit.tally import Tally
 from rlkit.vecenv import StatefulVecEnv, name_of
-from rlkit.vector import named
+from rlkit.vector import hush_mujoco, named
 
 Self = TypeVar("Self", bound="OnlineAlgorithm")
 
@@ -41,6 +41,7 @@ def training_env(env: Any, n_envs: int = 1) -> tuple[VecEnv, EnvRecord | None]:
     if isinstance(env, VecEnv):
         return env, None
     env = named(env)
+    hush_mujoco()
     if isinstance(env, EnvRecord):
         return StatefulVecEnv([partial(gym.make, env.env_id, **env.env_kwargs)] * n_envs), env
     if n_envs != 1:

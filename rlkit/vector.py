@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
@@ -22,6 +24,23 @@ def named(env: Any) -> Any:
     return EnvRecord(env, env, env, "", "")
 
 
+@cache
+def hush_mujoco() -> None:
+    """Leave out MuJoCo's remark on a deprecated attribute in Gymnasium's own half-cheetah, once per environment made.
+
+    MuJoCo also appends it to ``MUJOCO_LOG.TXT`` in the working folder.  Its other warnings go to stderr as before; a
+    handler that is set already stays.
+    """
+    import mujoco
+
+    def warn(message: str) -> None:
+        if "settotalmass" not in message:
+            sys.stderr.write(f"WARNING: {message}\n")
+
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(warn)
+
+
 def make_vector_env(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv:
     """``num_envs`` copies of ``env_id`` behind one ``step``; resets happen on the step after an episode's end.
 
@@ -30,6 +49,7 @@ def make_vector_env(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.Vec
     otherwise.  ``kwargs`` go to the environment.  Raises Gymnasium's own error for an unknown id.
     """
     records()  # loads the modules that register batched steppers, whoever asks first
+    hush_mujoco()
     for name in (f"rlkit/{env_id}", env_id):
         spec = gym.registry.get(name)
         if spec is not None and spec.vector_entry_point is not None:

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import io
 import logging
-import sys
 import warnings
 from types import ModuleType
 from typing import Any
@@ -26,21 +25,6 @@ def hush_gym() -> None:
     with contextlib.suppress(Exception), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         importlib.import_module("gym")
-
-
-def hush_mujoco() -> None:
-    """Leave out MuJoCo's remark on a deprecated attribute in Gymnasium's own model files, once per environment made.
-
-    MuJoCo also appends it to ``MUJOCO_LOG.TXT`` in the working folder.  Its other warnings go to stderr as before.
-    """
-    import mujoco
-
-    def warn(message: str) -> None:
-        if "settotalmass" not in message:
-            sys.stderr.write(f"WARNING: {message}\n")
-
-    if mujoco.get_mju_user_warning() is None:
-        mujoco.set_mju_user_warning(warn)
 
 
 def import_d3rlpy() -> ModuleType:

@@ -45,8 +45,9 @@ def main(argv: list[str]) -> int:
     _require_writable(args.out)
 
     from rlkit.bench.measure import Settings
-    from rlkit.bench.peers import hush_gym, hush_mujoco
+    from rlkit.bench.peers import hush_gym
     from rlkit.bench.report import print_table, report, write
+    from rlkit.vector import hush_mujoco
 
     hush_gym()
     hush_mujoco()

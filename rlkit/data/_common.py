@@ -18,6 +18,7 @@ import numpy as np
 from rlkit.data.dataset import OfflineDataset, Provenance
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord, records
+from rlkit.vector import hush_mujoco
 
 # Float32 rounding and old simulators put actions a hair outside their bounds.  An excess up to this share of the
 # bounds' half width is clipped when data is read; anything larger is an error.
@@ -27,6 +28,7 @@ ACTION_TOLERANCE = 1e-3
 @lru_cache(maxsize=64)
 def _env_facts(env_id: str, kwargs: str) -> tuple[gym.Space, gym.Space, int | None]:
     try:
+        hush_mujoco()
         env = gym.make(env_id, **json.loads(kwargs))
     except gym.error.Error as error:
         raise DataError(f"environment '{env_id}' cannot be made: {str(error).splitlines()[0]}") from None
