@@ -13,6 +13,7 @@ RECORDS = {
             "rlkit/LinearMDP-v0",
             "robust",
             "linear-mdp",
+            env_kwargs={"xi_norm": 0.1, "delta": 0.3, "shift": None},
         ),
         EnvRecord(
             "american-put",
@@ -20,6 +21,7 @@ RECORDS = {
             "rlkit/AmericanPut-v0",
             "robust",
             "american-put",
+            env_kwargs={"p_up": 0.5, "horizon": 10, "s0": 100.0, "resample_s0": False, "dim": 20, "cap": 25.0},
         ),
     )
 }

@@ -24,6 +24,7 @@ CHECKED = [
     "rlkit.agents.iql",
     "rlkit.agents.iqlearn",
     "rlkit.agents.drrpo",
+    "rlkit.agents.drrpo_core",
     "rlkit.agents.mbtl_select",
     "rlkit.agents.prdc",
     "rlkit.agents.recoil",
