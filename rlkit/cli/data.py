@@ -30,11 +30,13 @@ def _list(args: argparse.Namespace) -> int:
     from rlkit.data._common import generated_id
     from rlkit.data.cache import kept
     from rlkit.data.generate import shares
+    from rlkit.data.imitation import MixtureSpec
     from rlkit.data.minari_store import has_local, local_ids, store_root
-    from rlkit.registry import records
+    from rlkit.registry import EnvRecord, records
 
     rows, known = [], set()
-    for record in records().values():
+    known_records = records()
+    for record in known_records.values():
         if record.data is None:
             continue
         data = record.data
@@ -49,9 +51,13 @@ def _list(args: argparse.Namespace) -> int:
             continue
         if not found and data.generator.startswith("rlkit.data.navigation:"):
             found.append("can be generated")
-        if not found and data.generator.startswith("rlkit.data.generate:"):
+        if not found and data.generator.startswith(("rlkit.data.generate:", "rlkit.data.imitation:")):
+            parts: tuple[EnvRecord, ...] = (record,)
+            if isinstance(data, MixtureSpec):
+                parts = (known_records[data.expert], known_records[data.suboptimal])
             try:
-                shares(record)
+                for part in parts:
+                    shares(part)
                 found.append("can be generated")
             except DataError:
                 found.append("no behaviours")
