@@ -26,6 +26,7 @@ from torch import Tensor
 
 from rlkit.errors import ArtefactError, UserError
 from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_config, presets
+from rlkit.nets import fast_float32
 from rlkit.persistent import Persistent
 from rlkit.registry import EnvRecord
 from rlkit.replay import Replay
@@ -188,7 +189,7 @@ class OnlineAlgorithm(Persistent):
             raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
         self._inside = True
         try:
-            with self._own_random():
+            with self._own_random(), fast_float32():
                 sb3: Any = super()
                 name = tb_log_name or self.name
                 sb3.learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)

@@ -33,6 +33,7 @@ class Row:
 
 
 _SEARCH, _UPDATES, _SYSTEMS = "rlkit.bench.search", "rlkit.bench.updates", "rlkit.bench.systems"
+_ONLINE = "rlkit.bench.online"
 
 ROWS: dict[str, Row] = {
     "prdc-hopper": Row("PRDC update against a SciPy KD-tree query, 11 dimensions", f"{_SEARCH}:scipy", ("hopper",)),
@@ -44,6 +45,8 @@ ROWS: dict[str, Row] = {
     ),
     "iql-d3rlpy": Row("IQL update against d3rlpy's IQL", f"{_UPDATES}:d3rlpy", ("iql", "IQL")),
     "td3bc-plain": Row("TD3+BC update against a plain eager loop", f"{_UPDATES}:plain"),
+    "ddpg-sb3": Row("DDPG, an update and a whole run, against SB3's", f"{_ONLINE}:sb3", ("ddpg",)),
+    "sac-sb3": Row("SAC, an update and a whole run, against SB3's", f"{_ONLINE}:sb3", ("sac",)),
     "overhead": Row("share of a TD3+BC update outside matrix products", f"{_UPDATES}:overhead"),
     "sampling": Row("replay sampling against SB3's ReplayBuffer", f"{_SYSTEMS}:sampling"),
     "stepping": Row("MuJoCo stepping against Gymnasium's SyncVectorEnv", f"{_SYSTEMS}:stepping"),

@@ -180,3 +180,13 @@ def test_the_plain_loop_and_the_agent_compute_the_same_update():
     for theirs, ours in ((plain.actor, agent.policy.actor), (plain.critic_1_target, agent.target_critic.nets[0])):
         for a, b in zip(theirs.parameters(), ours.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["ddpg", "sac"])
+def test_online_pairs_learn_on_both_sides(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlkit.bench import online
+
+    monkeypatch.setattr(online, "WARM", 1010)
+    lines = online.sb3(Settings(rounds=1, block_seconds=1e-3, batch_size=8), name)
+    assert [line.unit for line in lines] == ["update", "step"]
+    assert all(line.ratio and line.goal is None for line in lines)
