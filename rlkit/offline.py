@@ -26,7 +26,7 @@ from rlkit.errors import ArtefactError, DataError, UserError, nearest
 from rlkit.hyperparameters import AgentConfig, make_config, presets
 from rlkit.learner import Learner
 from rlkit.nets import DeterministicPolicy
-from rlkit.registry import EnvRecord
+from rlkit.registry import EnvRecord, records
 from rlkit.replay import Batch, Replay
 
 Self = TypeVar("Self", bound="OfflineAlgorithm")
@@ -200,9 +200,9 @@ class OfflineAlgorithm(Learner):
     ) -> Self:
         """The agent of a run's configuration; ``choices`` is its ``env`` group, in which the source is settled."""
         if record.data is None:
-            raise UserError(
-                f"agent '{cls.name}' learns from data, env '{record.name}' has none; try {record.name}-medium"
-            )
+            found = [name for name, known in records().items() if known.data and known.env_id == record.env_id]
+            hint = f"try {record.name}-medium" if f"{record.name}-medium" in found else "rlkit data list shows which do"
+            raise UserError(f"agent '{cls.name}' learns from data, env '{record.name}' has none; {hint}")
         path, source = choices.path, choices.source
         options = {"size": choices.size, "seed": choices.data_seed}
         dataset = load_dataset(record, path=path, source=source, progress=progress, **options)
