@@ -32,7 +32,7 @@ STRATEGIES = ("mbtl", "random", "equidistant", "greedy")
 GAPS = ("fixed", "estimated", "directional")
 
 
-def generalised(returns: Float[np.ndarray, "n n"], sources: Sequence[int]) -> float:
+def generalised(returns: Float[np.ndarray, "n n"], sources: Sequence[int] | NDArray[Any]) -> float:
     """F(S): mean over targets of the best source's return."""
     return float(returns[list(sources)].max(axis=0).mean())
 

@@ -33,7 +33,7 @@ from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluator
 from rlkit.hyperparameters import AgentConfig
 from rlkit.online import OnlineAlgorithm
-from rlkit.registry import EnvRecord, add_records, register
+from rlkit.registry import EnvRecord, add_records
 from rlkit.replay import Replay
 from rlkit.vecenv import StatefulVecEnv, environment_state, set_environment_state
 
@@ -57,24 +57,24 @@ def small() -> dict[str, Any]:
     return {"policy_kwargs": {"net_arch": [16, 16]}}  # SB3 writes into it
 
 
-@register("plain-sac")
 class PlainSAC(OnlineAlgorithm, SAC):
+    name = "plain-sac"
     Config = PlainConfig
 
     def arguments(self, config: Any) -> dict[str, Any]:
         return {**small(), **OFF_POLICY, "learning_rate": config.learning_rate, "replay_buffer_kwargs": {"seed": 3}}
 
 
-@register("plain-td3")
 class PlainTD3(OnlineAlgorithm, TD3):
+    name = "plain-td3"
     Config = PlainConfig
 
     def arguments(self, config: Any) -> dict[str, Any]:
         return {**small(), **OFF_POLICY, "action_noise": NormalActionNoise(np.zeros(1), 0.2 * np.ones(1))}
 
 
-@register("plain-ppo")
 class PlainPPO(OnlineAlgorithm, PPO):
+    name = "plain-ppo"
     Config = PlainConfig
 
     def arguments(self, config: Any) -> dict[str, Any]:
