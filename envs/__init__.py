@@ -11,6 +11,15 @@ from rlkit.envs.robotics import register_robotics
 
 MUJOCO_TASKS = {"Hopper-v5": "hopper", "HalfCheetah-v5": "half_cheetah", "Walker2d-v5": "walker2d", "Ant-v5": "ant"}
 ROBUST_TASKS = {"LinearMDP-v0": "linear_mdp:LinearMDP", "AmericanPut-v0": "american_put:AmericanPut"}
+COMBINATORIAL_TASKS = {
+    "TSP-v0": "tsp:TSP",
+    "ATSP-v0": "tsp:ATSP",
+    "CVRP-v0": "cvrp:CVRP",
+    "OP-v0": "orienteering:OP",
+    "Knapsack-v0": "knapsack:Knapsack",
+    "ConvexHull-v0": "geometry:ConvexHull",
+    "Delaunay-v0": "geometry:Delaunay",
+}
 MAZES = {"UMaze": 300, "Medium": 600, "Large": 800}  # steps, as D4RL's and gymnasium-robotics'
 MAZE2D = {  # D4RL's form of the same mazes: one goal, not observed, at which an episode goes on
     "goal": "fixed",
@@ -38,7 +47,7 @@ def register_envs() -> None:
                 max_episode_steps=spec.max_episode_steps,
                 reward_threshold=spec.reward_threshold,
             )
-    for env_id, home in ROBUST_TASKS.items():
+    for env_id, home in (ROBUST_TASKS | COMBINATORIAL_TASKS).items():
         if f"rlkit/{env_id}" not in registry:
             register(
                 id=f"rlkit/{env_id}",

@@ -1,9 +1,10 @@
 """Pick the behaviour policies that ship with rlkit from the snapshots of ``scripts/train_behaviours.py``.
 
 For each task: *expert* is the snapshot of highest return, *medium* the earliest steady one near D4RL's normalised
-score, and *medium-replay* ten snapshots evenly spaced from the first to the medium one.  Scores are those of the
-stochastic policy with its weights rounded to float16, that is, of exactly what is shipped and of how it will act, over
-100 episodes.  Only snapshots whose training-time evaluation (ten deterministic episodes) is promising are measured.
+score (the nearest one where no episode ends early), and *medium-replay* ten snapshots evenly spaced from the first to
+the medium one.  Scores are those of the stochastic policy with its weights rounded to float16, that is, of exactly what
+is shipped and of how it will act, over 100 episodes.  Only snapshots whose training-time evaluation (ten deterministic
+episodes) is promising are measured.
 
     OMP_NUM_THREADS=1 python scripts/select_behaviours.py hopper walker2d
 
@@ -33,6 +34,7 @@ from rlkit.vector import make_vector_env
 TARGETS = {"hopper": 45.0, "halfcheetah": 42.0, "walker2d": 65.0, "ant": 45.0}  # D4RL's medium policies, normalised
 STEADINESS = 1.1  # how much better the mean action must do than the sampled ones, in medium policies
 EXPERT = 90.0  # below it a policy is not called expert
+NEVER_FALLING = ("halfcheetah",)  # tasks without termination
 NEAR = 7.0  # normalised points from the target within which the earliest steady snapshot is taken
 PACKAGES = ("gymnasium", "mujoco", "numpy", "stable-baselines3", "torch")
 
@@ -131,6 +133,8 @@ def choose(shelf: Shelf, target: float, replay: int, expert_tries: int, medium_t
     # D4RL's medium policies do better by their mean action than by sampling: cloning them beats their data (53 on data
     # of 44 for hopper).  A policy that only its noise keeps from falling would make a dataset of another kind.
     steady = [s for s in eligible if shelf.found[s][1] > STEADINESS * shelf[s][1]["return_mean"]]
+    if shelf.task.task in NEVER_FALLING:  # nothing there to keep from falling: the nearest to the target is the best
+        steady = []
     near = [s for s in steady if abs(shelf[s][1]["normalised"] - target) <= NEAR]
     medium = min(near) if near else min(eligible, key=lambda s: abs(shelf[s][1]["normalised"] - target))
     before = steps[: steps.index(medium) + 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -47,26 +48,44 @@ def test_gymnasiums_and_sb3s_checks_pass(env_id: str) -> None:
         env.close()
 
 
+def parts(observation: Any) -> dict[str, np.ndarray]:
+    return observation if isinstance(observation, dict) else {"": observation}
+
+
+def actions_for(observation: Any, env: Any, generator: np.random.Generator) -> np.ndarray:
+    """A batch of actions, allowed ones where the observation has a mask; 0 for rows in which an episode is over."""
+    if isinstance(observation, dict) and "action_mask" in observation:
+        allowed = [np.flatnonzero(mask) for mask in observation["action_mask"]]
+        return np.array([generator.choice(some) if len(some) else 0 for some in allowed])
+    return env.action_space.sample()
+
+
 @pytest.mark.parametrize("env_id", BATCHED)
 def test_the_batch_steps_as_the_single_environment_does(env_id: str) -> None:
     n, steps = 3, 60
     batch = gym.make_vec(env_id, num_envs=n, vectorization_mode="vector_entry_point")
     singles = [gym.make(env_id) for _ in range(n)]
     seen, _ = batch.reset(seed=11)
+
+    def check(observation: Any, i: int) -> None:
+        for key, value in parts(observation).items():
+            np.testing.assert_array_equal(value, parts(seen)[key][i], err_msg=key)
+
     for i, env in enumerate(singles):
-        np.testing.assert_array_equal(env.reset(seed=11 + i)[0], seen[i])
+        check(env.reset(seed=11 + i)[0], i)
     batch.action_space.seed(0)
+    generator = np.random.default_rng(0)
     ended = np.zeros(n, bool)
     for _ in range(steps):
-        actions = batch.action_space.sample()
+        actions = actions_for(seen, batch, generator)
         seen, rewards, terminations, truncations, _ = batch.step(actions)
         for i, env in enumerate(singles):
             if ended[i]:  # the batch resets on the step after an episode's end
-                np.testing.assert_array_equal(env.reset()[0], seen[i])
+                check(env.reset()[0], i)
                 ended[i] = False
                 continue
-            obs, reward, terminated, truncated, _ = env.step(actions[i])
-            np.testing.assert_array_equal(obs, seen[i])
+            observation, reward, terminated, truncated, _ = env.step(actions[i])
+            check(observation, i)
             assert (reward, terminated, truncated) == (rewards[i], terminations[i], truncations[i])
             ended[i] = terminated or truncated
     batch.close()
@@ -79,9 +98,14 @@ def test_seeds_decide_everything(env_id: str) -> None:
     def run(seed: int) -> bytes:
         env = make_vector_env(env_id, 2)
         env.action_space.seed(seed)
-        found = [env.reset(seed=seed)[0]] + [env.step(env.action_space.sample())[0] for _ in range(30)]
+        generator = np.random.default_rng(seed)
+        observation = env.reset(seed=seed)[0]
+        found = [value.tobytes() for value in parts(observation).values()]
+        for _ in range(30):
+            observation = env.step(actions_for(observation, env, generator))[0]
+            found += [value.tobytes() for value in parts(observation).values()]
         env.close()
-        return np.concatenate(found).tobytes()
+        return b"".join(found)
 
     assert run(1) == run(1)
     assert run(1) != run(2)
@@ -91,9 +115,10 @@ def test_seeds_decide_everything(env_id: str) -> None:
 def test_sb3s_vecenv_takes_it(env_id: str) -> None:
     env = DummyVecEnv([lambda: gym.make(env_id)] * 2)
     env.seed(0)
-    obs = env.reset()
-    obs, rewards, dones, infos = env.step(np.array([env.action_space.sample() for _ in range(2)]))
-    assert len(obs) == len(rewards) == len(dones) == len(infos) == 2
+    env.reset()
+    obs, rewards, dones, infos = env.step(np.array([single.action_space.sample() for single in env.envs]))
+    assert {len(value) for value in parts(obs).values()} == {2}
+    assert len(rewards) == len(dones) == len(infos) == 2
     env.close()
 
 

@@ -1,0 +1,146 @@
+"""Labelled sets: the same bytes for the same call, whole provenance, and nothing read that was not checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from rlkit.envs.combinatorial import generate, make_problem, row
+from rlkit.envs.labels import make_labels, read_labels
+from rlkit.errors import DataError, UserError
+
+SMALL: dict[str, dict[str, Any]] = {
+    "tsp": {"num_nodes": 8},
+    "atsp": {"num_nodes": 7},
+    "cvrp": {"num_nodes": 6, "capacity": 12},
+    "op": {"num_nodes": 8, "budget": 2.0},
+    "knapsack": {"num_nodes": 9, "capacity": 2.0},
+    "convex-hull": {"num_nodes": 9},
+    "delaunay": {"num_nodes": 6},
+}
+
+
+@pytest.fixture(autouse=True)
+def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLKIT_LABELS_PATH", str(tmp_path / "labels"))
+
+
+def rewrite(path: Path, change: dict[str, np.ndarray], meta: dict[str, Any] | None = None, honest: bool = True) -> Path:
+    """A copy with other arrays; ``honest`` has the hashes fit them."""
+    from rlkit.envs.labels import _digest
+
+    arrays = {**load_file(path), **change}
+    with safe_open(path, "numpy") as file:
+        metadata = json.loads(file.metadata()["rlkit"]) | (meta or {})
+    if honest:
+        metadata["sha256"] = {key: _digest(array) for key, array in arrays.items()}
+    other = path.with_name("altered.safetensors")
+    save_file(arrays, other, {"rlkit": json.dumps(metadata)})
+    return other
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_labels_are_optimal_replay_and_say_where_they_come_from(name: str, tmp_path: Path) -> None:
+    path = make_labels(name, size=70, seed=3, solver="own", **SMALL[name])
+    again = make_labels(name, size=70, seed=3, solver="own", path=tmp_path / "again.safetensors", **SMALL[name])
+    assert path.read_bytes() == again.read_bytes() and path.parent == tmp_path / "labels"
+    found = read_labels(path, make_problem(name, **SMALL[name]))
+    assert len(found) == 70 and found.metadata["solver"] == "own" and found.metadata["seed"] == 3
+    assert found.metadata["settings"].items() >= SMALL[name].items() and "own" in found.metadata["versions"]
+    for key, array in generate(found.problem, 70, 3).items():
+        np.testing.assert_array_equal(found.instances[key], array)
+    for k in range(0, 70, 10):
+        instance = row(found.instances, k)
+        instance |= found.problem.derive(instance)
+        state, total = found.problem.initial(instance), 0.0
+        for action in found.problem.actions(found.solutions[k]):
+            assert found.problem.feasible(instance, state)[action]
+            state, reward, _ = found.problem.step(instance, state, action)
+            total += reward
+        assert not found.problem.feasible(instance, state).any()
+        assert (total if found.problem.maximise else -total) == pytest.approx(found.objectives[k], abs=1e-9)
+        if name in ("convex-hull", "delaunay"):
+            assert found.objectives[k] == pytest.approx(1.0)
+
+
+def test_processes_change_nothing(tmp_path: Path) -> None:
+    one = make_labels("tsp", num_nodes=6, size=130, seed=1, path=tmp_path / "one.safetensors", solver="own")
+    two = make_labels("tsp", num_nodes=6, size=130, seed=1, path=tmp_path / "two.safetensors", solver="own", jobs=2)
+    assert one.read_bytes() == two.read_bytes()
+    longer = read_labels(make_labels("tsp", num_nodes=6, size=150, seed=1, solver="own"))
+    np.testing.assert_array_equal(longer.solutions[:130], read_labels(one).solutions)
+
+
+def test_a_set_is_made_once(tmp_path: Path) -> None:
+    path = make_labels("knapsack", num_nodes=9, capacity=2.0, size=5)
+    stamp = path.stat().st_mtime_ns
+    assert make_labels("knapsack", num_nodes=9, capacity=2.0, size=5) == path and path.stat().st_mtime_ns == stamp
+    others = [{"size": 6}, {"size": 5, "seed": 1}, {"size": 5, "capacity": 3.0}, {"size": 5, "items": "uniform"}]
+    names = {make_labels("knapsack", **{"num_nodes": 9, "capacity": 2.0, **other}).name for other in others}
+    assert len(names | {path.name}) == 5
+    with pytest.raises(UserError, match="holds another set, expected another name; nothing was overwritten"):
+        make_labels("knapsack", num_nodes=9, capacity=2.0, size=7, path=path)
+    assert path.stat().st_mtime_ns == stamp
+
+
+def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
+    path = make_labels("tsp", num_nodes=6, size=5, solver="own")
+    arrays = load_file(path)
+    tours, objective, coords = arrays["solution"], arrays["objective"], arrays["coords"]
+    infeasible, swapped, moved = tours.copy(), tours.copy(), coords.copy()
+    infeasible[2, 1] = infeasible[2, 2]
+    swapped[3, [1, 2]] = swapped[3, [2, 1]]
+    moved[1, 0] = moved[1, 1]
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(path.read_bytes()[:200])
+    cases: list[tuple[Any, str]] = [
+        (tmp_path / "missing", "no such file"),
+        (garbage, "not a labelled set, or truncated"),
+        (lambda: rewrite(path, {"solution": swapped}, honest=False), "'solution' does not match its SHA-256"),
+        (lambda: rewrite(path, {"solution": infeasible}), "solution 2 of tsp is infeasible"),
+        (lambda: rewrite(path, {"solution": swapped}), "solution 3 is worth .* the labels are for another instance"),
+        (lambda: rewrite(path, {"coords": coords[::-1].copy()}), "the labels are for another instance"),
+        (lambda: rewrite(path, {"coords": moved}), "instance 1: 'coords' 0 and 1 are both"),
+        (lambda: rewrite(path, {"coords": coords[:, :5].copy()}), "'coords' is missing or has another form"),
+        (
+            lambda: rewrite(path, {"objective": objective.astype(np.float32)}),
+            "'objective' is missing or has another form",
+        ),
+        (lambda: rewrite(path, {}, {"format": 9}), "format version 9 is unknown"),
+        (lambda: rewrite(path, {}, {"problem": "tps"}), "name no problem"),
+        (lambda: rewrite(path, {}, {"settings": {"nodes": 6}}), "name no problem"),
+    ]
+    for make, sentence in cases:
+        with pytest.raises(DataError, match=sentence):
+            read_labels(make() if callable(make) else make)
+    plain = tmp_path / "plain.safetensors"
+    save_file(arrays, plain)
+    with pytest.raises(DataError, match="not a labelled set"):
+        read_labels(plain)
+    with pytest.raises(DataError, match="holds tsp with 6 nodes, expected tsp with 7"):
+        read_labels(path, make_problem("tsp", num_nodes=7))
+    with pytest.raises(DataError, match="holds tsp with 6 nodes, expected atsp with 6"):
+        read_labels(path, make_problem("atsp", num_nodes=6))
+
+
+@pytest.mark.parametrize(
+    "arguments,sentence",
+    [
+        ({"size": 0}, "size=0 is out of range"),
+        ({"jobs": 0}, "jobs=0 is out of range"),
+        ({"effort": 0.0}, "effort=0.0 is out of range"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+        ({"solver": "lkh"}, "unknown solver 'lkh' of tsp"),
+        ({"num_nodes": 2}, "num_nodes=2 is out of range"),
+        ({"colour": 2}, "unknown setting 'colour'"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        make_labels("tsp", **{"num_nodes": 6, "size": 2, "solver": "own", **arguments})

@@ -1,0 +1,456 @@
+"""Solvers against brute force and each other, metrics, geometry, benchmark files."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from itertools import combinations, permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial import ConvexHull
+
+from rlkit.envs import geometry, label_solvers, metrics, solvers, tsplib
+from rlkit.envs.bisimulation import optimal_values
+from rlkit.envs.combinatorial import generate, make_problem, row
+from rlkit.errors import DataError, UserError
+
+# ---- solvers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tsp", "atsp"])
+def test_held_karp_equals_brute_force(name: str) -> None:
+    problem = make_problem(name, num_nodes=7)
+    for k in range(5):
+        instance = row(generate(problem, 5, 0), k)
+        tours = np.array([(0, *order) for order in permutations(range(1, 7))])
+        many = {key: np.broadcast_to(value, (len(tours), *value.shape)) for key, value in instance.items()}
+        tour = solvers.held_karp(solvers.costs_of(instance))
+        assert problem.objective(instance, tour) == pytest.approx(problem.objectives(many, tours).min(), abs=1e-12)
+    with pytest.raises(UserError, match="at most 12 nodes, got 13"):
+        solvers.held_karp(np.ones((13, 13)))
+
+
+@pytest.mark.parametrize(
+    "name,settings_", [("cvrp", {"num_nodes": 6, "capacity": 13}), ("op", {"num_nodes": 7, "budget": 2.0})]
+)
+def test_exact_solvers_equal_dynamic_programming_over_states(name: str, settings_: dict[str, Any]) -> None:
+    problem = make_problem(name, **settings_)
+    for k in range(4):
+        instance = row(generate(problem, 4, 1), k)
+        best = optimal_values(problem, instance)[0][problem.initial(instance)]
+        found = problem.objective(instance, label_solvers.solve(problem, instance, "own"))
+        assert found == pytest.approx(best if problem.maximise else -best, abs=1e-9)
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 10), items=st.sampled_from(["bq", "uniform"]))
+@settings(max_examples=25, deadline=None)
+def test_packings_are_optimal(seed: int, n: int, items: str) -> None:
+    problem = make_problem("knapsack", num_nodes=n, items=items, capacity=1.0 + 3 * (seed % 100) / 100)
+    instance = row(generate(problem, 1, seed), 0)
+    weight, value = instance["weight"], instance["value"]
+    subsets = [list(c) for size in range(n + 1) for c in combinations(range(n), size)]
+    best = max(value[c].sum() for c in subsets if weight[c].sum() <= instance["capacity"] + 1e-9)
+    for solution in (label_solvers.solve(problem, instance, "own"), solvers.knapsack_search(instance)):
+        assert problem.objective(instance, solution) == pytest.approx(best, abs=1e-9)
+
+
+def test_branch_and_bound_equals_the_table_and_beats_density() -> None:
+    problem = make_problem("knapsack", num_nodes=50)
+    instances, gaps = generate(problem, 60, 2), []
+    for k in range(60):
+        instance = row(instances, k)
+        table = problem.objective(instance, label_solvers.solve(problem, instance, "own"))
+        assert problem.objective(instance, solvers.knapsack_search(instance)) == pytest.approx(table, abs=1e-9)
+        gaps.append(100 * (1 - problem.objective(instance, solvers.density_greedy(instance)) / table))
+    assert 0.1 < np.mean(gaps) < 0.6 and min(gaps) >= -1e-9  # 0.27 measured over many
+
+
+def test_local_search_finds_optimal_tours_and_shortens_long_ones() -> None:
+    for name in ("tsp", "atsp"):
+        problem, rng = make_problem(name, num_nodes=11), np.random.default_rng(0)
+        instances = generate(problem, 10, 3)
+        for k in range(10):
+            cost = solvers.costs_of(row(instances, k))
+            best = problem.objective(row(instances, k), solvers.held_karp(cost))
+            found = problem.objective(row(instances, k), solvers.local_search(cost, 30, rng))
+            assert best - 1e-12 <= found <= 1.0001 * best or (name == "atsp" and found <= 1.1 * best)
+    problem = make_problem("tsp", num_nodes=60)
+    instance = row(generate(problem, 1, 0), 0)
+    cost = solvers.costs_of(instance)
+    insertion = problem.objective(instance, solvers.random_insertion(cost, np.random.default_rng(0)))
+    neighbour = problem.objective(instance, solvers.nearest_neighbour(problem, instance))
+    assert problem.objective(instance, solvers.local_search(cost, 3, np.random.default_rng(0))) < min(
+        insertion, neighbour
+    )
+
+
+def test_optimal_tours_of_twenty_cities_have_the_known_mean_length() -> None:
+    problem = make_problem("tsp", num_nodes=20)
+    instances = generate(problem, 600, 11)
+    tours = np.stack([label_solvers.solve(problem, row(instances, k), "own", 0.4, k) for k in range(600)])
+    assert problem.objectives(instances, tours).mean() == pytest.approx(3.84, rel=0.01)
+
+
+@pytest.mark.parametrize("name,arguments", [("tsp", {}), ("atsp", {}), ("cvrp", {}), ("op", {})])
+def test_nearest_neighbour_is_feasible_everywhere(name: str, arguments: dict[str, Any]) -> None:
+    problem = make_problem(name, num_nodes=20, **arguments)
+    instances = generate(problem, 20, 0)
+    found = np.stack([solvers.nearest_neighbour(problem, row(instances, k)) for k in range(20)])
+    assert (problem.objectives(instances, found) > 0).all()
+
+
+def test_prizes_on_the_way_are_taken() -> None:
+    problem = make_problem("op", num_nodes=20)
+    instance = row(generate(problem, 1, 0), 0)
+    found = solvers.complete_op(instance, np.array([0, 5, 0, -1]))
+    assert 5 in found and problem.objective(instance, found) > instance["prize"][5]
+    state = problem.initial(instance)
+    for action in problem.actions(found):
+        assert problem.feasible(instance, state)[action]
+        state, _, _ = problem.step(instance, state, action)
+    assert not problem.feasible(instance, state).any()
+
+
+@pytest.mark.parametrize(
+    "package,name,settings_,worst",
+    [
+        ("fast_tsp", "tsp", {"num_nodes": 21}, 1.0001),
+        ("fast_tsp", "atsp", {"num_nodes": 13}, 1.0001),
+        ("hygese", "cvrp", {"num_nodes": 11, "capacity": 25}, 1.0),
+        ("pyvrp", "op", {"num_nodes": 13, "budget": 1.8}, 1.0),
+        ("ortools", "knapsack", {"num_nodes": 50}, 1.0),
+    ],
+)
+def test_packages_of_the_extra_solve(
+    package: str, name: str, settings_: dict[str, Any], worst: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(package)
+    problem = make_problem(name, **settings_)
+    monkeypatch.setattr(solvers, "MOST_EXACT", dict.fromkeys(solvers.MOST_EXACT, 13))
+    monkeypatch.setattr(label_solvers, "EXACT", 13)
+    exact = {"tsp": lambda i: solvers.local_search(solvers.costs_of(i), 200, np.random.default_rng(0))}.get(
+        name, lambda i: label_solvers.solve(problem, i, "own")
+    )
+    for k in range(3):
+        instance = row(generate(problem, 3, 0), k)
+        best = problem.objective(instance, exact(instance))
+        with monkeypatch.context() as patch:
+            patch.setattr(solvers, "MOST_EXACT", dict.fromkeys(solvers.MOST_EXACT, 0))
+            patch.setattr(label_solvers, "EXACT", 0)
+            solver = next(s for s in label_solvers.SOLVERS[name] if s.replace("-", "_") == package)
+            found = problem.objective(instance, label_solvers.solve(problem, instance, solver, 1.0, k))
+        assert found <= worst * best + 1e-9 and found >= best / worst - 1e-6
+
+
+@pytest.mark.parametrize(
+    "solver,name,package", [("fast-tsp", "tsp", "fast_tsp"), ("hygese", "cvrp", "hygese"), ("pyvrp", "op", "pyvrp")]
+)
+def test_a_missing_package_is_named(solver: str, name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    problem = make_problem(name, num_nodes=50)
+    for call in (
+        lambda: label_solvers.solve(problem, row(generate(problem, 1, 0), 0), solver),
+        lambda: label_solvers.solver_version(solver),
+    ):
+        with pytest.raises(UserError, match=rf"'{solver}' is not installed: pip install 'rlkit\[labels\]'"):
+            call()
+    with pytest.raises(UserError, match="unknown solver 'concord'"):
+        label_solvers.solve(problem, {}, "concord")
+
+
+# ---- infeasible solutions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name,settings_,solution,sentence",
+    [
+        ("tsp", {"num_nodes": 4}, [0, 1, 2, 2], "expected every node exactly once"),
+        ("cvrp", {"num_nodes": 3, "capacity": 9}, [0, 1, 2, 0], "expected every customer exactly once"),
+        ("cvrp", {"num_nodes": 3, "capacity": 9}, [0, 1, 2, 3], "begin and end at the depot"),
+        ("cvrp", {"num_nodes": 3, "capacity": 9}, [0, 1, 2, 3, 0], "a route carries [0-9]+, expected at most 9"),
+        ("cvrp", {"num_nodes": 3, "capacity": 9}, [0, 1, 7, 3, 0], "names node 7, expected 0 to 3"),
+        ("op", {"num_nodes": 3, "budget": 1.0}, [0, 1, 2, 3, 0], "length [0-9.]+, expected up to 1"),
+        ("op", {"num_nodes": 3, "budget": 1.0}, [0, 1, 1, 0], "no node visited twice"),
+        ("op", {"num_nodes": 3, "budget": 1.0}, [0, 1, 9, 0], "names node 9"),
+        ("knapsack", {"num_nodes": 9, "capacity": 1.0}, list(range(9)), "weight [0-9.]+, expected at most 1"),
+        ("knapsack", {"num_nodes": 9, "capacity": 1.0}, [1, 1], "expected no item twice"),
+        ("knapsack", {"num_nodes": 9, "capacity": 1.0}, [9], "names item 9"),
+        ("convex-hull", {"num_nodes": 4}, [0, 0], "makes it no convex polygon"),
+        ("convex-hull", {"num_nodes": 4}, [0], "closed at its first corner"),
+        ("delaunay", {"num_nodes": 4}, [0, 1, 2], "expected 3 pointers for each of"),
+        ("delaunay", {"num_nodes": 3}, [0, 1, 1], "names a point twice"),
+    ],
+)
+def test_infeasible_solutions_are_one_sentence(
+    name: str, settings_: dict[str, Any], solution: list[int], sentence: str
+) -> None:
+    problem = make_problem(name, **settings_)
+    instance = row(generate(problem, 1, 2), 0)
+    if name == "cvrp":
+        instance["demand"] = np.array([0, 9, 9, 9])
+    with pytest.raises(UserError, match=sentence):
+        problem.objective(instance, solution)
+
+
+# ---- geometry and metrics --------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(3, 40))
+@settings(max_examples=40, deadline=None)
+def test_hulls_and_triangulations(seed: int, n: int) -> None:
+    coords = np.random.default_rng(seed).random((n, 2))
+    corners = geometry.convex_hull(coords)
+    reference = ConvexHull(coords)
+    assert set(corners.tolist()) == set(reference.vertices.tolist()) and corners[0] == corners.min()
+    assert geometry.polygon_area(coords, corners) == pytest.approx(reference.volume, rel=1e-9)
+    target = geometry.hull_target(coords)
+    assert target[0] == target[-1] == corners[0] and metrics.same_polygon(target, np.roll(corners, 2))
+    triangles = geometry.delaunay_target(coords)
+    assert len(triangles) == 2 * n - 2 - len(corners) and (np.diff(triangles, axis=1) > 0).all()
+    centres = geometry.incentres(coords, triangles)
+    assert (np.diff(centres[:, 0]) >= 0).all()
+    for (i, j, k), centre in zip(triangles, centres, strict=True):  # no point inside a triangle's circle
+        a, b, c = coords[i], coords[j], coords[k]
+        squares = [(p**2).sum() for p in (a, b, c)]
+        d = 2 * (a[0] * (b[1] - c[1]) + b[0] * (c[1] - a[1]) + c[0] * (a[1] - b[1]))
+        x = (squares[0] * (b[1] - c[1]) + squares[1] * (c[1] - a[1]) + squares[2] * (a[1] - b[1])) / d
+        y = (squares[0] * (c[0] - b[0]) + squares[1] * (a[0] - c[0]) + squares[2] * (b[0] - a[0])) / d
+        away = ((coords - (x, y)) ** 2).sum(axis=1)
+        assert (away >= (1 - 1e-6) * ((a - (x, y)) ** 2).sum()).all()
+        sides = [
+            abs(geometry.turn(np.stack((p, q, centre)), 0, 1, 2)) / math.dist(p, q) for p, q in ((a, b), (b, c), (c, a))
+        ]
+        assert sides == pytest.approx([sides[0]] * 3, rel=1e-6)  # as far from every side
+
+
+SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.5, 0.2]])
+HULL = np.array([0, 1, 2, 3, 0])
+
+
+def test_hull_scores() -> None:
+    def score(*polygons: list[int]) -> metrics.HullScores:
+        return metrics.hull_scores([SQUARE] * len(polygons), [np.array(p) for p in polygons], [HULL] * len(polygons))
+
+    assert score([2, 3, 0, 1, 2, -1], [1, 2, 3, 0]) == (1.0, 1.0, 0.0)
+    assert score([0, 1, 2, 3, 4, 0]).accuracy == 0.0 and score([0, 4, 1, 2, 3, 0]).area == pytest.approx(0.9)
+    assert score([0, 1, 2, 0]) == (0.0, 0.5, 0.0)
+    crossed = score([0, 2, 1, 3, 0], HULL.tolist())
+    assert crossed.crossed == 0.5 and math.isnan(crossed.area) and crossed.accuracy == 0.5
+    mostly = score([0, 2, 1, 3, 0], *[HULL.tolist()] * 99)
+    assert mostly.crossed == pytest.approx(0.01) and mostly.area == 1.0
+    for few in ([0, 1], [0, 1, 0], [-1, -1], [0, 1, 1, 2]):
+        assert not metrics.is_simple(SQUARE, np.array(few)) and score(few).accuracy == 0.0
+
+
+def test_triangulation_scores() -> None:
+    true = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [0, 3, 4]])
+    exact = np.array([4, 0, 1, 2, 4, 1, 3, 2, 4, 3, 0, 4, -1, -1, -1])
+    half = np.array([0, 1, 4, 0, 1, 4, 2, 1, 4, 0, 2, 3, 4])
+    assert metrics.triangulation_scores([exact], [true]) == (1.0, 1.0)
+    assert metrics.triangulation_scores([exact, half], [true, true]) == (0.5, 0.75)
+
+
+def test_gaps_and_lengths() -> None:
+    assert metrics.tour_length(SQUARE[None, :4], np.array([[0, 1, 2, 3]])).tolist() == [4.0]
+    assert metrics.gap(np.array([11.0]), np.array([10.0])).tolist() == [10.0]
+    assert metrics.gap(np.array([8.0]), np.array([10.0]), maximise=True).tolist() == [20.0]
+    with pytest.raises(UserError, match="above 0"):
+        metrics.gap(np.array([8.0]), np.array([0.0]))
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, kind: str, edges: str, body: str, n: int = 4, form: str = "") -> Path:
+    form = f"EDGE_WEIGHT_FORMAT : {form}\n" if form else ""
+    path.write_text(
+        f"NAME : toy\nCOMMENT : a: b\nTYPE : {kind}\nDIMENSION: {n}\nEDGE_WEIGHT_TYPE : {edges}\n{form}{body}\nEOF\n"
+    )
+    return path
+
+
+def coords_section(points: list[tuple[float, float]]) -> str:
+    return "NODE_COORD_SECTION\n" + "\n".join(f"{i + 1} {x} {y}" for i, (x, y) in enumerate(points))
+
+
+@pytest.mark.parametrize(
+    "edges,points,expected",
+    [
+        ("EUC_2D", [(0, 0), (3, 4), (1, 1), (0, 2)], [5, 1, 2]),  # 5, sqrt 2, 2
+        ("CEIL_2D", [(0, 0), (3, 4), (1, 1), (0, 2)], [5, 2, 2]),
+        ("ATT", [(0, 0), (30, 40), (10, 10), (0, 2)], [16, 5, 1]),  # 15.81, 4.47 (4 is less, so 5), 0.63
+        ("GEO", [(16.47, 96.10), (16.47, 94.44), (20.09, 92.54), (22.39, 93.37)], [153, 510, 706]),
+    ],
+)
+def test_every_kind_of_edge_has_its_own_rounding(
+    tmp_path: Path, edges: str, points: list[tuple[float, float]], expected: list[int]
+) -> None:
+    found = tsplib.read_tsplib(write(tmp_path / "toy.tsp", "TSP", edges, coords_section(points)), optimum=9)
+    assert found.costs[0, 1:].tolist() == expected and found.optimum == 9 and found.name == "toy"
+    assert found.length(np.array([0, 1, 2, 3])) == sum(found.costs[i, (i + 1) % 4] for i in range(4))
+    problem = found.make_problem()
+    instance = problem.check(found.instance)
+    assert instance["coords"].min() == 0.0 and instance["coords"].max() == 1.0
+    assert problem.objective(instance, [0, 1, 2, 3]) > 0
+
+
+@pytest.mark.parametrize("form", [*tsplib.FORMATS, "FULL_MATRIX"])
+def test_explicit_matrices_in_every_form(tmp_path: Path, form: str) -> None:
+    full = np.array([[0, 1, 2, 3], [1, 0, 4, 5], [2, 4, 0, 6], [3, 5, 6, 0]])
+    if form == "FULL_MATRIX":
+        full[0, 1], numbers = 9, None
+        numbers = full.ravel()
+        numbers = np.where(np.eye(4).ravel() > 0, 9999, numbers)
+    else:
+        offset = 0 if "DIAG" in form else 1
+        upper = form.startswith("UPPER") == form.endswith("ROW")
+        rows = np.triu(np.ones((4, 4)), offset) > 0 if upper else np.tril(np.ones((4, 4)), -offset) > 0
+        numbers = full[rows]
+    body = "EDGE_WEIGHT_SECTION\n" + " ".join(map(str, numbers))
+    found = tsplib.read_tsplib(write(tmp_path / "toy.atsp", "ATSP", "EXPLICIT", body, form=form))
+    np.testing.assert_array_equal(found.costs, full)
+    assert found.problem == "atsp" and found.make_problem().check(found.instance)["cost"].max() == 1.0
+
+
+def test_tours_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "toy.opt.tour"
+    path.write_text("NAME : toy\nTYPE : TOUR\nDIMENSION : 4\nTOUR_SECTION\n1\n3\n2\n4\n-1\nEOF\n")
+    assert tsplib.read_tour(path).tolist() == [0, 2, 1, 3]
+    path.write_text("NAME : toy\nTYPE : TOUR\nTOUR_SECTION\n1\n3\n3\n-1\nEOF\n")
+    with pytest.raises(DataError, match="no permutation"):
+        tsplib.read_tour(path)
+
+
+def test_unreadable_files_are_one_sentence(tmp_path: Path) -> None:
+    good = coords_section([(0, 0), (3, 4), (1, 1), (0, 2)])
+    cases = [
+        (write(tmp_path / "a", "SOP", "EUC_2D", good), "TYPE is 'SOP', expected TSP or ATSP"),
+        (write(tmp_path / "b", "TSP", "XRAY1", good), "EDGE_WEIGHT_TYPE 'XRAY1' is not known"),
+        (write(tmp_path / "c", "TSP", "EUC_2D", good, n=5), "has 12 numbers, expected 5 lines of 3"),
+        (write(tmp_path / "d", "TSP", "EUC_2D", good, n=2), "DIMENSION is '2'"),
+        (write(tmp_path / "e", "TSP", "EUC_2D", good.replace("3 4", "3 x")), "what is not a number"),
+        (
+            write(tmp_path / "f", "ATSP", "EXPLICIT", "EDGE_WEIGHT_SECTION\n1 2 3", form="FULL_MATRIX"),
+            "a square matrix",
+        ),
+        (
+            write(tmp_path / "g", "TSP", "EXPLICIT", "EDGE_WEIGHT_SECTION\n1 2 3", form="UPPER_ROW"),
+            "expected 6 for UPPER_ROW",
+        ),
+        (
+            write(tmp_path / "h", "TSP", "EXPLICIT", "EDGE_WEIGHT_SECTION\n1 2 3", form="SPIRAL"),
+            "'SPIRAL' is not known",
+        ),
+        (tmp_path / "missing", "cannot read .*missing: No such file"),
+    ]
+    (tmp_path / "i").write_text("hello\n1 2 3\n")
+    (tmp_path / "j").write_bytes(bytes(range(128, 256)))
+    cases += [(tmp_path / "i", "neither KEY: VALUE nor in a section"), (tmp_path / "j", "is not a text file")]
+    for path, sentence in cases:
+        with pytest.raises(DataError, match=sentence):
+            tsplib.read_tsplib(path)
+
+
+CVRP = """NAME : toy
+TYPE : CVRP
+DIMENSION : 4
+EDGE_WEIGHT_TYPE : EUC_2D
+CAPACITY : 10
+NODE_COORD_SECTION
+1 0 0
+2 3 4
+3 6 8
+4 0 5
+DEMAND_SECTION
+1 0
+2 6
+3 3
+4 5
+DEPOT_SECTION
+1
+-1
+EOF
+"""
+
+
+def test_cvrplib_files_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("vrplib")
+    path, solution = tmp_path / "toy.vrp", tmp_path / "toy.sol"
+    path.write_text(CVRP)
+    solution.write_text("Route #1: 1 2\nRoute #2: 3\nCost 30\n")
+    found = tsplib.read_cvrplib(path, solution)
+    problem = found.make_problem()
+    instance = problem.check(found.instance)
+    assert instance["demand"].tolist() == [0, 6, 3, 5] and instance["capacity"] == 10 and found.optimum == 30
+    assert found.length(np.array([0, 1, 2, 0, 3, 0, -1])) == 30
+    assert problem.objective(instance, [0, 1, 2, 0, 3, 0]) == pytest.approx(30 / 8)
+    with pytest.raises(DataError, match=r"cannot read .*: No such file"):
+        tsplib.read_cvrplib(tmp_path / "missing.vrp")
+    path.write_text("NAME : toy\n")
+    with pytest.raises(DataError, match="not a CVRPLIB instance in the plane"):
+        tsplib.read_cvrplib(path)
+    path.write_text(CVRP.replace("DEPOT_SECTION\n1", "DEPOT_SECTION\n2"))
+    with pytest.raises(DataError, match="the depot is node 2, expected the first"):
+        tsplib.read_cvrplib(path)
+
+
+def test_vrplib_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vrplib", None)
+    with pytest.raises(DataError, match=r"needs vrplib: pip install 'rlkit\[labels\]'"):
+        tsplib.read_cvrplib(tmp_path / "toy.vrp")
+
+
+OPTIMA = {"burma14": 3323, "ulysses16": 6859, "gr17": 2085, "br17": 39, "berlin52": 7542, "att48": 10628}
+
+
+@pytest.mark.skipif("RLKIT_TSPLIB" not in os.environ, reason="RLKIT_TSPLIB names no folder with TSPLIB's files")
+def test_published_optima_are_reached_with_the_official_lengths() -> None:
+    folder = Path(os.environ["RLKIT_TSPLIB"])
+    paths = [path for name in OPTIMA for path in (folder / f"{name}.tsp", folder / f"{name}.atsp") if path.exists()]
+    assert paths
+    for path in paths:
+        found = tsplib.read_tsplib(path)
+        cost = found.costs.astype(float)
+        if len(cost) < 18:
+            best = float((solvers.held_karp_table(cost)[0][-1] + cost[1:, 0]).min())
+        else:
+            best = found.length(solvers.local_search(cost, 400, np.random.default_rng(0)))
+        assert best == OPTIMA[path.stem]
+
+
+def test_pyvrp_equals_cp_sat_on_twenty_nodes() -> None:
+    pytest.importorskip("pyvrp")
+    cp_model: Any = pytest.importorskip("ortools.sat.python.cp_model")
+    problem = make_problem("op", num_nodes=20)
+    instance = row(generate(problem, 1, 5), 0)
+    cost, model, arcs, ways = solvers.distances(instance["coords"]), cp_model.CpModel(), [], []
+    for i in range(21):
+        for j in range(21):
+            arc = model.new_bool_var("")
+            arcs.append((i, j, arc))
+            if i != j:
+                ways.append(round(cost[i, j] * 1e7) * arc)
+    model.add_circuit(arcs)
+    left_out = [arc for i, j, arc in arcs if i == j]
+    model.add(left_out[0] == 0)
+    model.add(sum(ways) <= int(float(instance["budget"]) * 1e7) + 5)
+    model.maximize(sum(round(p * 100) * (1 - out) for p, out in zip(instance["prize"], left_out, strict=True)))
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    assert solver.status_name(solver.solve(model)) == "OPTIMAL"
+    found = problem.objective(instance, label_solvers.solve(problem, instance, "pyvrp"))
+    assert found == pytest.approx(solver.objective_value / 100, abs=1e-9)
+
+
+def test_solvers_are_imported_when_they_are_called() -> None:
+    packages = ("fast_tsp", "hygese", "pyvrp", "ortools", "vrplib", "torch", "matplotlib")
+    code = f"import rlkit.envs.labels, rlkit.envs.tsplib, sys; print([m for m in {packages} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
