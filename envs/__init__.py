@@ -11,6 +11,7 @@ from rlkit.envs.robotics import register_robotics
 
 MUJOCO_TASKS = {"Hopper-v5": "hopper", "HalfCheetah-v5": "half_cheetah", "Walker2d-v5": "walker2d", "Ant-v5": "ant"}
 ROBUST_TASKS = {"LinearMDP-v0": "linear_mdp:LinearMDP", "AmericanPut-v0": "american_put:AmericanPut"}
+HACKING_TASKS = {"Tomato-v0": "tomato:Tomato", "Glucose-v0": "glucose:Glucose"}
 COMBINATORIAL_TASKS = {
     "TSP-v0": "tsp:TSP",
     "ATSP-v0": "tsp:ATSP",
@@ -47,7 +48,7 @@ def register_envs() -> None:
                 max_episode_steps=spec.max_episode_steps,
                 reward_threshold=spec.reward_threshold,
             )
-    for env_id, home in (ROBUST_TASKS | COMBINATORIAL_TASKS).items():
+    for env_id, home in (ROBUST_TASKS | COMBINATORIAL_TASKS | HACKING_TASKS).items():
         if f"rlkit/{env_id}" not in registry:
             register(
                 id=f"rlkit/{env_id}",
