@@ -1,6 +1,6 @@
 """Robustness curves and regret of DR-RPO and its peers: docs/assets/robust/, every number from exact evaluation.
 
-    python scripts/robust_figures.py            # three minutes on one quiet core
+    python scripts/robust_figures.py            # a minute and a half of processor time
     python scripts/robust_figures.py --draw     # figures and summary again, from the runs that are there
 
 Three studies.  ``linear``: the simulated linear MDP, 100 episodes in the nominal world, returns at shifts q = 0..1 of

@@ -26,6 +26,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 
 from rlkit import registry
 from rlkit.agents.beer import BEER
+from rlkit.agents.orpo import ORPO
 from rlkit.agents.vagram import VaGraM
 from rlkit.callbacks import Checkpoint, Evaluate, JsonlWriter, Log, StopOnSignal, checkpoints
 from rlkit.checkpoint import read_artefact
@@ -92,12 +93,15 @@ MODEL = {
     "patience": 1,
     "updates_per_step": 1,
 }
+BASED = {"n_envs": 2, "n_steps": 32, "batch_size": 32, "n_epochs": 2, "hidden_sizes": (16, 16)}
+BASED |= {"disc_hidden_sizes": (16,), "trim": 0.02, "calibration_steps": 200}
 CASES: dict[str, Any] = {
     "plain-sac": (PlainSAC, {}),
     "plain-td3": (PlainTD3, {}),
     "plain-ppo": (PlainPPO, {"n_envs": 2}),
     "beer": (BEER, {**QUICK, "rank_interval": 50}),
     "vagram": (VaGraM, {**QUICK, **MODEL}),
+    "orpo": (ORPO, BASED),
 }
 SHIPPED = [
     name
