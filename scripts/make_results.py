@@ -1,9 +1,11 @@
 """Make docs/results.md and its figure from the ``result.json`` files of finished runs, and from nothing else.
 
-    python scripts/make_results.py docs/assets/runs --planned 18
+    python scripts/make_results.py docs/assets/runs --planned 18 --updates 100000
 
-Runs of one (agent, dataset) pair are grouped; a group's figures are over its seeds.  A group whose runs differ in
-updates, data (by content hash) or machine is refused: such numbers do not belong in one row.
+A run's folder is LABEL_ENV_sSEED, as ``run_offline_table.py`` names it.  Runs of one label and dataset are grouped; a
+group's figures are over its seeds.  A group whose runs differ in updates, data (by content hash) or machine is refused:
+such numbers do not belong in one row.  With ``--updates`` longer runs are cut: what they did later is not looked at,
+and, as nobody played the 100 final episodes then, that column stays empty for them.
 """
 
 from __future__ import annotations
@@ -23,13 +25,34 @@ from rlkit.stats import bootstrap_interval, iqm
 PRDC_KEYS = {"own_nn": "train/own_nn", "nn_distance": "train/nn_distance"}
 
 
-def load(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """``(env, agent) -> results`` in order of seeds."""
+def cut(result: dict[str, Any], updates: int) -> dict[str, Any]:
+    """``result`` as it was after ``updates`` updates."""
+    if result["updates"] <= updates:
+        return result
+    evaluations = [e for e in result["evaluations"] if e["step"] <= updates]
+    share = updates / result["updates"]
+    scores = [e["score"] for e in evaluations]
+    return {
+        **{k: v for k, v in result.items() if k != "final"},
+        "updates": updates,
+        "evaluations": evaluations,
+        "last10": float(np.mean(scores[-10:])),
+        "best": max(scores),
+        "seconds": share * result["seconds"],
+        "seconds_evaluating": share * result["seconds_evaluating"],
+    }
+
+
+def load(folder: Path, updates: int | None = None) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """``(env, label) -> results`` in order of seeds."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(folder.glob("*/result.json")):
         result = json.loads(path.read_text())
-        result["folder"] = path.parent
-        groups[result["env"], result["agent"]].append(result)
+        ending = f"_{result['env']}_s{result['seed']}"
+        if not path.parent.name.endswith(ending):
+            raise UserError(f"{path.parent}: expected a folder LABEL{ending}, as run_offline_table.py names it")
+        result |= {"folder": path.parent, "label": path.parent.name.removesuffix(ending)}
+        groups[result["env"], result["label"]].append(cut(result, updates) if updates else result)
     if not groups:
         raise UserError(f"{folder}: no run with a result.json, expected finished runs")
     for key, results in groups.items():
@@ -51,16 +74,16 @@ def interval(values: list[float]) -> str:
 
 def row(results: list[dict[str, Any]]) -> list[str]:
     last10 = [r["last10"] for r in results]
-    final = [r["final"]["score"] for r in results]
+    final = interval([r["final"]["score"] for r in results]) if all("final" in r for r in results) else "-"
     pooled = np.concatenate([r["evaluations"][-1]["returns"] for r in results])
     low, high = (float(x) for x in np.percentile(pooled, [25, 75]))
     per_1k = [1000 * (r["seconds"] - r["seconds_evaluating"]) / r["updates"] for r in results]
     return [
-        results[0]["agent"],
+        results[0]["label"],
         ", ".join(str(r["seed"]) for r in results),
         interval(last10),
         f"{iqm(np.concatenate([[e['score'] for e in r['evaluations'][-10:]] for r in results])):.1f}",
-        interval(final),
+        final,
         interval([r["best"] for r in results]),
         str(len(results[0]["evaluations"])),
         f"{np.median(per_1k):.1f}",
@@ -162,9 +185,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--updates", type=int, help="look at this many updates of every run")
     parser.add_argument("--planned", type=int, default=0, help="runs the table should have; fewer is called unfinished")
     args = parser.parse_args()
-    groups = load(args.folder)
+    groups = load(args.folder, args.updates)
     args.out.write_text(page(groups, args.planned, args.out))
     print(f"wrote {args.out} from {sum(map(len, groups.values()))} runs")
 

@@ -4,6 +4,8 @@ A run that has its ``result.json`` is left alone, one that was interrupted is re
 outermost, so a table can be made (and is then called unfinished) as soon as the first seed is through.
 
     python scripts/run_offline_table.py --agents prdc td3bc bc --envs hopper-medium --seeds 0 1 2 --steps 200000
+
+An agent with settings of its own gets a label: ``fdvl-tv=fdvl,agent.divergence=tv``.
 """
 
 from __future__ import annotations
@@ -19,16 +21,18 @@ from pathlib import Path
 COMMAND = [sys.executable, "-c", "import sys; from rlkit.cli import main; sys.exit(main())"]
 
 
-def run(agent: str, env: str, seed: int, steps: int, folder: Path, extra: list[str]) -> str:
+def run(what: str, env: str, seed: int, steps: int, folder: Path, extra: list[str]) -> str:
     """One run in a process of its own; returns a line about how it ended."""
-    out = folder / f"{agent}_{env}_s{seed}"
+    label, _, settings_of = what.partition("=")
+    agent, *own = (settings_of or label).split(",")
+    out = folder / f"{label}_{env}_s{seed}"
     if (out / "result.json").exists():
         return f"{out}: done before"
     if (out / "config.yaml").exists():
         arguments = ["resume", str(out), "progress_bar=false"]
     else:
         settings = [f"agent={agent}", f"env={env}", f"seed={seed}", f"total_timesteps={steps}", f"out={out}"]
-        arguments = ["train", *settings, "progress_bar=false", *extra]
+        arguments = ["train", *settings, "progress_bar=false", *own, *extra]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{out.name}.log").open("a") as log:
         code = subprocess.call(

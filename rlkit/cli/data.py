@@ -1,4 +1,4 @@
-"""``rlkit data``: list, inspect, make, check and convert offline datasets."""
+"""``rlkit data``: list, inspect, make, check and convert offline datasets; make and check labelled instances."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rlkit.errors import DataError
+from rlkit.errors import DataError, UserError
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -134,6 +134,55 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
+def _labels(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from rlkit.registry import resolve_object
+
+    path = Path(args.what)
+    if path.suffix != ".safetensors":
+        settings = {}
+        for word in args.settings:
+            name, equals, value = word.partition("=")
+            if not equals:
+                raise UserError(f"'{word}' is no setting, expected one like num_nodes=50")
+            settings[name] = _number(value)
+        path = resolve_object("rlkit.envs.labels:make_labels")(
+            args.what,
+            size=args.size,
+            seed=args.seed,
+            solver=args.solver,
+            effort=args.effort,
+            jobs=args.jobs,
+            progress=True,
+            path=args.out,
+            **settings,
+        )
+    labels = resolve_object("rlkit.envs.labels:read_labels")(path)
+    made = labels.metadata
+    objectives = labels.objectives
+    rows = [
+        ("problem", made["problem"]),
+        ("settings", ", ".join(f"{k}={v}" for k, v in sorted(made["settings"].items()))),
+        ("instances", f"{len(labels):,} of seed {made['seed']}"),
+        ("objective", f"{objectives.mean():.4f} ± {objectives.std():.4f} (mean ± sd, recomputed)"),
+        ("solver", f"{made['solver']} {made['versions'][made['solver']]}, effort {made['effort']}"),
+        ("checked", "every solution is feasible, every objective and hash is what the file says"),
+        ("file", str(path)),
+    ]
+    _table(("", ""), rows)
+    return 0
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rlkit data", description="offline datasets")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -157,6 +206,19 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("what", metavar="NAME|PATH", help=what)
     verb.add_argument("--env", help="Gymnasium id, where the dataset does not name its environment")
     verb.set_defaults(run=_check)
+
+    verb = verbs.add_parser("labels", help="solved instances of a combinatorial problem: make them, or check a file")
+    verb.add_argument(
+        "what", metavar="PROBLEM|FILE.safetensors", help="tsp, atsp, cvrp, op, knapsack, convex-hull, ..."
+    )
+    verb.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the problem, such as num_nodes=50")
+    verb.add_argument("--size", type=int, default=1000, help="instances")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--solver", help="by default the best one for the problem")
+    verb.add_argument("--effort", type=float, default=1.0, help="scales the time of a solver that is not exact")
+    verb.add_argument("--jobs", type=int, default=1, help="processes")
+    verb.add_argument("--out", metavar="FILE.safetensors", help="by default under ~/.cache/rlkit/labels")
+    verb.set_defaults(run=_labels)
 
     verb = verbs.add_parser("import", help="D4RL HDF5 into the local Minari store")
     verb.add_argument("file", metavar="FILE.hdf5")

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
+from rlkit.cli import main as verbs
 from rlkit.cli.data import main
 from rlkit.data import load_dataset, local_ids, read_d4rl
 from rlkit.errors import DataError, UserError
@@ -76,3 +77,32 @@ def test_bad_input(behaviours, capsys):
             main(argv)
         assert end.value.code == 2
     capsys.readouterr()
+
+
+def test_labels_are_made_once_and_checked(tmp_path, capsys):
+    path = tmp_path / "labels.safetensors"
+    command = ["data", "labels", "tsp", "num_nodes=7", "--size", "5", "--solver", "own", "--out", str(path)]
+    assert verbs(command) == 0
+    before = path.read_bytes()
+    printed = capsys.readouterr().out
+    assert "num_nodes=7" in printed and "5 of seed 0" in printed
+    assert verbs(command) == 0 and path.read_bytes() == before
+    assert verbs(["data", "labels", str(path)]) == 0
+    assert "5 of seed 0" in capsys.readouterr().out
+    assert verbs([*command, "--seed", "1"]) == 2
+    assert "holds another set" in capsys.readouterr().err and path.read_bytes() == before
+
+
+def test_bad_words_for_labels_get_a_sentence(tmp_path, capsys):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no labels")
+    for words, sentence in (
+        (["tsq"], "did you mean 'tsp'?"),
+        (["tsp", "num_nods=7"], "did you mean 'num_nodes'?"),
+        (["tsp", "num_nodes"], "'num_nodes' is no setting, expected one like num_nodes=50"),
+        (["tsp", "num_nodes=7", "--size", "0"], "size=0 is out of range"),
+        ([str(tmp_path / "none.safetensors")], "no such file"),
+        ([str(broken)], "not a labelled set"),
+    ):
+        assert verbs(["data", "labels", *words]) == 2
+        assert sentence in capsys.readouterr().err
