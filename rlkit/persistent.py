@@ -20,6 +20,7 @@ from rlkit.checkpoint import load_optimiser, optimiser_tensors, read_artefact, w
 from rlkit.errors import ArtefactError, nearest
 from rlkit.evaluate import Evaluator
 from rlkit.hyperparameters import AgentConfig, make_config
+from rlkit.registry import EnvRecord
 
 Self = TypeVar("Self", bound="Persistent")
 
@@ -74,12 +75,17 @@ class Persistent(BaseAlgorithm):
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         """Raise :class:`ArtefactError` when the checkpoint ``path`` was made from something else."""
 
-    def evaluator(self, episodes: int, seed: int) -> Evaluator | None:
-        """What measures the agent in the environment it is for; None when that is not known."""
-        env = self.source()["env"]
+    def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> Evaluator | None:
+        """What measures the agent in the environment of ``record``, else in its own; None when that is not known."""
+        if record is not None:
+            reference = record.data.reference if record.data else None
+            env: Any = {"id": record.env_id, "kwargs": record.env_kwargs, "reference": reference}
+        else:
+            env = self.source()["env"]
         if env is None or env["id"] is None:
             return None
-        return Evaluator(env["id"], episodes=episodes, seed=seed, env_kwargs=env["kwargs"], reference=env["reference"])
+        reference = tuple(env["reference"]) if env["reference"] else None  # JSON knows lists only
+        return Evaluator(env["id"], episodes=episodes, seed=seed, env_kwargs=env["kwargs"], reference=reference)
 
     def result(self) -> dict[str, Any]:
         """What ``result.json`` says of the source."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -107,6 +108,17 @@ def agent_class(name: str) -> Any:
             raise UserError(f"unknown agent '{name}'{nearest(name, agent_names())}")
         _agents[name] = entry.load()
     return _agents[name]
+
+
+def shipped_weights(agent: str, env: str) -> Path:
+    """The artefact in ``pretrained/`` beside ``agent``'s file; raises :class:`UserError` naming those there are."""
+    folder = Path(inspect.getfile(agent_class(agent))).parent / "pretrained"
+    path = folder / f"{agent}_{env}.rlk"
+    if not path.exists():
+        known = sorted(p.stem.removeprefix(f"{agent}_") for p in folder.glob(f"{agent}_*.rlk"))
+        expected = f"env={' or '.join(known)}" if known else "the path of a run or artefact"
+        raise UserError(f"no weights ship for agent={agent} env={env}, expected {expected}")
+    return path
 
 
 def agent_summary(name: str) -> str:

@@ -1,61 +1,108 @@
-"""``rlkit eval RUN|ARTEFACT [env=NAME] [episodes=100] [seed=0]``: play, and print scores with their interval."""
+"""``rlkit eval RUN|ARTEFACT [env=NAME] [episodes=100] [seed=0]``: play, and print scores with their interval.
+
+``rlkit eval agent=NAME env=NAME`` takes the weights that ship with the agent.  Further ``key=value`` are arguments of
+the environment, such as ``num_nodes=100``; ``beam=`` and ``augment=`` are passed on to agents that search.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rlkit.errors import UserError, nearest
 
-KEYS = ("env", "episodes", "seed")
+USAGE = "usage: rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [key=value of the environment]"
+LEAST = {"episodes": 1, "seed": 0, "beam": 1, "augment": 1}  # whole numbers
+KEYS = ("agent", "env", *LEAST)
 
 
 def main(argv: list[str]) -> int:
     targets = [a for a in argv if "=" not in a]
     settings = dict(a.split("=", 1) for a in argv if "=" in a)
-    for key in settings:
-        if key not in KEYS:
-            raise UserError(f"unknown key '{key}'{nearest(key, KEYS)}")
-    if len(targets) != 1:
-        raise UserError("usage: rlkit eval RUN|ARTEFACT [env=NAME] [episodes=100] [seed=0]")
-    numbers = {}
-    for key, default in (("episodes", "100"), ("seed", "0")):
-        text = settings.get(key, default)
-        least = 1 if key == "episodes" else 0
+    if len(targets) + ("agent" in settings) != 1:
+        raise UserError(USAGE)
+    numbers = {"episodes": 100, "seed": 0}
+    for key, least in LEAST.items():
+        text = settings.get(key, str(numbers.get(key, least)))
         if not text.isdigit() or int(text) < least:
             raise UserError(f"{key}={text} is out of range, expected a whole number of at least {least}")
         numbers[key] = int(text)
+    rest = {key: value for key, value in settings.items() if key not in KEYS}
+    if "env" not in settings:
+        for key in rest:
+            raise UserError(f"unknown key '{key}'{nearest(key, KEYS)}; an environment's arguments need env=NAME")
+        if "agent" in settings:
+            raise UserError("agent= takes weights for one environment, expected env=NAME beside it")
 
     from rlkit import registry
     from rlkit.checkpoint import read_artefact
-    from rlkit.evaluate import Evaluator
     from rlkit.persistent import Persistent
     from rlkit.stats import bootstrap_interval
 
-    path = Path(targets[0])
-    path = path / "model.rlk" if path.is_dir() else path
+    record = registry.record(settings["env"]) if "env" in settings else None
+    if record is not None:
+        record = replace(record, env_kwargs={**record.env_kwargs, **{k: _value(v) for k, v in rest.items()}})
+        if rest:
+            _check(record, rest)
+    if "agent" in settings:
+        assert record is not None
+        path = registry.shipped_weights(settings["agent"], record.name)
+    else:
+        path = Path(targets[0])
+        path = path / "model.rlk" if path.is_dir() else path
     manifest, _, _ = read_artefact(path)
     agent = Persistent.load(path, device="cpu")
-    if "env" in settings:
-        record = registry.record(settings["env"])
-        env_id, kwargs = record.env_id, dict(record.env_kwargs)
-        reference = record.data.reference if record.data else None
-    elif manifest.get("env") and manifest["env"]["id"]:
-        env_id, kwargs, reference = manifest["env"]["id"], manifest["env"]["kwargs"], manifest["env"]["reference"]
-    else:
+    record = record or _named_in(manifest)
+    if record is None:
         raise UserError(f"{path} names no environment; pass env=NAME")
-    reference = (reference[0], reference[1]) if reference else None  # JSON knows lists only
-    evaluator = Evaluator(
-        env_id, episodes=numbers["episodes"], seed=numbers["seed"], env_kwargs=kwargs, reference=reference
-    )
+    evaluator = agent.evaluator(numbers["episodes"], numbers["seed"], record)
+    assert evaluator is not None
+    search = {key: numbers[key] for key in ("beam", "augment") if key in settings}
+    if search:
+        if not hasattr(evaluator, "search"):
+            raise UserError(f"{agent.name} does not search, expected no {' or '.join(f'{key}=' for key in search)}")
+        evaluator.search = search
     found = evaluator(agent)
     evaluator.close()
     low, high = bootstrap_interval(found.returns)
-    print(f"{agent.name} on {env_id}, {len(found.returns)} episodes, seed {numbers['seed']}")
-    spread = f"{found.returns.mean():.1f} ± {found.returns.std():.1f}"
-    print(f"return {spread} (95 % interval of the mean {low:.1f} to {high:.1f})")
+    print(f"{agent.name} on {record.env_id}, {len(found.returns)} episodes, seed {evaluator.seed}")
+    digits = 1 if abs(found.returns.mean()) >= 100 else 3
+    spread = f"{found.returns.mean():.{digits}f} ± {found.returns.std():.{digits}f}"
+    print(f"return {spread} (95 % interval of the mean {low:.{digits}f} to {high:.{digits}f})")
     if found.scores is not None:
         low, high = bootstrap_interval(found.scores)
         print(f"normalised score {found.scores.mean():.1f} (95 % interval {low:.1f} to {high:.1f})")
+    for name, value in getattr(found, "measures", {}).items():
+        print(f"{name.replace('_', ' ')} {value:.4g}{' %' if name.endswith('gap') else ''}")
     if data := manifest.get("dataset"):
         print(f"trained on {data['name']}: {data['source']} {data['locator']}")
     return 0
+
+
+def _named_in(manifest: Mapping[str, Any]) -> Any:
+    """The record of the environment that an artefact names; None where it names none."""
+    from rlkit.registry import DataSpec, EnvRecord
+
+    env = manifest.get("env")
+    if not env or not env["id"]:
+        return None
+    reference = env["reference"] and DataSpec("", "", (env["reference"][0], env["reference"][1]))
+    return EnvRecord(env["id"], env["id"], env["id"], "", "", reference or None, env["kwargs"])
+
+
+def _check(record: Any, arguments: Iterable[str]) -> None:
+    """Raise :class:`UserError` where the environment does not take its ``arguments``."""
+    import gymnasium as gym
+
+    try:
+        gym.make(record.env_id, **record.env_kwargs).close()
+    except TypeError as error:
+        raise UserError(f"env={record.name} does not take {', '.join(arguments)} ({error})") from error
+
+
+def _value(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
