@@ -6,6 +6,7 @@ loads none of the environments: ``gym.make("rlkit.envs:rlkit/Hopper-v5")``, or `
 
 from gymnasium.envs.registration import register, registry
 
+from rlkit.envs.contextual_records import register_contextual
 from rlkit.envs.dmc_tasks import TASKS as DMC_TASKS
 from rlkit.envs.robotics import register_robotics
 
@@ -75,6 +76,7 @@ def register_envs() -> None:
                     entry_point="rlkit.envs.dmc:DMControl",
                     kwargs={"domain": domain, "task": task},
                 )
+    register_contextual()
     register_robotics()
 
 

@@ -1,0 +1,280 @@
+"""The networks of Pointer Networks (Vinyals et al. 2015) and of their REINFORCE training (Bello et al. 2016).
+
+An encoder LSTM reads n points into e_1 .. e_n; a decoder LSTM, begun with the encoder's last state, has the state d_i
+after i pointers and reads, at each step, the point last pointed at (a learnt vector ⇒ before the first):
+
+    u_ij = vᵀ tanh(W₁ e_j + W₂ d_i),   p(C_i = j | C_1 .. C_{i-1}) = softmax_j(u_ij)        :class:`Attention`
+
+Where answers differ in length a learnt vector ⇐ stands before e_1, as e_0; to point at it ends the answer.  Bello et
+al. embed the points, look before they point (a glimpse, g = Σ_j p_j e_j with weights of its own, takes d_i's place),
+clip to C tanh(u), and take the softmax over what is allowed only.
+
+A token is an index into the memory: 0 is ⇐ where there is one and points come after it; -1 pads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Float, Int
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rlkit.errors import UserError
+
+INIT = 0.08  # weights are uniform on ± this
+MOST = 1 << 25  # floats of one block of tanh(W₁ e + W₂ d), which is what takes memory
+
+M = TypeVar("M", bound=nn.Module)
+State = tuple[Tensor, Tensor]  # h, c of an LSTM, [1, rows, hidden] each
+
+
+class Memory(NamedTuple):
+    """What the decoder looks at.  m = n + 1 where there is ⇐, else n.
+
+    points: ``[b, n, e]``, inputs of the LSTMs; values: ``[b, m, h]``; keys: W₁ e of the pointer, then of each glimpse,
+    ``[b, m, h]``; h, c: ``[1, b, h]``, the encoder's last state.
+    """
+
+    points: Tensor
+    values: Tensor
+    keys: tuple[Tensor, ...]
+    h: Tensor
+    c: Tensor
+
+    def rows(self, index: Tensor) -> Memory:
+        """The rows ``index [r]``, as for several walks through one instance."""
+        keys = tuple(k[index] for k in self.keys)
+        return Memory(self.points[index], self.values[index], keys, self.h[:, index], self.c[:, index])
+
+
+def build(make: Callable[[], M], generator: torch.Generator) -> M:
+    """``make()`` with weights from ``generator`` alone, uniform on ±0.08."""
+    with torch.device("meta"):  # PyTorch's own initialisation would draw from the global generator
+        module = make()
+    module.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.uniform_(-INIT, INIT, generator=generator)
+    return module
+
+
+class Attention(nn.Module):
+    """u_ij = vᵀ tanh(W₁ e_j + W₂ d_i)."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.key = nn.Linear(hidden, hidden, bias=False)  # W₁
+        self.query = nn.Linear(hidden, hidden, bias=False)  # W₂
+        self.v = nn.Parameter(torch.empty(hidden))
+
+    def forward(self, keys: Float[Tensor, "b m h"], queries: Float[Tensor, "b t h"]) -> Float[Tensor, "b t m"]:
+        """Scores of ``keys`` W₁ e for ``queries`` d; blocks of steps bound the memory, at the price of doing a block
+        twice where there are several and a gradient is wanted."""
+        b, m, h = keys.shape
+        parts = self.query(queries).split(max(1, MOST // (b * m * h)), dim=1)
+        if len(parts) == 1 or not torch.is_grad_enabled():
+            found = [self.scores(keys, part, self.v) for part in parts]
+        else:
+            recompute: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+            found = [checkpoint(self.scores, keys, part, self.v, **recompute) for part in parts]
+        return torch.cat(found, dim=1)
+
+    @staticmethod
+    def scores(keys: Tensor, queries: Tensor, v: Tensor) -> Tensor:
+        return torch.tanh(keys[:, None] + queries[:, :, None]) @ v  # [b, t, m, h] -> [b, t, m]
+
+
+class PointerNetwork(nn.Module):
+    """:param hidden: units of both LSTMs
+    :param ends: whether there is ⇐
+    :param embedding: width to which points are embedded; 0: the LSTMs read coordinates
+    :param glimpses: looks before each pointer
+    :param clip: C of C tanh(u); 0: no clipping
+    :param masks: whether the softmax is over what is allowed only; else what is not allowed is struck out after it
+    """
+
+    def __init__(self, hidden: int, *, ends: bool, embedding: int, glimpses: int, clip: float, masks: bool):
+        super().__init__()
+        self.ends, self.clip, self.masks = int(ends), clip, masks
+        inputs = embedding or 2
+        self.embed = nn.Linear(2, embedding) if embedding else nn.Identity()
+        self.encoder = nn.LSTM(inputs, hidden, batch_first=True)
+        self.decoder = nn.LSTM(inputs, hidden, batch_first=True)
+        self.start = nn.Parameter(torch.empty(inputs))  # ⇒
+        self.end = nn.Parameter(torch.empty(1, hidden)) if ends else None  # ⇐
+        self.pointer = Attention(hidden)
+        self.glimpses = nn.ModuleList(Attention(hidden) for _ in range(glimpses))
+
+    def encode(self, coords: Float[Tensor, "b n 2"]) -> Memory:
+        points = self.embed(coords)  # [b, n, e]
+        values, (h, c) = self.encoder(points)  # [b, n, h]
+        if self.end is not None:
+            values = torch.cat((self.end.expand(len(coords), 1, -1), values), dim=1)  # [b, m, h]
+        keys = tuple(attention.key(values) for attention in (self.pointer, *self.glimpses))
+        return Memory(points, values, keys, h, c)
+
+    def inputs(self, memory: Memory, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
+        """The points that ``tokens`` name, as the decoder reads them; anything for those that name none."""
+        index = (tokens - self.ends).clamp_min(0)[..., None].expand(-1, -1, memory.points.shape[2])
+        return memory.points.gather(1, index)
+
+    def begin(self, memory: Memory) -> Float[Tensor, "b 1 e"]:
+        """⇒ for every row."""
+        return self.start.expand(len(memory.points), 1, -1)
+
+    def read(self, inputs: Float[Tensor, "b t e"], state: State) -> tuple[Float[Tensor, "b t h"], State]:
+        """The decoder's states d after each of ``inputs``, and the state to go on from."""
+        return self.decoder(inputs, state)
+
+    def log_probabilities(
+        self, memory: Memory, queries: Float[Tensor, "b t h"], allowed: Bool[Tensor, "b t m"] | None = None
+    ) -> Float[Tensor, "b t m"]:
+        """log p(C_i = j) of every token for the decoder's states; -inf where not ``allowed``, None being everything.
+
+        Every row and step must allow something.
+        """
+        inside = allowed if self.masks else None
+        for attention, keys in zip(self.glimpses, memory.keys[1:], strict=True):
+            weights = _masked(attention(keys, queries), inside).softmax(dim=-1)  # [b, t, m]
+            queries = weights @ memory.values  # [b, t, h]
+        logits = self.pointer(memory.keys[0], queries)
+        if self.clip:
+            logits = self.clip * torch.tanh(logits)
+        found = _masked(logits, inside).log_softmax(dim=-1)
+        return found if self.masks else _masked(found, allowed)
+
+    def follow(
+        self, coords: Float[Tensor, "b n 2"], tokens: Int[Tensor, "b t"], allowed: Bool[Tensor, "b t m"] | None = None
+    ) -> Float[Tensor, "b t m"]:
+        """log p(C_i = j | C_1 .. C_{i-1} = ``tokens``), the whole decoder in one call (teacher forcing)."""
+        memory = self.encode(coords)
+        inputs = torch.cat((self.begin(memory), self.inputs(memory, tokens[:, :-1])), dim=1)  # [b, t, e]
+        queries, _ = self.read(inputs, (memory.h, memory.c))
+        return self.log_probabilities(memory, queries, allowed)
+
+
+def _masked(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    return scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
+
+
+def chosen(log_probabilities: Float[Tensor, "b t m"], tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+    """log p of each of ``tokens``; 0 where they pad."""
+    found = log_probabilities.gather(2, tokens.clamp_min(0)[..., None])[..., 0]  # [b, t]
+    return found.masked_fill(tokens < 0, 0.0)
+
+
+class Critic(nn.Module):
+    """Expected length of the tours through points: an encoder as the actor's, glimpses from its last state, an MLP."""
+
+    def __init__(self, hidden: int, *, embedding: int, steps: int = 3):
+        super().__init__()
+        self.steps = steps
+        self.embed = nn.Linear(2, embedding)
+        self.encoder = nn.LSTM(embedding, hidden, batch_first=True)
+        self.glimpse = Attention(hidden)
+        self.head = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, coords: Float[Tensor, "b n 2"]) -> Float[Tensor, " b"]:
+        values, (h, _) = self.encoder(self.embed(coords))  # [b, n, h], [1, b, h]
+        keys, query = self.glimpse.key(values), h.transpose(0, 1)  # [b, n, h], [b, 1, h]
+        for _ in range(self.steps):
+            query = self.glimpse(keys, query).softmax(dim=-1) @ values  # [b, 1, h]
+        return self.head(query)[:, 0, 0]
+
+
+# ---- losses ----------------------------------------------------------------------------------------------------------
+
+
+def negative_log_likelihood(
+    network: PointerNetwork, coords: Float[Tensor, "b n 2"], tokens: Int[Tensor, "b t"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """-log p(C_i | C_1 .. C_{i-1}, P), a mean over pointers, and the share of them that are the most probable."""
+    log_p = network.follow(coords, tokens)  # [b, t, m]
+    real = tokens >= 0
+    hits = (log_p.argmax(dim=2) == tokens) & real
+    return -chosen(log_p, tokens).sum() / real.sum(), hits.sum() / real.sum()
+
+
+def reinforce_loss(
+    network: PointerNetwork,
+    coords: Float[Tensor, "b n 2"],
+    tours: Int[Tensor, "b n"],
+    advantages: Float[Tensor, " b"],
+    opening: int,
+) -> Float[Tensor, ""]:
+    """(L(π) - b) log p(π), a mean: its gradient is the policy's (Bello et al. 2016, equation 4)."""
+    log_p = network.follow(coords, tours, tour_masks(tours, opening))  # [b, n, n]
+    return (advantages * chosen(log_p, tours).sum(dim=1)).mean()
+
+
+def tour_masks(tokens: Int[Tensor, "b n"], opening: int) -> Bool[Tensor, "b n n"]:
+    """What was allowed at each step of whole tours whose first ``opening`` cities were given."""
+    visits = torch.nn.functional.one_hot(tokens)  # [b, n, n]
+    free = visits.cumsum(dim=1) - visits == 0
+    free[:, :opening] = visits[:, :opening].bool()
+    return free
+
+
+# ---- SB3's policy ----------------------------------------------------------------------------------------------------
+
+
+class PointerPolicy(BasePolicy):
+    """The next pointer for what the environment shows: the most probable that its mask allows, or a sample."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        network: PointerNetwork,
+        noise: torch.Generator,
+    ):
+        super().__init__(observation_space, action_space)
+        self.network, self.noise = network, noise
+
+    @torch.no_grad()
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        """Int64 ``[b]`` for a batch of observations; 0 for a row that has ended, where nothing is allowed."""
+        network, sequence = self.network, observation["sequence"]  # [b, l], padded
+        memory = network.encode(observation["coords"].float())
+        known = (sequence >= 0).sum(dim=1)  # [b]
+        tokens = sequence[:, : int(known.max())] + network.ends
+        inputs = torch.cat((network.begin(memory), network.inputs(memory, tokens)), dim=1)  # [b, t + 1, e]
+        queries, _ = network.read(inputs, (memory.h, memory.c))
+        query = queries.gather(1, known[:, None, None].expand(-1, 1, queries.shape[2]))  # [b, 1, h]
+        free = observation["action_mask"].bool()
+        over = ~free.any(dim=1)
+        free = free | over[:, None]
+        allowed = torch.cat((torch.zeros_like(free[:, : network.ends]), free), dim=1)
+        log_p = network.log_probabilities(memory, query, allowed[:, None])[:, 0]  # [b, m]
+        if deterministic:
+            chosen_tokens = log_p.argmax(dim=1)
+        else:
+            chosen_tokens = torch.multinomial(log_p.softmax(dim=1), 1, generator=self.noise)[:, 0]
+        return (chosen_tokens - network.ends).masked_fill(over, 0)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Any, Any]:
+        """Actions for one observation or a batch, of any number of points.
+
+        Raises UserError for observations without coords, sequence and action_mask.
+        """
+        missing = [key for key in ("coords", "sequence", "action_mask") if key not in observation]
+        if missing:
+            raise UserError(
+                f"observation: '{missing[0]}' is missing; tsp shows its sequence with observe_sequence=True"
+            )
+        single = np.ndim(observation["coords"]) == 2
+        parts = {key: np.asarray(observation[key]) for key in ("coords", "sequence", "action_mask")}
+        batch = {
+            key: torch.as_tensor(part[None] if single else part, device=self.network.start.device)
+            for key, part in parts.items()
+        }
+        actions = self._predict(batch, deterministic).cpu().numpy()
+        return (actions[0] if single else actions), state

@@ -1,0 +1,80 @@
+"""Tasks with a context, the worlds that MBTL chooses among: ``env.kwargs.context`` sets it."""
+
+from __future__ import annotations
+
+from gymnasium.envs.registration import register, registry
+
+from rlkit.registry import EnvRecord
+
+RECORDS = {
+    record.name: record
+    for record in (
+        EnvRecord(
+            "contextual-cartpole",
+            "balance a pole; context: length, masscart, masspole",
+            "rlkit/ContextualCartPole-v0",
+            "contextual",
+            "cartpole",
+            env_kwargs={"context": None, "physics": "correct", "context_obs": "hidden"},
+            episodes=50,
+        ),
+        EnvRecord(
+            "contextual-pendulum",
+            "swing a pendulum up; context: dt, m, l",
+            "rlkit/ContextualPendulum-v0",
+            "contextual",
+            "pendulum",
+            env_kwargs={"context": None, "physics": "correct", "context_obs": "hidden"},
+            episodes=50,
+        ),
+        EnvRecord(
+            "contextual-walker",
+            "Box2D's walker; context: friction, gravity, scale",
+            "rlkit-box2d/ContextualWalker-v0",
+            "contextual",
+            "walker",
+            env_kwargs={"context": None, "context_obs": "hidden"},
+            episodes=25,
+            extra="box2d",
+        ),
+        EnvRecord(
+            "contextual-halfcheetah",
+            "MuJoCo's half-cheetah; context: friction, gravity, stiffness",
+            "rlkit/ContextualHalfCheetah-v0",
+            "contextual",
+            "halfcheetah",
+            env_kwargs={"context": None, "physics": "correct", "context_obs": "hidden"},
+            episodes=25,
+        ),
+    )
+}
+# name: steps of an episode, single environment, batch
+TASKS: dict[str, tuple[int, str, str | None]] = {
+    "rlkit/ContextualCartPole-v0": (
+        500,
+        "contextual_cartpole:ContextualCartPoleEnv",
+        "contextual_cartpole:ContextualCartPoleVectorEnv",
+    ),
+    "rlkit/ContextualPendulum-v0": (
+        200,
+        "contextual_pendulum:ContextualPendulumEnv",
+        "contextual_pendulum:ContextualPendulumVectorEnv",
+    ),
+    "rlkit/ContextualHalfCheetah-v0": (1000, "contextual_models:ContextualHalfCheetahEnv", None),
+    "rlkit-box2d/ContextualWalker-v0": (1000, "contextual_models:walker", None),
+}
+
+
+def register_contextual() -> None:
+    """Make the ids known to Gymnasium; imports none of the environments.  Once is enough."""
+    for name, (steps, single, batch) in TASKS.items():
+        if name not in registry:
+            register(
+                id=name,
+                entry_point=f"rlkit.envs.{single}",
+                vector_entry_point=None if batch is None else f"rlkit.envs.{batch}",
+                max_episode_steps=steps,
+            )
+
+
+register_contextual()

@@ -1,0 +1,212 @@
+"""Train, measure and ship the small combinatorial solvers: agents/pretrained/ and docs/combinatorial-results.md.
+
+    python scripts/train_combinatorial.py train tsp --labels labels/tsp50.safetensors --steps 40000 --out runs/bq_tsp
+    python scripts/train_combinatorial.py measure tsp --run runs/bq_tsp     # gaps on held-out sets, per size
+    python scripts/train_combinatorial.py ship tsp --run runs/bq_tsp        # float16 weights into agents/pretrained/
+    python scripts/train_combinatorial.py page                              # the table, from the measurements alone
+
+``train`` is ``rlkit train agent=bq`` and resumes where it stopped.  ``measure`` keeps a line per set and way of solving
+in docs/assets/combinatorial/gaps.jsonl; what is there for these weights is not measured again.  What is measured are
+the weights as they ship, rounded to float16.  References come from the labels' solvers, so a gap is to those and not
+to an optimum (knapsack's are optimal).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlkit.agents.bq import BQ
+from rlkit.agents.bq_data import HELD_OUT_SEED, heuristic_solutions
+from rlkit.checkpoint import read_artefact, versions, write_artefact, write_atomically
+from rlkit.envs.labels import Labels, make_labels, read_labels
+from rlkit.envs.metrics import gap
+from rlkit.run import _processor
+
+ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = ROOT / "agents" / "pretrained"
+LINES = ROOT / "docs" / "assets" / "combinatorial" / "gaps.jsonl"
+PAGE = ROOT / "docs" / "combinatorial-results.md"
+# problem: settings of each held-out set, from the size trained on to ten times it, and how many instances
+SETS: dict[str, list[tuple[dict[str, Any], int]]] = {
+    "tsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 128), ({"num_nodes": 250}, 16), ({"num_nodes": 500}, 8)],
+    "atsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 64), ({"num_nodes": 250}, 8), ({"num_nodes": 500}, 4)],
+    "cvrp": [
+        ({"num_nodes": 50}, 128),
+        ({"num_nodes": 100}, 64),
+        ({"num_nodes": 250, "capacity": 80}, 16),
+        ({"num_nodes": 500}, 8),
+    ],
+    "op": [
+        ({"num_nodes": 50}, 128),
+        ({"num_nodes": 100}, 64),
+        ({"num_nodes": 250, "budget": 4.0}, 16),
+        ({"num_nodes": 500, "budget": 4.0}, 8),
+    ],
+    "knapsack": [
+        ({"num_nodes": 50}, 256),
+        ({"num_nodes": 100}, 256),
+        ({"num_nodes": 250}, 64),
+        ({"num_nodes": 500}, 32),
+    ],
+}
+EFFORT = {"tsp": 5.0, "atsp": 2.0, "cvrp": 1.0, "op": 1.0, "knapsack": 1.0}
+SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
+NEAR = 100  # nodes shown to the network on larger sets
+
+
+def train(problem: str, labels: Path, steps: int, out: Path, extra: list[str]) -> int:
+    """``rlkit train``, or ``rlkit resume`` where ``out`` is a run already."""
+    command = [sys.executable, "-c", "import sys; from rlkit.cli import main; sys.exit(main())"]
+    if (out / "config.yaml").exists():
+        return subprocess.call([*command, "resume", str(out), f"total_timesteps={steps}"])
+    settings = [f"agent.labels={labels}", f"total_timesteps={steps}", f"out={out}", f"agent.decay_steps={steps}"]
+    return subprocess.call([*command, "train", "agent=bq", f"env={problem}", *settings, *extra])
+
+
+def rounded(run: Path, path: Path) -> str:
+    """Write the artefact of ``run`` to ``path`` with float16 weights; returns its SHA-256."""
+    manifest, tensors, _ = read_artefact(run / "model.rlk")
+    for key in ("format", "versions", "sha256"):
+        manifest.pop(key, None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_artefact(path, manifest, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()})
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def ways(problem: str, nodes: int) -> dict[str, dict[str, Any]]:
+    """How a set of ``nodes`` is solved."""
+    near = {"knn": NEAR} if nodes > 2 * NEAR and problem != "knapsack" else {}
+    found: dict[str, dict[str, Any]] = {"greedy": near}
+    if nodes <= SEARCHED:
+        found["beam 16"] = {"beam": 16}
+        if problem in ("tsp", "cvrp", "op"):
+            found["best of 8"] = {"augment": 8}
+    return found
+
+
+def measure(problem: str, run: Path) -> None:
+    """Add this problem's lines to :data:`LINES`."""
+    torch.set_num_threads(1)
+    path = run / "shipped.rlk"
+    sha = rounded(run, path)
+    agent = BQ.load(path)
+    known = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+    known = [line for line in known if line["problem"] != problem or line["weights"] == sha]
+    done = {(line["problem"], line["nodes"], line["way"]) for line in known}
+    machine = {"processor": _processor(), "system": platform.system(), "threads": 1}
+    for settings, count in SETS[problem]:
+        nodes = settings["num_nodes"]
+        held_out = make_labels(
+            problem, size=count, seed=HELD_OUT_SEED, effort=EFFORT[problem], progress=True, **settings
+        )
+        labels = read_labels(held_out)
+        line = {"problem": problem, "nodes": nodes, "settings": settings, "instances": count, "weights": sha}
+        line |= {"updates": agent.num_timesteps, "solver": labels.metadata["solver"], "machine": machine}
+        line |= {"versions": versions(), "effort": EFFORT[problem]}
+        for way, options in ways(problem, nodes).items():
+            if (problem, nodes, way) in done:
+                continue
+            begin = time.process_time()
+            found = agent.solve(labels.instances, **options)
+            seconds = (time.process_time() - begin) / count
+            known.append({**line, "way": way, **scores(labels, found.objectives), "seconds": round(seconds, 4)})
+            print(json.dumps(known[-1] | {"versions": None, "machine": None}), flush=True)
+        for way, solutions in heuristic_solutions(labels.problem, labels.instances, count).items():
+            way = way.replace("_", " ")
+            if (problem, nodes, way) not in done:
+                known.append(
+                    {**line, "way": way, **scores(labels, labels.problem.objectives(labels.instances, solutions))}
+                )
+        LINES.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(LINES, "".join(json.dumps(entry) + "\n" for entry in known).encode())
+
+
+def scores(labels: Labels, objectives: np.ndarray) -> dict[str, float]:
+    """Mean objective, and mean gap with its standard error, in percent."""
+    gaps = gap(objectives, labels.objectives, maximise=labels.problem.maximise)
+    error = float(gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    return {"objective": float(objectives.mean()), "gap": round(float(gaps.mean()), 4), "error": round(error, 4)}
+
+
+def ship(problem: str, run: Path) -> None:
+    """Put the weights of ``run`` and what was measured of them into :data:`WEIGHTS`."""
+    name = f"bq_{problem}.rlk"
+    sha = rounded(run, WEIGHTS / name)
+    lines = [json.loads(line) for line in LINES.read_text().splitlines()]
+    measured = [line for line in lines if line["problem"] == problem and line["weights"] == sha]
+    if not measured:
+        raise SystemExit(f"{run}: these weights have not been measured; run measure first")
+    path = WEIGHTS / "manifest.json"
+    manifest = json.loads(path.read_text()) if path.exists() else {}
+    result = json.loads((run / "result.json").read_text())
+    keys = ("nodes", "instances", "way", "gap", "error", "objective", "solver", "effort")
+    manifest[name] = {
+        "sha256": sha,
+        "trained": {k: result[k] for k in ("updates", "seed", "seconds", "machine", "versions", "dataset")},
+        "gaps": [{k: line[k] for k in keys} for line in measured],
+    }
+    write_atomically(path, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+
+
+def page() -> str:
+    """Markdown of all measurements."""
+    lines = [json.loads(line) for line in LINES.read_text().splitlines()]
+    text = [
+        "# Combinatorial results",
+        "",
+        "Made by `scripts/train_combinatorial.py page` from `docs/assets/combinatorial/gaps.jsonl`; no figure is typed",
+        "in. Gaps are percent above the reference, mean and standard error over held-out instances; references are",
+        "those of the named solver, which is exact for knapsack only. Times are processor seconds per instance on one",
+        "core, other work running beside it.",
+        "",
+    ]
+    for problem in dict.fromkeys(line["problem"] for line in lines):
+        own = [line for line in lines if line["problem"] == problem]
+        sizes = sorted({line["nodes"] for line in own})
+        text += [f"## {problem}", "", f"BQ, {own[0]['updates']:,} updates on {sizes[0]} nodes.", ""]
+        heads = []
+        for n in sizes:
+            first = next(line for line in own if line["nodes"] == n)
+            heads.append(f"n = {n} ({first['instances']} instances)")
+        text += ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+        for way in dict.fromkeys(line["way"] for line in own):
+            cells = []
+            for n in sizes:
+                found = [line for line in own if line["way"] == way and line["nodes"] == n]
+                cell = f"{found[0]['gap']:.2f} ± {found[0]['error']:.2f} %" if found else "-"
+                cells.append(cell + (f", {found[0]['seconds']:.3g} s" if found and "seconds" in found[0] else ""))
+            text.append(f"| {way} | " + " | ".join(cells) + " |")
+        text += ["", f"Reference: {own[0]['solver']}, effort {own[0]['effort']:g}.", ""]
+    return "\n".join(text).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("train", "measure", "ship", "page"))
+    parser.add_argument("problem", nargs="?", choices=list(SETS))
+    parser.add_argument("--run", "--out", dest="run", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("extra", nargs="*", help="further key=value settings of rlkit train")
+    arguments = parser.parse_args()
+    if arguments.what == "page":
+        PAGE.write_text(page())
+    elif arguments.what == "train":
+        sys.exit(train(arguments.problem, arguments.labels, arguments.steps, arguments.run, arguments.extra))
+    else:
+        {"measure": measure, "ship": ship}[arguments.what](arguments.problem, arguments.run)
+
+
+if __name__ == "__main__":
+    main()
