@@ -33,7 +33,7 @@ class Row:
 
 
 _SEARCH, _UPDATES, _SYSTEMS = "rlkit.bench.search", "rlkit.bench.updates", "rlkit.bench.systems"
-_ONLINE = "rlkit.bench.online"
+_ONLINE, _WORLDS = "rlkit.bench.online", "rlkit.bench.worlds"
 
 ROWS: dict[str, Row] = {
     "prdc-hopper": Row("PRDC update against a SciPy KD-tree query, 11 dimensions", f"{_SEARCH}:scipy", ("hopper",)),
@@ -50,6 +50,9 @@ ROWS: dict[str, Row] = {
     "overhead": Row("share of a TD3+BC update outside matrix products", f"{_UPDATES}:overhead"),
     "sampling": Row("replay sampling against SB3's ReplayBuffer", f"{_SYSTEMS}:sampling"),
     "stepping": Row("MuJoCo stepping against Gymnasium's SyncVectorEnv", f"{_SYSTEMS}:stepping"),
+    "contextual-stepping": Row("CartPole and Pendulum with a context, against Gymnasium's", f"{_WORLDS}:contextual"),
+    "routing-stepping": Row("TSP episodes against rl4co's, or a torch re-statement", f"{_WORLDS}:routing"),
+    "dual-linprog": Row("DR-RPO's exact dual against SciPy's linprog", f"{_WORLDS}:dual"),
     "help": Row("rlkit --help against importing torch", f"{_SYSTEMS}:help_start"),
 }
 

@@ -190,3 +190,30 @@ def test_online_pairs_learn_on_both_sides(name: str, monkeypatch: pytest.MonkeyP
     lines = online.sb3(Settings(rounds=1, block_seconds=1e-3, batch_size=8), name)
     assert [line.unit for line in lines] == ["update", "step"]
     assert all(line.ratio and line.goal is None for line in lines)
+
+
+def test_worlds_are_compared_step_for_step(tmp_path: Path) -> None:
+    out = tmp_path / "b.json"
+    rows = ["dual-linprog", "routing-stepping", "contextual-stepping"]
+    assert bench.main([*rows, "--quick", "--rounds", "1", "--out", str(out)]) == 0
+    lines = json.loads(out.read_text())["lines"]
+    assert {line["row"] for line in lines} == set(rows)
+    assert all("rl4co" in (line["skipped"] or "") or line["ratio"] > 0 for line in lines)
+
+
+def test_the_duals_two_solvers_agree() -> None:
+    from scipy.optimize import linprog
+
+    from rlkit.agents.robust_dual import nu_tv
+
+    generator = np.random.default_rng(1)
+    mu, values = generator.dirichlet(np.ones(9), size=2), np.append(0.0, generator.uniform(0, 1, 8))
+    found = nu_tv(mu, values, np.full(2, 0.3))[0]
+    eye = np.eye(9)
+    limits = np.block([[eye, -eye], [-eye, -eye], [np.zeros((1, 9)), np.ones((1, 9))]])
+    for row, nu in zip(mu, found, strict=True):
+        bounds = np.concatenate((row, -row, [0.6]))
+        total = np.concatenate((np.ones(9), np.zeros(9)))[None]
+        cost = np.concatenate((values, np.zeros(9)))
+        best = linprog(cost, A_ub=limits, b_ub=bounds, A_eq=total, b_eq=[1.0], bounds=(0, None))
+        assert best.fun == pytest.approx(nu, abs=1e-9)
