@@ -46,7 +46,7 @@ REFERENCES = ("uniform", "average")
 class FeatureConfig(AgentConfig):
     """Raises :class:`UserError` for values out of range."""
 
-    rho: float = 0.005  # ρ, radius of total variation of every factor, at every step; larger: more cautious, 0: not
+    rho: float = 0.002  # ρ, radius of total variation of every factor, at every step; larger: more cautious, 0: not
     eta: float = 100.0  # η; larger: greedier, further from the reference; counts in units of 1/reward
     beta: float = 0.1  # β; larger: explores longer
     discount: float = 0.99  # γ; larger: longer horizon, slower to settle

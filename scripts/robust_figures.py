@@ -3,11 +3,12 @@
     python scripts/robust_figures.py            # a minute and a half of processor time
     python scripts/robust_figures.py --draw     # figures and summary again, from the runs that are there
 
-Three studies.  ``linear``: the simulated linear MDP, 100 episodes in the nominal world, returns at shifts q = 0..1 of
+Four studies.  ``linear``: the simulated linear MDP, 100 episodes in the nominal world, returns at shifts q = 0..1 of
 the policy handed over and of the uniform mixture of all policies played.  ``put``: the American put, 100 episodes at
 p_up = 0.5, payoff at other drifts, first prices spread evenly over [95, 105].  ``regret``: robust regularised regret
 of DR-RPO over 1600 episodes.  All methods share ridge 0.1, β 1 and known rewards; η is 100 on the linear MDP and 20 on
-the put, which mirror descent reaches in sum over its 100 episodes.
+the put, which mirror descent reaches in sum over its 100 episodes.  ``cartpole``: the extension over radial features,
+150 episodes in Gymnasium's CartPole, then played in others, with the best action at each step.
 
 Every run is a line of ``runs.jsonl``; what is there is not run again, so an interrupted call is simply repeated.
 """
@@ -21,9 +22,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
+import rlkit.envs  # noqa: F401  # registers the ids
 from rlkit.agents.drrpo_core import METHODS, DRRPOConfig, Planner, Policy
+from rlkit.agents.drrpo_features import FeatureDRRPO
 from rlkit.checkpoint import versions, write_atomically
 from rlkit.envs import american_put as put
 from rlkit.envs import linear_mdp as lin
@@ -42,6 +46,9 @@ REGRETS: dict[str, tuple[float, dict[str, Any]]] = {
     "‖ξ‖₁ 0.1, β 0.1": (0.1, {"beta": 0.1}),
 }
 REGRET_EPISODES = 1600
+RADII = (0.0, 0.002, 0.005, 0.01)  # of the extension; 0 is the method without robustness
+LENGTHS, CARTS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.5, 5.0), (0.1, 0.5, 1.0, 2.0, 4.0, 7.0, 10.0)  # of pole, m; and cart, kg
+CART_EPISODES, PLAYED = 150, 20
 LABELS = {
     "lsvi-ucb": "LSVI-UCB",
     "dr-lsvi-ucb": "DR-LSVI-UCB",
@@ -116,6 +123,31 @@ def regret(name: str, seed: int) -> dict[str, Any]:
     return {"cumulative": np.cumsum(found)[::10].round(6).tolist(), "plans": state.plans}
 
 
+def cartpole(rho: float, seed: int) -> dict[str, Any]:
+    agent = FeatureDRRPO("MlpPolicy", "rlkit/ContextualCartPole-v0", seed=seed, rho=rho)
+    begin = time.process_time()
+    returns = [float(agent.update(None)["return"]) for _ in range(CART_EPISODES)]
+    seconds = time.process_time() - begin
+    found: dict[str, Any] = {"last_10_episodes": float(np.mean(returns[-10:])), "cpu_seconds": round(seconds, 3)}
+    for feature, values in (("length", LENGTHS), ("masscart", CARTS)):
+        worlds = np.repeat(values, PLAYED)
+        envs = gym.make_vec(
+            "rlkit/ContextualCartPole-v0",
+            len(worlds),
+            vectorization_mode="vector_entry_point",
+            context={feature: worlds.tolist()},
+        )
+        seen, _ = envs.reset(seed=1000)
+        total, running = np.zeros(len(worlds)), np.ones(len(worlds), bool)
+        while running.any():
+            seen, rewards, ended, cut, _ = envs.step(agent.predict(seen, deterministic=True)[0])
+            total += rewards * running
+            running &= ~(ended | cut)
+        envs.close()
+        found[feature] = total.reshape(len(values), PLAYED).mean(axis=1).tolist()
+    return found
+
+
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +158,9 @@ def work(seeds: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             for norm in NORMS:
                 yield f"linear|{method}|{norm}|{seed}", lambda m=method, n=norm, s=seed: linear(m, n, s)
             yield f"put|{method}|{seed}", lambda m=method, s=seed: american(m, s, seeds)
+    for rho in RADII:
+        for seed in range(max(1, seeds // 4)):
+            yield f"cartpole|{rho}|{seed}", lambda r=rho, s=seed: cartpole(r, s)
     for name in REGRETS:
         for seed in range(max(1, seeds // 4)):
             yield f"regret|{name}|{seed}", lambda n=name, s=seed: regret(n, s)
@@ -180,7 +215,7 @@ def slope(cumulative: np.ndarray) -> float:
 
 
 def summarise(runs: dict[str, Any]) -> dict[str, Any]:
-    summary: dict[str, Any] = {"versions": versions(), "linear": {}, "put": {}, "regret": {}}
+    summary: dict[str, Any] = {"versions": versions(), "linear": {}, "put": {}, "regret": {}, "cartpole": {}}
     three, drifts = np.searchsorted(SHIFTS, [0.0, 0.5, 1.0]), np.searchsorted(DRIFTS, np.arange(0.2, 0.81, 0.1) - 1e-9)
     for norm in NORMS:
         plus, minus = 0.3 + norm, 0.3 - norm
@@ -224,6 +259,12 @@ def summarise(runs: dict[str, Any]) -> dict[str, Any]:
             "plans": float(pick(runs, f"regret|{name}|", "plans").mean()),
             "seeds": len(found),
         }
+    for rho in RADII:
+        part = {"last_10_episodes": pick(runs, f"cartpole|{rho}|", "last_10_episodes").tolist()}
+        for feature, values in (("length", LENGTHS), ("masscart", CARTS)):
+            curve = pick(runs, f"cartpole|{rho}|", feature)
+            part[feature] = {"at": values, "mean": curve.mean(axis=0).tolist(), "sd": curve.std(axis=0).tolist()}
+        summary["cartpole"][str(rho)] = part
     return summary
 
 
@@ -266,6 +307,21 @@ def draw(runs: dict[str, Any], out: Path) -> None:
     axes.set(xlabel="episodes", ylabel="cumulative robust regularised regret")
     axes.legend()
     figure.savefig(out / "regret.png", dpi=120)
+
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for axes, feature, values, unit in zip(
+        panels, ("length", "masscart"), (LENGTHS, CARTS), ("half the pole, m", "cart, kg"), strict=True
+    ):
+        for i, rho in enumerate(RADII):
+            found = pick(runs, f"cartpole|{rho}|", feature)
+            mean, sd = found.mean(axis=0), found.std(axis=0)
+            axes.plot(values, mean, f"C{i}-o", label=f"radius {rho}", markersize=3)
+            axes.fill_between(values, mean - sd, mean + sd, color=f"C{i}", alpha=0.1, linewidth=0)
+        axes.axvline(0.5 if feature == "length" else 1.0, color="grey", linewidth=0.8)
+        axes.set(xscale="log", xlabel=f"{unit} (trained at the line)")
+    panels[0].set_ylabel("return")
+    panels[0].legend()
+    figure.savefig(out / "cartpole.png", dpi=120)
 
 
 def main() -> None:
