@@ -7,10 +7,12 @@ and ``result.json``.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -76,13 +78,23 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
 
 def train(config: DictConfig) -> int:
     """Run ``config`` (from :func:`rlkit.config.compose_config`); returns the exit code."""
-    out = Path(config.out)
+    out = _own_folder(Path(config.out))
     torch.set_num_threads(config.threads)
     check_folder(out, config.overwrite)
     agent = build(config)
     prepare_folder(out, config.overwrite)
     write_atomically(out / "config.yaml", OmegaConf.to_yaml(config).encode())
     return _Session(config, agent, out).run()
+
+
+def _own_folder(out: Path) -> Path:
+    """``out`` for the first process of a ``torchrun``; the others, which report nothing, get a copy to throw away."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        return out
+    own = Path(tempfile.mkdtemp()) / "run"
+    if (out / "config.yaml").is_file():
+        shutil.copytree(out, own)
+    return own
 
 
 def resume(out: Path, *, total_timesteps: int | None = None, progress_bar: bool = True) -> int:
@@ -96,7 +108,7 @@ def resume(out: Path, *, total_timesteps: int | None = None, progress_bar: bool 
         config.total_timesteps = total_timesteps
     torch.set_num_threads(config.threads)
     agent = build(config)
-    return _Session(config, agent, out).run(resuming=True)
+    return _Session(config, agent, _own_folder(out)).run(resuming=True)
 
 
 def build(config: DictConfig) -> Persistent:
@@ -183,8 +195,8 @@ class _Session:
         stopper.stop(number)
 
     def _restore(self) -> dict[str, Any]:
-        problems = []
-        for path in reversed(checkpoints(self.out / "checkpoints")):
+        problems, saved = [], self.out / "checkpoints"
+        for path in reversed(checkpoints(saved)):
             try:
                 extra = self.agent.restore(path)
             except ArtefactError as error:
@@ -193,8 +205,8 @@ class _Session:
             print(f"resuming at step {self.agent.num_timesteps} from {path}")
             return extra
         if problems:
-            raise ArtefactError(f"no readable checkpoint in {self.out / 'checkpoints'}: {problems[0]}")
-        print(f"no checkpoint in {self.out / 'checkpoints'} yet; starting from step 0")
+            raise ArtefactError(f"no readable checkpoint in {saved}: {problems[0]}")
+        print(f"no checkpoint in {saved} yet; starting from step 0")
         return {}
 
     def _seconds(self) -> float:
@@ -243,12 +255,16 @@ def sentence(result: dict[str, Any], out: Path) -> str:
         key = "score" if "score" in final else "return"
         low, high = final[f"{key}_interval95"]
         name = "normalised score" if key == "score" else "return"
-        interval = f"95 % interval {low:.1f} to {high:.1f} over {final['episodes']} episodes; one seed"
-        lines.append(f"{name} {final[key]:.1f} ({interval})")
+        digits = 1 if abs(final[key]) >= 100 or key == "score" else 3  # a tour's length is a few units
+        interval = f"95 % interval {low:.{digits}f} to {high:.{digits}f} over {final['episodes']} episodes; one seed"
+        lines.append(f"{name} {final[key]:.{digits}f} ({interval})")
+        if "gap" in final:
+            lines.append(f"gap to the solver's solutions {final['gap']:.2f} %")
     if "last10" in result:
         count = len(result["evaluations"])
-        last = f"mean of the last {min(10, count)} of {count} evaluations {result['last10']:.1f}"
-        lines.append(f"{last}, best {result['best']:.1f}")
+        digits = 1 if abs(result["last10"]) >= 100 or result["measure"] == "score" else 3
+        last = f"mean of the last {min(10, count)} of {count} evaluations {result['last10']:.{digits}f}"
+        lines.append(f"{last}, best {result['best']:.{digits}f}")
     if "score_mean" in result.get("dataset", {}):
         lines.append(f"mean of the dataset's episodes {result['dataset']['score_mean']:.1f}")
     if "source_sentence" in result:

@@ -39,26 +39,21 @@ LINES = ROOT / "docs" / "assets" / "combinatorial" / "gaps.jsonl"
 PAGE = ROOT / "docs" / "combinatorial-results.md"
 # problem: settings of each held-out set, from the size trained on to ten times it, and how many instances
 SETS: dict[str, list[tuple[dict[str, Any], int]]] = {
-    "tsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 128), ({"num_nodes": 250}, 16), ({"num_nodes": 500}, 8)],
-    "atsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 64), ({"num_nodes": 250}, 8), ({"num_nodes": 500}, 4)],
+    "tsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 64), ({"num_nodes": 250}, 8), ({"num_nodes": 500}, 4)],
+    "atsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 32), ({"num_nodes": 250}, 4), ({"num_nodes": 500}, 2)],
     "cvrp": [
         ({"num_nodes": 50}, 128),
         ({"num_nodes": 100}, 64),
-        ({"num_nodes": 250, "capacity": 80}, 16),
-        ({"num_nodes": 500}, 8),
+        ({"num_nodes": 250, "capacity": 80}, 8),
+        ({"num_nodes": 500}, 4),
     ],
     "op": [
         ({"num_nodes": 50}, 128),
-        ({"num_nodes": 100}, 64),
-        ({"num_nodes": 250, "budget": 4.0}, 16),
-        ({"num_nodes": 500, "budget": 4.0}, 8),
+        ({"num_nodes": 100}, 32),
+        ({"num_nodes": 250, "budget": 4.0}, 8),
+        ({"num_nodes": 500, "budget": 4.0}, 4),
     ],
-    "knapsack": [
-        ({"num_nodes": 50}, 256),
-        ({"num_nodes": 100}, 256),
-        ({"num_nodes": 250}, 64),
-        ({"num_nodes": 500}, 32),
-    ],
+    "knapsack": [({"num_nodes": n}, count) for n, count in ((50, 256), (100, 256), (250, 64), (500, 16))],
 }
 EFFORT = {"tsp": 5.0, "atsp": 2.0, "cvrp": 1.0, "op": 1.0, "knapsack": 1.0}
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes

@@ -74,7 +74,9 @@ def main(argv: list[str]) -> int:
     if found.scores is not None:
         low, high = bootstrap_interval(found.scores)
         print(f"normalised score {found.scores.mean():.1f} (95 % interval {low:.1f} to {high:.1f})")
-    for name, value in getattr(found, "measures", {}).items():
+    for name, value in found.summary().items():
+        if name in ("return", "return_sd", "length", "score"):
+            continue
         print(f"{name.replace('_', ' ')} {value:.4g}{' %' if name.endswith('gap') else ''}")
     if data := manifest.get("dataset"):
         print(f"trained on {data['name']}: {data['source']} {data['locator']}")

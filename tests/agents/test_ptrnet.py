@@ -312,10 +312,10 @@ def test_targets_are_in_the_specified_order() -> None:
         assert agent.answers is not None
         coords, solutions = agent.answers.draw(7, 5, random)
         tokens = decode.as_tokens(solutions, 1).numpy()
-        for points, row in zip(coords, tokens, strict=True):
+        for points, target_row in zip(coords, tokens, strict=True):
             answer = target(points).reshape(-1)
-            assert row[: len(answer)].tolist() == (answer + 1).tolist()
-            assert row[len(answer)] == 0 and (row[len(answer) + 1 :] == -1).all()
+            assert target_row[: len(answer)].tolist() == (answer + 1).tolist()
+            assert target_row[len(answer)] == 0 and (target_row[len(answer) + 1 :] == -1).all()
         assert (tokens == 0).sum() == 5 and (tokens[:, -1] >= 0).any()  # one end each, no idle column
 
 
@@ -347,10 +347,10 @@ def test_the_loss_is_that_of_each_pointer_in_turn() -> None:
     tokens, points = decode.as_tokens(answers, 1), torch.from_numpy(coords).float()
     loss, accuracy = networks.negative_log_likelihood(network, points, tokens)
     terms, hits = [], []
-    for points_, row in zip(points, tokens, strict=True):
+    for points_, answer in zip(points, tokens, strict=True):
         memory = network.encode(points_[None])
         inputs, state = network.begin(memory), (memory.h, memory.c)
-        for token in row[row >= 0]:
+        for token in answer[answer >= 0]:
             query, state = network.read(inputs, state)
             log_p = network.log_probabilities(memory, query)[0, 0]
             terms.append(-log_p[token])
