@@ -6,10 +6,13 @@ the same joint batch and take their own rows of it.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -252,7 +255,18 @@ def join_processes(device: torch.device | str) -> torch.device | str:
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if on_gpu else "gloo")
+        atexit.register(leave_processes)
     return device
+
+
+def leave_processes() -> None:
+    """Wait for the others, at most two minutes, and part: a process that ends alone takes gloo's others with it."""
+    if not distributed.is_initialized():
+        return
+    if distributed.get_backend() == "gloo":
+        with suppress(RuntimeError):  # another one failed, and says so itself
+            distributed.monitored_barrier(timeout=timedelta(minutes=2))
+    distributed.destroy_process_group()
 
 
 # ---- labelled sets ---------------------------------------------------------------------------------------------------

@@ -649,7 +649,7 @@ def _process(rank: int, folder: str, port: str, labels: str) -> None:
     os.environ.update({"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
     agent = make("tsp", labels=labels, **JOINT).learn(20)
     agent.save_checkpoint(Path(folder) / f"joint{rank}.rlk")
-    torch.distributed.destroy_process_group()
+    bq_data.leave_processes()
 
 
 def test_two_processes_follow_one(tmp_path: Path) -> None:

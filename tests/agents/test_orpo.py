@@ -33,15 +33,16 @@ from rlkit.agents.orpo_core import (
     roll,
     shaping,
 )
-from rlkit.envs.hacking import RECORDS
 from rlkit.envs.tomato import TomatoEnv, tabulate
 from rlkit.errors import UserError
 from rlkit.hyperparameters import AgentConfig
 from rlkit.online import OnlineAlgorithm, training_env
 from rlkit.registry import EnvRecord, add_records
 
-TOY = EnvRecord("toy-garden", "", "rlkit/Tomato-v0", "hacking", "toy", env_kwargs={"level": "toy", "horizon": 20})
-add_records([*RECORDS.values(), TOY])
+TOY = EnvRecord(
+    "toy-garden", "a small garden", "rlkit/Tomato-v0", "hacking", "toy", env_kwargs={"level": "toy", "horizon": 20}
+)
+add_records([TOY])
 SMALL: dict[str, Any] = {
     "device": "cpu",
     "n_envs": 4,
