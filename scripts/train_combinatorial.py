@@ -52,7 +52,7 @@ SETS: dict[str, list[tuple[dict[str, Any], int]]] = {
         ({"num_nodes": 250, "budget": 4.0}, 8),
         ({"num_nodes": 500, "budget": 4.0}, 4),
     ],
-    "knapsack": [({"num_nodes": n}, count) for n, count in ((50, 256), (100, 256), (250, 64), (500, 16))],
+    "knapsack": [({"num_nodes": n}, count) for n, count in ((50, 256), (100, 64), (250, 16), (500, 4))],
 }
 EFFORT = {"tsp": 5.0, "atsp": 2.0, "cvrp": 1.0, "op": 1.0, "knapsack": 1.0}
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
