@@ -55,7 +55,7 @@ from rlkit.hyperparameters import AgentConfig, make_config, presets
 from rlkit.learner import Learner
 from rlkit.nets import Polyak, fast_float32, freeze
 from rlkit.registry import EnvRecord, register
-from rlkit.vector import named
+from rlkit.vector import make_env
 
 Self = TypeVar("Self", bound="BQ")
 
@@ -162,7 +162,7 @@ class BQ(Learner):
             raise UserError(
                 f"{type(self).__name__} solves an environment's problem: expected one or its name, got none"
             )
-        made, record = _make(env)
+        made, record = make_env(env)
         if record is not None:
             hyperparameters = {**presets(type(self), record.name, record.task, record.family), **hyperparameters}
         if labels is not None:
@@ -213,7 +213,7 @@ class BQ(Learner):
 
     def _environment(self) -> gym.Env | None:
         if self.world is None and self.record is not None:
-            self.world = _make(self.record)[0]
+            self.world = make_env(self.record)[0]
         return self.world
 
     # ---- labels ----------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class BQ(Learner):
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> GapEvaluator | None:
         """Gaps on held-out instances of the environment's size, of ``record``'s if given; the same for any ``seed``."""
         record = record or self.record
-        world = self._environment() if record is self.record else _make(record)[0]
+        world = self._environment() if record is self.record else make_env(record)[0]
         if world is None:
             return None
         problem = problem_of(world)
@@ -389,7 +389,7 @@ class BQ(Learner):
         if labels is not None:
             self.config = make_config(cls, {**vars(self.config), "labels": str(labels)})
         if env is not None:
-            self.world, self.record = _make(env)
+            self.world, self.record = make_env(env)
             if problem_of(self.world).name != self.problem:
                 raise UserError(f"{path}: solves {self.problem}, expected an environment of it, got {self.world}")
         elif found := manifest.get("env"):
@@ -412,8 +412,3 @@ class BQ(Learner):
         self = cls("MultiInputPolicy", record, seed=seed, device=device, **hyperparameters)
         print(sentence(self.read_labels(progress)), flush=True)
         return self
-
-
-def _make(env: Any) -> tuple[gym.Env, EnvRecord | None]:
-    env = named(env)
-    return (gym.make(env.env_id, **env.env_kwargs), env) if isinstance(env, EnvRecord) else (env, None)

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -30,7 +29,7 @@ from rlkit.errors import ArtefactError, UserError
 from rlkit.hyperparameters import AgentConfig, make_config, presets
 from rlkit.learner import Learner
 from rlkit.registry import EnvRecord, register
-from rlkit.vector import named
+from rlkit.vector import make_env
 
 Self = TypeVar("Self", bound="DRRPO")
 
@@ -93,7 +92,7 @@ class DRRPO(Learner):
     ):
         if env is None:
             raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
-        made, record = _make(env)
+        made, record = make_env(env)
         if record is not None:
             hyperparameters = {**presets(type(self), record.name, record.task, record.family), **hyperparameters}
         config = make_config(type(self), hyperparameters)
@@ -205,7 +204,7 @@ class DRRPO(Learner):
             if not found:
                 raise ArtefactError(f"{path}: names no environment, expected env= with the features it was trained on")
             env = EnvRecord(found["id"], found["id"], found["id"], "", "", env_kwargs=found["kwargs"])
-        return cls._read(path, device, tensorboard_log, verbose, _make(env))
+        return cls._read(path, device, tensorboard_log, verbose, make_env(env))
 
     @classmethod
     def from_run(
@@ -220,8 +219,3 @@ class DRRPO(Learner):
     ) -> Self:
         """The agent of a run's configuration."""
         return cls("MlpPolicy", record, seed=seed, device=device, **hyperparameters)
-
-
-def _make(env: Any) -> tuple[gym.Env, EnvRecord | None]:
-    env = named(env)
-    return (gym.make(env.env_id, **env.env_kwargs), env) if isinstance(env, EnvRecord) else (env, None)

@@ -43,7 +43,7 @@ from rlkit.hyperparameters import AgentConfig, make_config, presets
 from rlkit.learner import Learner
 from rlkit.nets import freeze
 from rlkit.registry import EnvRecord, register
-from rlkit.vector import named
+from rlkit.vector import make_env, named
 
 Self = TypeVar("Self", bound="PtrNet")
 
@@ -410,8 +410,6 @@ def _problem(world: gym.Env) -> Problem:
 
 
 def _make(env: Any) -> tuple[gym.Env, EnvRecord | None]:
-    env = named(env)
-    if not isinstance(env, EnvRecord):
-        return env, None
-    sequence = {"observe_sequence": True} if env.task == "tsp" or env.env_id == "rlkit/TSP-v0" else {}
-    return gym.make(env.env_id, **{**env.env_kwargs, **sequence}), env
+    found = named(env)
+    tours = isinstance(found, EnvRecord) and (found.task == "tsp" or found.env_id == "rlkit/TSP-v0")
+    return make_env(found, **({"observe_sequence": True} if tours else {}))

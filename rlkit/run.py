@@ -43,7 +43,7 @@ from rlkit.evaluate import Evaluation
 from rlkit.hyperparameters import check_seed_and_device, make_config
 from rlkit.online import OnlineAlgorithm
 from rlkit.persistent import Persistent
-from rlkit.stats import bootstrap_interval
+from rlkit.stats import bootstrap_interval, decimals
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends before it kills
 
@@ -255,14 +255,14 @@ def sentence(result: dict[str, Any], out: Path) -> str:
         key = "score" if "score" in final else "return"
         low, high = final[f"{key}_interval95"]
         name = "normalised score" if key == "score" else "return"
-        digits = 1 if abs(final[key]) >= 100 or key == "score" else 3  # a tour's length is a few units
+        digits = 1 if key == "score" else decimals(final[key])
         interval = f"95 % interval {low:.{digits}f} to {high:.{digits}f} over {final['episodes']} episodes; one seed"
         lines.append(f"{name} {final[key]:.{digits}f} ({interval})")
         if "gap" in final:
             lines.append(f"gap to the solver's solutions {final['gap']:.2f} %")
     if "last10" in result:
         count = len(result["evaluations"])
-        digits = 1 if abs(result["last10"]) >= 100 or result["measure"] == "score" else 3
+        digits = 1 if result["measure"] == "score" else decimals(result["last10"])
         last = f"mean of the last {min(10, count)} of {count} evaluations {result['last10']:.{digits}f}"
         lines.append(f"{last}, best {result['best']:.{digits}f}")
     if "score_mean" in result.get("dataset", {}):

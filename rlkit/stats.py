@@ -28,3 +28,8 @@ def bootstrap_interval(
     found = np.array([statistic(row) for row in drawn])
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def decimals(value: float) -> int:
+    """Digits to print after the point: returns of hundreds need one, a tour's length of a few units three."""
+    return 1 if abs(value) >= 100 else 3

@@ -24,6 +24,17 @@ def named(env: Any) -> Any:
     return EnvRecord(env, env, env, "", "")
 
 
+def make_env(env: Any, **forced: Any) -> tuple[gym.Env, EnvRecord | None]:
+    """The environment that ``env`` is or names, and its record if it was named or is one.
+
+    ``forced`` are arguments of an environment that is made here.  Raises :class:`UserError` as :func:`named`.
+    """
+    env = named(env)
+    if not isinstance(env, EnvRecord):
+        return env, None
+    return gym.make(env.env_id, **{**env.env_kwargs, **forced}), env
+
+
 @cache
 def hush_mujoco() -> None:
     """Leave out MuJoCo's remark on a deprecated attribute in Gymnasium's own half-cheetah, once per environment made.

@@ -163,7 +163,8 @@ def page() -> str:
         "Made by `scripts/train_combinatorial.py page` from `docs/assets/combinatorial/gaps.jsonl`; no figure is typed",
         "in. Gaps are percent above the reference, mean and standard error over held-out instances; references are",
         "those of the named solver, which is exact for knapsack only. Times are processor seconds per instance on one",
-        "core, other work running beside it.",
+        f"core, other work running beside it. With more than {2 * NEAR} nodes the network is shown the {NEAR} nearest",
+        "(knapsack: all).",
         "",
     ]
     for problem in dict.fromkeys(line["problem"] for line in lines):

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     from rlkit import registry
     from rlkit.checkpoint import read_artefact
     from rlkit.persistent import Persistent
-    from rlkit.stats import bootstrap_interval
+    from rlkit.stats import bootstrap_interval, decimals
 
     record = registry.record(settings["env"]) if "env" in settings else None
     if record is not None:
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     evaluator.close()
     low, high = bootstrap_interval(found.returns)
     print(f"{agent.name} on {record.env_id}, {len(found.returns)} episodes, seed {evaluator.seed}")
-    digits = 1 if abs(found.returns.mean()) >= 100 else 3
+    digits = decimals(found.returns.mean())
     spread = f"{found.returns.mean():.{digits}f} ± {found.returns.std():.{digits}f}"
     print(f"return {spread} (95 % interval of the mean {low:.{digits}f} to {high:.{digits}f})")
     if found.scores is not None:
