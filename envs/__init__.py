@@ -66,8 +66,9 @@ def register_envs() -> None:
                     max_episode_steps=steps,
                     kwargs={"layout": name.lower(), **settings},
                 )
-    if "rlkit/HopperDistractors-v0" not in registry:
-        register(id="rlkit/HopperDistractors-v0", entry_point="rlkit.envs.distractors:hopper")
+    for name, maker in (("Hopper", "hopper"), ("InvertedPendulum", "inverted_pendulum")):
+        if f"rlkit/{name}Distractors-v0" not in registry:
+            register(id=f"rlkit/{name}Distractors-v0", entry_point=f"rlkit.envs.distractors:{maker}")
     for domain, tasks in DMC_TASKS.items():
         for task in tasks:
             if f"rlkit/dmc-{domain}-{task}-v0" not in registry:

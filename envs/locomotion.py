@@ -54,5 +54,13 @@ RECORDS = {
     "inverted-pendulum": EnvRecord(
         "inverted-pendulum", "InvertedPendulum-v5, online", "InvertedPendulum-v5", "locomotion", "inverted-pendulum"
     ),
+    "inverted-pendulum-distractors": EnvRecord(
+        "inverted-pendulum-distractors",
+        "InvertedPendulum-v5 with chaotic coordinates appended, online",
+        "rlkit/InvertedPendulumDistractors-v0",
+        "locomotion",
+        "inverted-pendulum",
+        env_kwargs={"distractors": 15, "dynamics_seed": 0},
+    ),
     **{record.name: record for record in (_record(task, level) for task in TASKS for level in LEVELS)},
 }

@@ -33,7 +33,7 @@ class Row:
 
 
 _SEARCH, _UPDATES, _SYSTEMS = "rlkit.bench.search", "rlkit.bench.updates", "rlkit.bench.systems"
-_ONLINE, _WORLDS = "rlkit.bench.online", "rlkit.bench.worlds"
+_ONLINE, _WORLDS, _MODELS = "rlkit.bench.online", "rlkit.bench.worlds", "rlkit.bench.models"
 
 ROWS: dict[str, Row] = {
     "prdc-hopper": Row("PRDC update against a SciPy KD-tree query, 11 dimensions", f"{_SEARCH}:scipy", ("hopper",)),
@@ -47,10 +47,13 @@ ROWS: dict[str, Row] = {
     "td3bc-plain": Row("TD3+BC update against a plain eager loop", f"{_UPDATES}:plain"),
     "ddpg-sb3": Row("DDPG, an update and a whole run, against SB3's", f"{_ONLINE}:sb3", ("ddpg",)),
     "sac-sb3": Row("SAC, an update and a whole run, against SB3's", f"{_ONLINE}:sb3", ("sac",)),
+    "model-fitting": Row("VaGraM's ensemble, a fit and a roll-out, against separate networks", f"{_MODELS}:ensemble"),
+    "bq": Row("BQ's training and solving in bfloat16, against float32", f"{_MODELS}:bq"),
     "overhead": Row("share of a TD3+BC update outside matrix products", f"{_UPDATES}:overhead"),
     "sampling": Row("replay sampling against SB3's ReplayBuffer", f"{_SYSTEMS}:sampling"),
     "stepping": Row("MuJoCo stepping against Gymnasium's SyncVectorEnv", f"{_SYSTEMS}:stepping"),
     "contextual-stepping": Row("CartPole and Pendulum with a context, against Gymnasium's", f"{_WORLDS}:contextual"),
+    "glucose-stepping": Row("glucose against simglucose's integration of the same patient", f"{_WORLDS}:glucose"),
     "routing-stepping": Row("TSP episodes against rl4co's, or a torch re-statement", f"{_WORLDS}:routing"),
     "dual-linprog": Row("DR-RPO's exact dual against SciPy's linprog", f"{_WORLDS}:dual"),
     "help": Row("rlkit --help against importing torch", f"{_SYSTEMS}:help_start"),

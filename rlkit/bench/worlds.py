@@ -1,9 +1,10 @@
-"""Rows about environments stepped by numba and about DR-RPO's dual: against Gymnasium, rl4co or torch, and SciPy."""
+"""Rows about environments stepped by numba and DR-RPO's dual: against Gymnasium, simglucose, rl4co or torch, SciPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlkit import registry
-from rlkit.bench.measure import Line, PeerMissing, Settings, Side, Times, alternate, cores
+from rlkit.bench.measure import Line, PeerMissing, Settings, Side, Times, alternate, cores, skipped
 from rlkit.vector import make_vector_env
 
 PLAN = 256  # different action batches, repeated
@@ -60,6 +61,58 @@ def _steps(env: Any, plan: list[Any], count: int) -> Callable[[int], None]:
             if count == 1 and (ended or cut):  # a batch resets itself
                 env.reset()
             position += 1
+
+    return run
+
+
+# ---- glucose ---------------------------------------------------------------------------------------------------------
+
+
+def glucose(settings: Settings) -> list[Line]:
+    """Five minutes of a patient, alone and of 1,024, against simglucose's integration of the same patient."""
+    import gymnasium as gym
+
+    lines, env_id = [], registry.record("glucose").env_id
+    for count in (1, 1024):
+        what = f"glucose, {count} patient{'s' * (count > 1)}, against simglucose's adult#001"
+        line = Line("glucose-stepping", what, "step of one")
+        env: Any = gym.make(env_id) if count == 1 else make_vector_env(env_id, count)
+        plan = [np.full(env.action_space.shape, 1 / 43.2, np.float32)]  # the basal rate
+        whole, one = _steps(env, plan, count), 1.0 / count
+        try:
+            peer = Side(_simglucose(), block=4 if settings.quick else 40)
+        except PeerMissing as missing:
+            return skipped([line], missing)
+        # a batch's step is many patients' steps: units are those of one
+        ours = Side(lambda n, whole=whole, one=one: whole(max(1, round(n * one))), multiple=count)
+        times = alternate({"ours": ours, "peer": peer}, settings)
+        line.ours, line.peer = times["ours"], times["peer"]
+        line.note = f"{1 / times['ours'].median:,.0f} steps a second; the basal rate, meals and resets included"
+        lines.append(line)
+        env.close()
+    return lines
+
+
+def _simglucose() -> Callable[[int], None]:
+    try:
+        from simglucose.actuator.pump import InsulinPump  # type: ignore[import-not-found,unused-ignore]
+        from simglucose.controller.base import Action  # type: ignore[import-not-found,unused-ignore]
+        from simglucose.patient.t1dpatient import T1DPatient  # type: ignore[import-not-found,unused-ignore]
+        from simglucose.sensor.cgm import CGMSensor  # type: ignore[import-not-found,unused-ignore]
+        from simglucose.simulation.env import T1DSimEnv  # type: ignore[import-not-found,unused-ignore]
+        from simglucose.simulation.scenario_gen import RandomScenario  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise PeerMissing("simglucose is not installed") from error
+    name, start = "adult#001", datetime(2020, 1, 1)
+    patient, sensor = T1DPatient.withName(name), CGMSensor.withName("GuardianRT", seed=1)  # five minutes a sample
+    env = T1DSimEnv(patient, sensor, InsulinPump.withName("Insulet"), RandomScenario(start_time=start, seed=1))
+    env.reset()
+    basal = Action(basal=float(patient._params.u2ss * patient._params.BW / 6000), bolus=0.0)
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            if env.step(basal).done:
+                env.reset()
 
     return run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -242,32 +242,11 @@ def test_rows_are_dealt_to_the_elites_alone(n: int) -> None:
 
 
 def test_distractors_are_ignored_where_the_value_ignores_them() -> None:
-    """C7's experiment: three coordinates that matter, fifteen chaotic ones, and a model of six units."""
-    ratios = []
-    for seed in range(3):
-        g = generator(seed)
-        n, d, extra = 3000, 3, 15
-        state = torch.randn(n, d + extra, generator=g)
-        own = 0.5 * torch.tanh(state[:, :d] @ torch.randn(d, d, generator=g))
-        chaos = torch.sin(10 * state[:, d:] @ torch.randn(extra, extra, generator=g))
-        chaos = chaos + torch.tanh(state[:, d:] @ torch.randn(extra, extra, generator=g))
-        targets = torch.cat([own, 3 * chaos, own[:, :1]], dim=1)
-        weight = torch.zeros(n, d + extra)
-        weight[:, :d] = 1.0
-        errors = {}
-        for loss in ("mse", "vagram"):
-            model = Ensemble(d + extra, d + extra + 1, (6,), 2, False, generator(seed + 10))
-            optimiser = torch.optim.Adam(model.parameters(), 3e-3)
-
-            def rows(index: Tensor, outputs: Tensor, to: Tensor = targets, w: Tensor | None = weight) -> Tensor:
-                return mse_rows(outputs, to[index]) if w is None else vagram_rows(outputs, to[index], w[index])
-
-            used = partial(rows, w=None) if loss == "mse" else rows
-            fit(model, optimiser, state, used, generator(), batch_size=256, patience=10, elites=1, max_epochs=60)
-            with torch.no_grad():
-                predicted = model(state.expand(2, -1, -1))[..., :d]
-            errors[loss] = float((predicted - own).square().mean() / own.var())
-        ratios.append(errors["mse"] / errors["vagram"])
+    """C7's experiment, which ``scripts/distractor_figure.py`` draws: three coordinates that matter, fifteen chaotic
+    ones, and a model of six units."""
+    figure = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "distractor_figure.py"))
+    error = figure["relevant_error"]
+    ratios = [error("mse", 6, seed) / error("vagram", 6, seed) for seed in range(3)]
     assert min(ratios) >= 3, ratios
 
 

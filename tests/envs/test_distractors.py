@@ -38,22 +38,23 @@ def test_what_leaves_the_range_comes_home() -> None:
     assert x[0] == 0.1 and x[1] == 0.2
 
 
+@pytest.mark.parametrize("task, width", [("Hopper", 11), ("InvertedPendulum", 4)])
 @pytest.mark.parametrize("count", [0, 5, 10, 15])
-def test_nothing_else_changes_and_actions_do_not_matter(count: int) -> None:
-    plain = gym.make("Hopper-v5")
-    first, other = (gym.make("rlkit/HopperDistractors-v0", distractors=count) for _ in range(2))
+def test_nothing_else_changes_and_actions_do_not_matter(task: str, width: int, count: int) -> None:
+    plain = gym.make(f"{task}-v5")
+    first, other = (gym.make(f"rlkit/{task}Distractors-v0", distractors=count) for _ in range(2))
     left, right, alone = first.reset(seed=4)[0], other.reset(seed=4)[0], plain.reset(seed=4)[0]
-    assert first.observation_space.shape == (11 + count,)
-    np.testing.assert_array_equal(left[:11], alone)
+    assert first.observation_space.shape == (width + count,)
+    np.testing.assert_array_equal(left[:width], alone)
     generator = np.random.default_rng(0)
     for _ in range(6):
-        action = generator.uniform(-1, 1, 3).astype(np.float32)
+        action = generator.uniform(-1, 1, plain.action_space.shape).astype(np.float32)
         left, reward, *_ = first.step(action)
         alone, expected, *_ = plain.step(action)
         right = other.step(-action)[0]
-        assert reward == expected and left[:11].tobytes() == alone.tobytes()
-        assert left[11:].tobytes() == right[11:].tobytes()
-        assert not count or np.abs(left[11:]).max() <= LIMIT
+        assert reward == expected and left[:width].tobytes() == alone.tobytes()
+        assert left[width:].tobytes() == right[width:].tobytes()
+        assert not count or np.abs(left[width:]).max() <= LIMIT
 
 
 def test_the_dynamics_are_those_of_their_own_seed() -> None:
