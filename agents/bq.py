@@ -49,13 +49,12 @@ from rlkit.agents.bq_data import (
 from rlkit.agents.bq_decode import BQPolicy, Solutions, masked_log_softmax, solve
 from rlkit.agents.bq_network import BQNetwork, Shape
 from rlkit.checkpoint import read_artefact
+from rlkit.env_learner import EnvLearner
 from rlkit.envs.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
-from rlkit.hyperparameters import AgentConfig, make_config, presets
-from rlkit.learner import Learner
+from rlkit.hyperparameters import AgentConfig, make_config
 from rlkit.nets import Polyak, fast_float32, freeze
 from rlkit.registry import EnvRecord, register
-from rlkit.vector import make_env
 
 Self = TypeVar("Self", bound="BQ")
 
@@ -126,7 +125,7 @@ def end_loss(scores: Float[Tensor, "batch r"], before: Int[Tensor, " batch"]) ->
 
 
 @register("bq")
-class BQ(Learner):
+class BQ(EnvLearner):
     """:param policy: ``"MultiInputPolicy"``, there is no other
     :param env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment
     :param seed: decides the first weights and every batch
@@ -138,39 +137,21 @@ class BQ(Learner):
 
     Config: ClassVar[type[AgentConfig]] = BQConfig
     objective: ClassVar[str] = "loss"
+    policy_name: ClassVar[str] = "MultiInputPolicy"
     policy: BQPolicy
-    world: gym.Env | None = None
-    record: EnvRecord | None = None
     imitation: Imitation | None = None
     described: dict[str, Any] | None = None
 
-    def __init__(
-        self,
-        policy: str = "MultiInputPolicy",
-        env: Any = None,
-        *,
-        labels: str | Path | None = None,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        **hyperparameters: Any,
-    ):
-        if policy != "MultiInputPolicy":
-            raise UserError(f"policy '{policy}' is unknown to {self.name}, expected 'MultiInputPolicy'")
-        if env is None:
-            raise UserError(
-                f"{type(self).__name__} solves an environment's problem: expected one or its name, got none"
-            )
-        made, record = make_env(env)
-        if record is not None:
-            hyperparameters = {**presets(type(self), record.name, record.task, record.family), **hyperparameters}
+    def __init__(self, policy: str | None = None, env: Any = None, *, labels: str | Path | None = None, **options: Any):
         if labels is not None:
-            hyperparameters["labels"] = str(labels)
-        config = make_config(type(self), hyperparameters)
-        problem_of(made)
-        self._construct(config, made.observation_space, made.action_space, seed, device, tensorboard_log, verbose)
-        self.world, self.record = made, record
+            options["labels"] = str(labels)
+        super().__init__(policy, env, **options)
+
+    @classmethod
+    def make_world(cls, env: Any) -> tuple[gym.Env, EnvRecord | None]:
+        world, record = super().make_world(env)
+        problem_of(world)
+        return world, record
 
     def _construct(
         self,
@@ -206,14 +187,13 @@ class BQ(Learner):
         return ["policy", "optimiser"], []  # the online weights are training state
 
     def get_env(self) -> VecEnv | None:
-        """The environment, wrapped as SB3 wraps it; None where none is known."""
-        if self.env is None and self._environment() is not None:
-            self.env = self._wrap_env(self._environment(), self.verbose)  # type: ignore[arg-type]
-        return self.env
+        self._environment()
+        return super().get_env()
 
     def _environment(self) -> gym.Env | None:
+        """The environment; one that an artefact names is made when it is needed."""
         if self.world is None and self.record is not None:
-            self.world = make_env(self.record)[0]
+            self.world = self.make_world(self.record)[0]
         return self.world
 
     # ---- labels ----------------------------------------------------------------------------------------------------
@@ -319,7 +299,7 @@ class BQ(Learner):
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> GapEvaluator | None:
         """Gaps on held-out instances of the environment's size, of ``record``'s if given; the same for any ``seed``."""
         record = record or self.record
-        world = self._environment() if record is self.record else make_env(record)[0]
+        world = self._environment() if record is self.record else self.make_world(record)[0]
         if world is None:
             return None
         problem = problem_of(world)
@@ -356,8 +336,7 @@ class BQ(Learner):
             super().save_checkpoint(path, extra)
 
     def source(self) -> dict[str, Any]:
-        env = self.record and {"id": self.record.env_id, "kwargs": dict(self.record.env_kwargs), "reference": None}
-        return {"dataset": self.described, "env": env}
+        return {**super().source(), "dataset": self.described}
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         self.read_labels()
@@ -389,7 +368,7 @@ class BQ(Learner):
         if labels is not None:
             self.config = make_config(cls, {**vars(self.config), "labels": str(labels)})
         if env is not None:
-            self.world, self.record = make_env(env)
+            self.world, self.record = self.make_world(env)
             if problem_of(self.world).name != self.problem:
                 raise UserError(f"{path}: solves {self.problem}, expected an environment of it, got {self.world}")
         elif found := manifest.get("env"):
@@ -409,6 +388,7 @@ class BQ(Learner):
         hyperparameters: dict[str, Any],
     ) -> Self:
         """The agent of a run's configuration, its labels made."""
-        self = cls("MultiInputPolicy", record, seed=seed, device=device, **hyperparameters)
+        options: dict[str, Any] = {"seed": seed, "device": device, "hyperparameters": hyperparameters}
+        self = super().from_run(record, choices, progress=progress, **options)
         print(sentence(self.read_labels(progress)), flush=True)
         return self

@@ -20,16 +20,14 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlkit.agents.drrpo_core import DRRPOConfig, Planner, Policy, Problem, State
 from rlkit.checkpoint import read_artefact
+from rlkit.env_learner import EnvLearner
 from rlkit.errors import ArtefactError, UserError
-from rlkit.hyperparameters import AgentConfig, make_config, presets
-from rlkit.learner import Learner
+from rlkit.hyperparameters import AgentConfig
 from rlkit.registry import EnvRecord, register
-from rlkit.vector import make_env
 
 Self = TypeVar("Self", bound="DRRPO")
 
@@ -64,7 +62,7 @@ class PlannedPolicy(BasePolicy):
 
 
 @register("drrpo")
-class DRRPO(Learner):
+class DRRPO(EnvLearner):
     """:param policy: ``"MlpPolicy"``, there is no other
     :param env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment
     :param seed: decides every episode
@@ -77,27 +75,6 @@ class DRRPO(Learner):
     policy: PlannedPolicy
     planner: Planner | None = None
     state: State | None = None
-    record: EnvRecord | None = None
-
-    def __init__(
-        self,
-        policy: str = "MlpPolicy",
-        env: Any = None,
-        *,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        **hyperparameters: Any,
-    ):
-        if env is None:
-            raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
-        made, record = make_env(env)
-        if record is not None:
-            hyperparameters = {**presets(type(self), record.name, record.task, record.family), **hyperparameters}
-        config = make_config(type(self), hyperparameters)
-        self._construct(config, made.observation_space, made.action_space, seed, device, tensorboard_log, verbose)
-        self._take((made, record))
 
     def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         if not isinstance(action_space, spaces.Discrete):
@@ -107,8 +84,8 @@ class DRRPO(Learner):
         self.policy = PlannedPolicy(self.observation_space, self.action_space, int(self.seed or 0))
 
     def _take(self, data: Any) -> None:
-        """Connect the environment ``data``, a pair of it and its record."""
-        self.world, self.record = data
+        super()._take(data)
+        assert self.world is not None
         problem = getattr(self.world.unwrapped, "problem", None)
         if not isinstance(problem, Problem):
             raise UserError(
@@ -118,17 +95,7 @@ class DRRPO(Learner):
         self.state = self.planner.initial(int(self.seed or 0))
         self.policy.planner, self.policy.plans = self.planner, self.planner.deployed(self.state)
 
-    def get_env(self) -> VecEnv | None:
-        """The environment, wrapped as SB3 wraps it."""
-        if self.env is None and self.planner is not None:
-            self.env = self._wrap_env(self.world, self.verbose)
-        return self.env
-
     # ---- learning --------------------------------------------------------------------------------------------------
-
-    def ready(self) -> None:
-        if self.planner is None:
-            raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
 
     def draw(self) -> None:
         return None
@@ -174,12 +141,6 @@ class DRRPO(Learner):
         self.state = State.from_arrays({k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("state.")})
         self.policy.random.bit_generator.state = values["sampling"]
 
-    def source(self) -> dict[str, Any]:
-        if self.record is None:
-            return super().source()
-        env = {"id": self.record.env_id, "kwargs": dict(self.record.env_kwargs), "reference": None}
-        return {"dataset": None, "env": env}
-
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         if manifest["env"] != self.source()["env"]:
             raise ArtefactError(f"{path}: was made in {manifest['env']}, expected {self.source()['env']}")
@@ -204,18 +165,4 @@ class DRRPO(Learner):
             if not found:
                 raise ArtefactError(f"{path}: names no environment, expected env= with the features it was trained on")
             env = EnvRecord(found["id"], found["id"], found["id"], "", "", env_kwargs=found["kwargs"])
-        return cls._read(path, device, tensorboard_log, verbose, make_env(env))
-
-    @classmethod
-    def from_run(
-        cls: type[Self],
-        record: EnvRecord,
-        choices: Any,
-        *,
-        seed: int,
-        device: str,
-        progress: bool,
-        hyperparameters: dict[str, Any],
-    ) -> Self:
-        """The agent of a run's configuration."""
-        return cls("MlpPolicy", record, seed=seed, device=device, **hyperparameters)
+        return cls._read(path, device, tensorboard_log, verbose, cls.make_world(env))

@@ -329,7 +329,7 @@ class FeatureDRRPO(DRRPO):
 
     def __init__(
         self,
-        policy: str = "MlpPolicy",
+        policy: str | None = None,
         env: Any = None,
         *,
         ref_policy: Map | None = None,
@@ -345,7 +345,7 @@ class FeatureDRRPO(DRRPO):
             raise UserError(f"{self.name} needs a one-dimensional Box observation space, got {observation_space}")
 
     def _take(self, data: Any) -> None:
-        self.world, self.record = data
+        super(DRRPO, self)._take(data)
         size, num_actions = self.observation_space.shape[0], self.action_space.n  # type: ignore[index,attr-defined]
         planner: Any = FeaturePlanner(size, int(num_actions), self.config, self.ref_policy, self.feature_map)
         self.planner, self.state = planner, planner.initial(int(self.seed or 0))

@@ -95,10 +95,11 @@ class ORPO(OnlineAlgorithm, PPO):
         if ref_policy is not None:
             settings["ref_policy"] = str(ref_policy) if isinstance(ref_policy, (str, Path)) else "given"
         super().__init__(policy, env, **settings)
-        name = self.config.ref_policy
-        source = ref_policy if name == "given" else name
+        source = ref_policy if self.config.ref_policy == "given" else self.config.ref_policy
         assert self.env is not None
         self.base = base_policy(source, self.env, self.record, self.config, self.seed or 0)
+        if self.config.start == "base" and len(self.base.net):
+            self.base.into(self.policy)
         self._connect(ref_env)
         if self.config.divergence != "none":
             self.calibrated.copy_(torch.tensor(self._calibrate()))
@@ -274,6 +275,7 @@ class ORPO(OnlineAlgorithm, PPO):
             if self._old is None:
                 self._old = copy.deepcopy(self.policy).requires_grad_(False)
             self._old.load_state_dict(self.policy.state_dict())
+        entropy_coef = self.ent_coef * (1 - (1 - cfg.entropy_end) * (1 - self._current_progress_remaining))
         weight = self.coefficient / (1 - cfg.discount)
         regularised = weight and cfg.divergence != "none" and cfg.measure == "action" and cfg.action_side == "loss"
         moved: list[Tensor] = []
@@ -292,7 +294,7 @@ class ORPO(OnlineAlgorithm, PPO):
                 policy_loss = -torch.min(advantages * ratio, clipped).mean()
                 value_loss = functional.mse_loss(batch.returns, values.flatten())
                 entropy_loss = -torch.mean(-log_prob if entropy is None else entropy)
-                loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+                loss = policy_loss + entropy_coef * entropy_loss + self.vf_coef * value_loss
                 metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": -entropy_loss}
                 if regularised:
                     now, base = self._distribution(batch.observations), self.base.distribution(batch.observations)

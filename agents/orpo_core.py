@@ -32,6 +32,7 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.E
 class ORPOConfig(AgentConfig):
     ref_policy: str = "uniform"  # π_ref: uniform, scripted, true-reward (PPO for ref_steps), or an artefact
     ref_steps: int = 9_000  # steps of true-reward; more: a better base policy
+    start: str = "random"  # the policy's first actor: random, or base: π_ref's, as wide, unless it is uniform
     ref_epsilon: float = 0.0  # probability that π_ref acts at random; larger: wider support, worse base policy
     divergence: str = "sqrt_chi2"  # sqrt_chi2, chi2, kl, tv, or none for PPO on the proxy
     measure: str = "state_action"  # state_action, state, or action for divergences of action distributions
@@ -59,6 +60,7 @@ class ORPOConfig(AgentConfig):
     gae_lambda: float = 0.95  # larger: less biased, noisier advantages
     clip_range: float = 0.2  # PPO's; larger: longer steps
     entropy_coef: float = 0.0  # larger: more random policy
+    entropy_end: float = 1.0  # entropy_coef goes linearly to this share of itself; smaller: less random at the end
     value_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # of policy and discriminator
 
@@ -67,7 +69,7 @@ class ORPOConfig(AgentConfig):
         *("batch_size", "n_epochs", "clip_range", "max_grad_norm"),
     )
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("disc_epochs", "target_kl_coef", "entropy_coef", "value_coef")
-    UNIT: ClassVar[tuple[str, ...]] = ("ref_epsilon", "trim", "discount", "gae_lambda")
+    UNIT: ClassVar[tuple[str, ...]] = ("ref_epsilon", "trim", "discount", "gae_lambda", "entropy_end")
 
     def __post_init__(self) -> None:
         self._widths("hidden_sizes")
@@ -80,6 +82,7 @@ class ORPOConfig(AgentConfig):
             ("measure", ("state_action", "state", "action")),
             ("scale", ("sigma", "mean", "none")),
             ("action_side", ("loss", "reward")),
+            ("start", ("random", "base")),
         ):
             self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
         self._require("trim", self.trim < 0.5, "a share below one half")
@@ -294,6 +297,17 @@ class BasePolicy(nn.Module):
             found.log_std.copy_(policy.log_std)
         return found
 
+    def into(self, policy: Any) -> None:
+        """Make ``policy``'s actor this one.  Raises UserError where their layers differ."""
+        own, linears = list(self.net)[::2], [*list(policy.mlp_extractor.policy_net)[::2], policy.action_net]
+        if [x.weight.shape for x in own] != [x.weight.shape for x in linears]:
+            raise UserError(
+                f"agent.start=base needs agent.hidden_sizes={[x.out_features for x in own[:-1]]}, as π_ref has"
+            )
+        for target, source in zip(linears, own, strict=True):
+            target.load_state_dict(source.state_dict())
+        getattr(policy, "log_std", self.log_std).data.copy_(self.log_std)
+
     def like(self, tensors: Mapping[str, Tensor]) -> BasePolicy:
         """One for the same spaces, as large as ``tensors`` (of a ``state_dict``) say, its weights not yet loaded."""
         shapes = [
@@ -336,7 +350,7 @@ class BasePolicy(nn.Module):
 
 
 def built_in(name: str, env: VecEnv, epsilon: float) -> BasePolicy:
-    """The base policy "uniform", or the "scripted" one that the environment brings: a linear Gaussian.
+    """π_ref "uniform", or "scripted", the environment's: weights and bias of each layer (tanh between), deviations.
 
     Raises UserError for uniform actions without bounds, or an environment that brings none.
     """
@@ -346,12 +360,13 @@ def built_in(name: str, env: VecEnv, epsilon: float) -> BasePolicy:
             raise UserError(f"agent.ref_policy=uniform needs bounded actions, got {done}")
         return BasePolicy(seen, done, epsilon=epsilon)
     try:
-        weights, bias, deviation = (torch.as_tensor(x) for x in env.env_method("scripted_policy", indices=0)[0])
+        *layers, deviation = (torch.as_tensor(x) for x in env.env_method("scripted_policy", indices=0)[0])
     except AttributeError as error:
         raise UserError("agent.ref_policy=scripted needs an environment with a scripted policy, got another") from error
-    found = BasePolicy(seen, done, [weights.shape[1], weights.shape[0]], epsilon=epsilon)
-    for target, source in ((found.net[0].weight, weights), (found.net[0].bias, bias), (found.log_std, deviation.log())):
-        target.copy_(source)  # type: ignore[operator]
+    found = BasePolicy(seen, done, [layers[0].shape[1], *map(len, layers[1::2])], epsilon=epsilon)
+    for target, source in zip(found.net.parameters(), layers, strict=True):
+        target.copy_(source)
+    found.log_std.copy_(deviation.log())
     return found
 
 
@@ -419,9 +434,7 @@ class Calibration:
 
     sigma: float  # standard deviation of the proxy
     mean: float  # mean of its absolute value
-    correlation: (
-        float  # Pearson's of proxy and true reward over all steps, as in the definition; 0 where one is constant
-    )
+    correlation: float  # Pearson's of proxy and true reward over all steps, as defined; 0 where one is constant
     within: float  # mean over episodes of Pearson's inside an episode, what the authors' code takes
 
     @property

@@ -30,17 +30,16 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from rlkit.agents import ptrnet_decode as decode
 from rlkit.agents import ptrnet_network as networks
 from rlkit.agents.ptrnet_decode import Answers, PtrNetEvaluator, Rules, Solved
 from rlkit.checkpoint import read_artefact
+from rlkit.env_learner import EnvLearner
 from rlkit.envs.combinatorial import Problem, make_problem, row
 from rlkit.errors import ArtefactError, UserError
-from rlkit.hyperparameters import AgentConfig, make_config, presets
-from rlkit.learner import Learner
+from rlkit.hyperparameters import AgentConfig
 from rlkit.nets import freeze
 from rlkit.registry import EnvRecord, register
 from rlkit.vector import make_env, named
@@ -104,7 +103,7 @@ class PtrNetConfig(AgentConfig):
 
 
 @register("ptrnet")
-class PtrNet(Learner):
+class PtrNet(EnvLearner):
     """:param policy: ``"MultiInputPolicy"``, there is no other
     :param env: a record's name (``tsp``, ``convex-hull``, ``delaunay``), a Gymnasium id, or an environment; one of tsp
         must have been made with ``observe_sequence=True``
@@ -115,32 +114,19 @@ class PtrNet(Learner):
 
     Config: ClassVar[type[AgentConfig]] = PtrNetConfig
     objective: ClassVar[str] = "nll"
+    policy_name: ClassVar[str] = "MultiInputPolicy"
     policy: networks.PointerPolicy
     problem: Problem
     place: dict[str, Any] | None = None  # the environment, as an artefact names it
-    world: gym.Env | None = None
     answers: Answers | None = None
 
-    def __init__(
-        self,
-        policy: str = "MultiInputPolicy",
-        env: Any = None,
-        *,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        **hyperparameters: Any,
-    ):
-        if env is None:
-            raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
-        world, record = _make(env)
-        if record is not None:
-            hyperparameters = {**presets(type(self), record.name, record.task, record.family), **hyperparameters}
-        config = make_config(type(self), hyperparameters)
+    @classmethod
+    def make_world(cls, env: Any) -> tuple[gym.Env, EnvRecord | None]:
+        found = named(env)
+        tours = isinstance(found, EnvRecord) and (found.task == "tsp" or found.env_id == "rlkit/TSP-v0")
+        world, record = make_env(found, **({"observe_sequence": True} if tours else {}))
         _problem(world)
-        self._construct(config, world.observation_space, world.action_space, seed, device, tensorboard_log, verbose)
-        self._take(world)
+        return world, record
 
     def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         if not isinstance(observation_space, spaces.Dict) or not {"coords", "sequence"} <= set(observation_space):
@@ -174,9 +160,10 @@ class PtrNet(Learner):
         self.random = np.random.Generator(np.random.PCG64(int(self.seed or 0)))
 
     def _take(self, data: Any) -> None:
-        """Learn in the environment ``data``."""
-        self.world, self.problem = data, _problem(data)
-        reinforce, spec = self.config.training == "reinforce", data.unwrapped.spec
+        super()._take(data)
+        assert self.world is not None
+        self.problem = _problem(self.world)
+        reinforce, spec = self.config.training == "reinforce", self.world.unwrapped.spec
         if reinforce and self.problem.name != "tsp":
             raise UserError(f"agent.training=reinforce is for tsp, got {self.problem.name}: expected supervised")
         if spec is not None:
@@ -188,17 +175,7 @@ class PtrNet(Learner):
             known = self.config.labels, self.config.train_size, self.config.augment
             self.answers = Answers(self.problem, self.sizes, int(self.seed or 0), *known)
 
-    def get_env(self) -> VecEnv | None:
-        """The environment, wrapped as SB3 wraps it."""
-        if self.env is None and self.world is not None:
-            self.env = self._wrap_env(self.world, self.verbose)
-        return self.env
-
     # ---- learning --------------------------------------------------------------------------------------------------
-
-    def ready(self) -> None:
-        if self.world is None:
-            raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
 
     def draw(self) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
         """A batch of instances ``[b, n, 2]`` of one size, and answers ``[b, l]`` if it is them that are learnt."""
@@ -332,7 +309,7 @@ class PtrNet(Learner):
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> PtrNetEvaluator:
         """Raises UserError for a ``record`` of another problem; another size will do."""
-        problem = self.problem if record is None else _problem(_make(record)[0])
+        problem = self.problem if record is None else _problem(self.make_world(record)[0])
         if problem.name != self.problem.name:
             raise UserError(f"this {self.name} points at answers of {self.problem.name}, got env={problem.name}")
         return PtrNetEvaluator(problem, self.config.beam, episodes=episodes, seed=seed)
@@ -374,7 +351,7 @@ class PtrNet(Learner):
         Raises :class:`ArtefactError` for a damaged file, one of another agent, or one of another problem than ``env``.
         """
         manifest, _, _ = read_artefact(path)
-        self = cls._read(path, device, tensorboard_log, verbose, None if env is None else _make(env)[0])
+        self = cls._read(path, device, tensorboard_log, verbose, None if env is None else cls.make_world(env))
         try:
             problem = make_problem(manifest["problem"]["name"], **manifest["problem"]["settings"])
         except (KeyError, TypeError, UserError) as error:
@@ -385,20 +362,6 @@ class PtrNet(Learner):
             raise ArtefactError(f"{path}: was made for {problem.name}, got an environment of {self.problem.name}")
         return self
 
-    @classmethod
-    def from_run(
-        cls: type[Self],
-        record: EnvRecord,
-        choices: Any,
-        *,
-        seed: int,
-        device: str,
-        progress: bool,
-        hyperparameters: dict[str, Any],
-    ) -> Self:
-        """The agent of a run's configuration."""
-        return cls("MultiInputPolicy", record, seed=seed, device=device, **hyperparameters)
-
 
 def _problem(world: gym.Env) -> Problem:
     problem = getattr(world.unwrapped, "problem", None)
@@ -407,9 +370,3 @@ def _problem(world: gym.Env) -> Problem:
         name = problem.name if isinstance(problem, Problem) else str(world)
         raise UserError(f"ptrnet points at points: expected an environment of {', '.join(known)}, got {name}")
     return problem
-
-
-def _make(env: Any) -> tuple[gym.Env, EnvRecord | None]:
-    found = named(env)
-    tours = isinstance(found, EnvRecord) and (found.task == "tsp" or found.env_id == "rlkit/TSP-v0")
-    return make_env(found, **({"observe_sequence": True} if tours else {}))

@@ -8,11 +8,17 @@ from gymnasium.envs.registration import register, registry
 
 from rlkit.envs.contextual_records import register_contextual
 from rlkit.envs.dmc_tasks import TASKS as DMC_TASKS
+from rlkit.envs.hacking import register_traffic
 from rlkit.envs.robotics import register_robotics
 
 MUJOCO_TASKS = {"Hopper-v5": "hopper", "HalfCheetah-v5": "half_cheetah", "Walker2d-v5": "walker2d", "Ant-v5": "ant"}
 ROBUST_TASKS = {"LinearMDP-v0": "linear_mdp:LinearMDP", "AmericanPut-v0": "american_put:AmericanPut"}
-HACKING_TASKS = {"Tomato-v0": "tomato:Tomato", "Glucose-v0": "glucose:Glucose"}
+HACKING_TASKS = {"Tomato-v0": "tomato:Tomato", "Glucose-v0": "glucose:Glucose", "Pandemic-v0": "pandemic:Pandemic"}
+DISTRACTED_TASKS = {
+    "Hopper": "Hopper-v5",
+    "InvertedPendulum": "InvertedPendulum-v5",
+    "Pendulum": "rlkit/ContextualPendulum-v0",
+}
 COMBINATORIAL_TASKS = {
     "TSP-v0": "tsp:TSP",
     "ATSP-v0": "tsp:ATSP",
@@ -66,9 +72,10 @@ def register_envs() -> None:
                     max_episode_steps=steps,
                     kwargs={"layout": name.lower(), **settings},
                 )
-    for name, maker in (("Hopper", "hopper"), ("InvertedPendulum", "inverted_pendulum")):
+    for name, base in DISTRACTED_TASKS.items():
         if f"rlkit/{name}Distractors-v0" not in registry:
-            register(id=f"rlkit/{name}Distractors-v0", entry_point=f"rlkit.envs.distractors:{maker}")
+            kwargs = {"base": base}
+            register(id=f"rlkit/{name}Distractors-v0", entry_point="rlkit.envs.distractors:distracted", kwargs=kwargs)
     for domain, tasks in DMC_TASKS.items():
         for task in tasks:
             if f"rlkit/dmc-{domain}-{task}-v0" not in registry:
@@ -79,6 +86,7 @@ def register_envs() -> None:
                 )
     register_contextual()
     register_robotics()
+    register_traffic()
 
 
 register_envs()

@@ -84,11 +84,6 @@ class Distractors(gym.Wrapper[NDArray[Any], Any, NDArray[Any], Any]):
         self.x = np.array(state["x"])
 
 
-def hopper(distractors: int = 15, dynamics_seed: int = 0, **kwargs: Any) -> gym.Env:
-    """``Hopper-v5`` with ``distractors`` coordinates appended to its eleven."""
-    return Distractors(gym.make("Hopper-v5", disable_env_checker=True, **kwargs), distractors, dynamics_seed)
-
-
-def inverted_pendulum(distractors: int = 15, dynamics_seed: int = 0, **kwargs: Any) -> gym.Env:
-    """``InvertedPendulum-v5`` with ``distractors`` coordinates appended to its four."""
-    return Distractors(gym.make("InvertedPendulum-v5", disable_env_checker=True, **kwargs), distractors, dynamics_seed)
+def distracted(base: str, distractors: int = 15, dynamics_seed: int = 0, **kwargs: Any) -> gym.Env:
+    """The environment ``base`` with ``distractors`` coordinates appended to its observation."""
+    return Distractors(gym.make(base, disable_env_checker=True, **kwargs), distractors, dynamics_seed)

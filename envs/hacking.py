@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from gymnasium.envs.registration import register, registry
+
 from rlkit.registry import EnvRecord
 
 RECORDS = {
@@ -26,5 +28,31 @@ RECORDS = {
             "glucose",
             episodes=4,
         ),
+        EnvRecord(
+            "pandemic",
+            "rules against an epidemic, a surrogate; the proxy forgets what the public resents",
+            "rlkit/Pandemic-v0",
+            "hacking",
+            "pandemic",
+            episodes=20,
+        ),
+        EnvRecord(
+            "traffic",
+            "merge onto a highway by SUMO; the proxy forgets those who wait",
+            "rlkit-sumo/Traffic-v0",
+            "hacking",
+            "traffic",
+            episodes=10,
+            extra="traffic",
+        ),
     )
 }
+
+
+def register_traffic() -> None:
+    """Make the id that needs the extra ``traffic`` known to Gymnasium; imports no environment.  Once is enough."""
+    if "rlkit-sumo/Traffic-v0" not in registry:
+        register(id="rlkit-sumo/Traffic-v0", entry_point="rlkit.envs.traffic:TrafficEnv")
+
+
+register_traffic()

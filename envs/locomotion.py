@@ -39,28 +39,25 @@ def _record(task: str, level: str) -> EnvRecord:
     return EnvRecord(f"{task}-{level}", f"{env_id}, {LEVELS[level]}", env_id, "locomotion", task, spec)
 
 
+def _distracted(task: str, title: str) -> EnvRecord:
+    return EnvRecord(
+        f"{task}-distractors",
+        f"{title} with chaotic coordinates appended, online",
+        f"rlkit/{title}Distractors-v0",
+        "locomotion",
+        task,
+        env_kwargs={"distractors": 15, "dynamics_seed": 0},
+    )
+
+
+DISTRACTED = (("hopper", "Hopper"), ("inverted-pendulum", "InvertedPendulum"), ("pendulum", "Pendulum"))
 RECORDS = {
     **{
         task: EnvRecord(task, f"{env_id}, online", env_id, "locomotion", task) for task, (env_id, _, _) in TASKS.items()
     },
-    "hopper-distractors": EnvRecord(
-        "hopper-distractors",
-        "Hopper-v5 with chaotic coordinates appended, online",
-        "rlkit/HopperDistractors-v0",
-        "locomotion",
-        "hopper",
-        env_kwargs={"distractors": 15, "dynamics_seed": 0},
-    ),
     "inverted-pendulum": EnvRecord(
         "inverted-pendulum", "InvertedPendulum-v5, online", "InvertedPendulum-v5", "locomotion", "inverted-pendulum"
     ),
-    "inverted-pendulum-distractors": EnvRecord(
-        "inverted-pendulum-distractors",
-        "InvertedPendulum-v5 with chaotic coordinates appended, online",
-        "rlkit/InvertedPendulumDistractors-v0",
-        "locomotion",
-        "inverted-pendulum",
-        env_kwargs={"distractors": 15, "dynamics_seed": 0},
-    ),
+    **{record.name: record for record in (_distracted(*names) for names in DISTRACTED)},
     **{record.name: record for record in (_record(task, level) for task in TASKS for level in LEVELS)},
 }

@@ -28,7 +28,7 @@ from rlkit.vector import make_vector_env
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = 5  # iterations between two evaluations
-EPISODES = {"tomato": 200, "glucose": 4}
+EPISODES = {"tomato": 200, "glucose": 4, "pandemic": 200, "traffic": 10}
 THRESHOLD = 1.0  # estimated KL of occupancies above which early stopping stops
 # label: settings, coefficients
 ARMS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
@@ -59,9 +59,13 @@ def returns(base: BasePolicy, env: str, seed: int) -> dict[str, float]:
     return {"true": float(found[0].mean()), "proxy": float(found[1].mean()), "true_error": error}
 
 
+def run_name(env: str, label: str, coef: float, seed: int) -> str:
+    return f"{env}_{list(ARMS).index(label)}_{coef}_{seed}"
+
+
 def run(out: Path, env: str, label: str, coef: float, seed: int, iterations: int) -> dict[str, Any]:
     """One arm with one seed: its history, evaluated every :data:`BLOCK` iterations."""
-    name = f"{env}_{list(ARMS).index(label)}_{coef}_{seed}"
+    name = run_name(env, label, coef, seed)
     done = out / f"{name}.json"
     found: dict[str, Any] = json.loads(done.read_text()) if done.exists() else {"history": []}
     if len(found["history"]) * BLOCK >= iterations:
@@ -158,14 +162,18 @@ def main() -> None:
     parser.add_argument("--coefs", nargs="*", type=float, help="only these coefficients")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--draw", action="store_true", help="train nothing: only what is finished")
     parser.add_argument("--assets", type=Path, default=ROOT / "docs" / "assets")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     found = []
     for seed, label, coef in jobs(arguments.arms, arguments.seeds):
-        if not arguments.coefs or coef in arguments.coefs:
-            found.append(run(arguments.out, arguments.env, label, coef, seed, arguments.iterations))
+        if arguments.coefs and coef not in arguments.coefs:
+            continue
+        if arguments.draw and not (arguments.out / f"{run_name(arguments.env, label, coef, seed)}.json").exists():
+            continue
+        found.append(run(arguments.out, arguments.env, label, coef, seed, arguments.iterations))
     rows = summary(found)
     for row in rows:
         print(json.dumps(row, ensure_ascii=False))

@@ -59,7 +59,7 @@ def load(folder: Path, updates: int | None = None) -> dict[tuple[str, str], list
         for what in ("updates", "machine"):
             if len({json.dumps(r[what]) for r in results}) > 1:
                 raise UserError(f"{folder}: runs of {key} differ in {what}; they do not belong in one row")
-        if len({r["dataset"]["sha256"] for r in results}) > 1:
+        if len({r.get("dataset", {}).get("sha256") for r in results}) > 1:
             raise UserError(f"{folder}: runs of {key} learned from different data; they do not belong in one row")
         results.sort(key=lambda r: r["seed"])
     return groups

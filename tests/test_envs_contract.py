@@ -24,7 +24,7 @@ SHOWN = ("pendulum-swingup", "finger-turn_easy", "walker-run")  # of DeepMind Co
 IDS = [name for name in IDS if "/dmc-" not in name or any(name.endswith(f"-{shown}-v0") for shown in SHOWN)]
 if find_spec("dm_control") is None:
     IDS = [name for name in IDS if "/dmc-" not in name]
-PACKAGES = {"robotics": "gymnasium_robotics", "dmc": "dm_control", "box2d": "Box2D"}
+PACKAGES = {"robotics": "gymnasium_robotics", "dmc": "dm_control", "box2d": "Box2D", "traffic": "libsumo"}
 BATCHED = [name for name in IDS if gym.registry[name].vector_entry_point is not None]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,19 +79,23 @@ def glucose(settings: Settings) -> list[Line]:
         line = Line("glucose-stepping", what, "step of one")
         env: Any = gym.make(env_id) if count == 1 else make_vector_env(env_id, count)
         plan = [np.full(env.action_space.shape, 1 / 43.2, np.float32)]  # the basal rate
-        whole, one = _steps(env, plan, count), 1.0 / count
+        whole = _steps(env, plan, count)
         try:
             peer = Side(_simglucose(), block=4 if settings.quick else 40)
         except PeerMissing as missing:
             return skipped([line], missing)
         # a batch's step is many patients' steps: units are those of one
-        ours = Side(lambda n, whole=whole, one=one: whole(max(1, round(n * one))), multiple=count)
+        ours = Side(partial(_in_batches, whole, count), multiple=count)
         times = alternate({"ours": ours, "peer": peer}, settings)
         line.ours, line.peer = times["ours"], times["peer"]
         line.note = f"{1 / times['ours'].median:,.0f} steps a second; the basal rate, meals and resets included"
         lines.append(line)
         env.close()
     return lines
+
+
+def _in_batches(run: Callable[[int], None], count: int, n: int) -> None:
+    run(max(1, n // count))
 
 
 def _simglucose() -> Callable[[int], None]:

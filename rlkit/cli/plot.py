@@ -42,8 +42,8 @@ def read_curve(run: Path, key: str) -> tuple[str, list[int], list[float]]:
     return f"{config['agent']['name']} on {config['env']['name']}", list(steps), list(values)
 
 
-def draw(curves: dict[str, list[tuple[list[int], list[float]]]], key: str, out: Path) -> None:
-    """Mean over runs as a line, their range as a band."""
+def draw(curves: dict[str, list[tuple[list[int], list[float]]]], key: str, out: Path, steps: str = "updates") -> None:
+    """Mean over runs as a line, their range as a band; ``key`` and ``steps`` name the axes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -52,12 +52,12 @@ def draw(curves: dict[str, list[tuple[list[int], list[float]]]], key: str, out: 
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for label, runs in sorted(curves.items()):
-        shared = sorted(set.intersection(*(set(steps) for steps, _ in runs)))
-        table = np.array([[dict(zip(steps, values, strict=True))[s] for s in shared] for steps, values in runs])
+        shared = sorted(set.intersection(*(set(at) for at, _ in runs)))
+        table = np.array([[dict(zip(at, values, strict=True))[s] for s in shared] for at, values in runs])
         (line,) = axes.plot(shared, table.mean(axis=0), label=f"{label} (n={len(runs)})")
         if len(runs) > 1:
             axes.fill_between(shared, table.min(axis=0), table.max(axis=0), alpha=0.2, color=line.get_color())
-    axes.set_xlabel("updates")
+    axes.set_xlabel(steps)
     axes.set_ylabel(key)
     axes.legend()
     axes.grid(alpha=0.3)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import rlkit.envs  # noqa: F401  # registers the ids
+from rlkit.envs import DISTRACTED_TASKS
 from rlkit.envs.distractors import LIMIT, Distractors, advance
 from rlkit.errors import UserError
 from rlkit.vecenv import environment_state, set_environment_state
@@ -38,10 +38,10 @@ def test_what_leaves_the_range_comes_home() -> None:
     assert x[0] == 0.1 and x[1] == 0.2
 
 
-@pytest.mark.parametrize("task, width", [("Hopper", 11), ("InvertedPendulum", 4)])
+@pytest.mark.parametrize("task, width", [("Hopper", 11), ("InvertedPendulum", 4), ("Pendulum", 3)])
 @pytest.mark.parametrize("count", [0, 5, 10, 15])
 def test_nothing_else_changes_and_actions_do_not_matter(task: str, width: int, count: int) -> None:
-    plain = gym.make(f"{task}-v5")
+    plain = gym.make(DISTRACTED_TASKS[task])
     first, other = (gym.make(f"rlkit/{task}Distractors-v0", distractors=count) for _ in range(2))
     left, right, alone = first.reset(seed=4)[0], other.reset(seed=4)[0], plain.reset(seed=4)[0]
     assert first.observation_space.shape == (width + count,)
