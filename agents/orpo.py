@@ -98,11 +98,14 @@ class ORPO(OnlineAlgorithm, PPO):
         source = ref_policy if self.config.ref_policy == "given" else self.config.ref_policy
         assert self.env is not None
         self.base = base_policy(source, self.env, self.record, self.config, self.seed or 0)
-        if self.config.start == "base" and len(self.base.net):
-            self.base.into(self.policy)
         self._connect(ref_env)
-        if self.config.divergence != "none":
-            self.calibrated.copy_(torch.tensor(self._calibrate()))
+        from_base = self.config.start == "base" and len(self.base.net)
+        if self.config.divergence != "none" or from_base:
+            rolled = self._roll_base(-(-self.config.calibration_steps // self.n_envs))
+            found, self._ref_observations = moments(rolled), None  # learning begins with new episodes
+            self.calibrated.copy_(torch.tensor([found.sigma, found.mean, found.correlation]))
+            if from_base:
+                self.base.into(self.policy, rolled)
 
     def arguments(self, config: Any) -> dict[str, Any]:
         names = ("learning_rate", "n_steps", "batch_size", "n_epochs", "gae_lambda", "clip_range", "max_grad_norm")
@@ -158,11 +161,6 @@ class ORPO(OnlineAlgorithm, PPO):
         """λ."""
         sigma, mean, _ = self.calibrated.tolist()
         return self.config.coef * {"sigma": sigma, "mean": mean, "none": 1.0}[self.config.scale]
-
-    def _calibrate(self) -> list[float]:
-        found = moments(self._roll_base(-(-self.config.calibration_steps // self.n_envs)))
-        self._ref_observations = None  # learning begins with new episodes
-        return [found.sigma, found.mean, found.correlation]
 
     # ---- an iteration ----------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from rlkit.nets import linear
 
 LARGEST = 100.0  # d is cut here before exp: classes that do not overlap must give a large penalty and not an infinity
 FLOOR = 1e-3  # least χ² by which √χ² divides
+IMITATION_STEPS = 5_000  # of a learner that begins as π_ref and is of another shape
 ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU)
 
 
@@ -32,7 +33,7 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.E
 class ORPOConfig(AgentConfig):
     ref_policy: str = "uniform"  # π_ref: uniform, scripted, true-reward (PPO for ref_steps), or an artefact
     ref_steps: int = 9_000  # steps of true-reward; more: a better base policy
-    start: str = "random"  # the policy's first actor: random, or base: π_ref's, as wide, unless it is uniform
+    start: str = "random"  # the policy's first actor: random, or base: π_ref's or its imitator, unless it is uniform
     ref_epsilon: float = 0.0  # probability that π_ref acts at random; larger: wider support, worse base policy
     divergence: str = "sqrt_chi2"  # sqrt_chi2, chi2, kl, tv, or none for PPO on the proxy
     measure: str = "state_action"  # state_action, state, or action for divergences of action distributions
@@ -297,16 +298,25 @@ class BasePolicy(nn.Module):
             found.log_std.copy_(policy.log_std)
         return found
 
-    def into(self, policy: Any) -> None:
-        """Make ``policy``'s actor this one.  Raises UserError where their layers differ."""
+    def into(self, policy: Any, rolled: Rollout) -> None:
+        """Make ``policy``'s actor this one; if their layers differ, by least KL(π_ref ‖ π) in ``rolled``'s states."""
         own, linears = list(self.net)[::2], [*list(policy.mlp_extractor.policy_net)[::2], policy.action_net]
-        if [x.weight.shape for x in own] != [x.weight.shape for x in linears]:
-            raise UserError(
-                f"agent.start=base needs agent.hidden_sizes={[x.out_features for x in own[:-1]]}, as π_ref has"
-            )
-        for target, source in zip(linears, own, strict=True):
-            target.load_state_dict(source.state_dict())
-        getattr(policy, "log_std", self.log_std).data.copy_(self.log_std)
+        if [x.weight.shape for x in own] == [x.weight.shape for x in linears]:
+            for target, source in zip(linears, own, strict=True):
+                target.load_state_dict(source.state_dict())
+            getattr(policy, "log_std", self.log_std).data.copy_(self.log_std)
+            return
+        seen = torch.as_tensor(rolled.observations, device=self.log_std.device).flatten(0, 1).float()
+        actor = [p for x in linears for p in x.parameters()] + ([] if self.discrete else [policy.log_std])
+        optimiser, generator = torch.optim.Adam(actor, 3e-3, fused=True), torch.Generator().manual_seed(0)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1e-3, IMITATION_STEPS)
+        for _ in range(IMITATION_STEPS):
+            states = seen[torch.randint(len(seen), (256,), generator=generator)]
+            loss = kl_divergence(self.distribution(states), policy.get_distribution(states).distribution).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
 
     def like(self, tensors: Mapping[str, Tensor]) -> BasePolicy:
         """One for the same spaces, as large as ``tensors`` (of a ``state_dict``) say, its weights not yet loaded."""

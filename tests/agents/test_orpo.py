@@ -254,6 +254,14 @@ def test_the_scripted_policy_of_glucose_keeps_the_patient_alive() -> None:
         ORPO("MlpPolicy", TOY, ref_policy="scripted", **SMALL)
 
 
+def test_a_learner_of_another_shape_begins_as_an_imitator() -> None:
+    agent = ORPO("MlpPolicy", "glucose", seed=0, device="cpu", calibration_steps=3000)
+    seen = torch.from_numpy(agent._roll_base(100).observations.reshape(-1, 2, 48))
+    own, base = (p.distribution(seen).mean for p in (BasePolicy.of(agent.policy), agent.base))
+    assert (own - base).abs().mean() < 0.003  # the controller's own deviation
+    assert 0.003 <= agent.policy.log_std.exp().item() < 0.006  # and what is not learnt of its means
+
+
 def test_moments_and_correlation_by_hand() -> None:
     true = np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
     proxy = np.array([[2.0, 1.0], [4.0, 1.0], [6.0, 3.0], [1.0, 0.0]])

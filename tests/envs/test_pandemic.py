@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import rlkit.envs  # noqa: F401  # registers the ids
 from rlkit import registry
 from rlkit.agents.orpo import ORPO, base_policy
-from rlkit.agents.orpo_core import ORPOConfig
+from rlkit.agents.orpo_core import BasePolicy, ORPOConfig
 from rlkit.envs import pandemic
 from rlkit.envs.cloning import clone
 from rlkit.envs.pandemic import PEOPLE, SCHEDULES, PandemicEnv, PandemicVectorEnv, Towns, demonstrate
@@ -319,9 +319,12 @@ def test_a_run_goes_on_exactly(few: None, tmp_path: Path) -> None:
     assert [k for k in left if left[k].numpy().tobytes() != right[k].numpy().tobytes()] == []
 
 
-def test_a_policy_of_other_widths_cannot_begin_as_the_base(few: None) -> None:
-    with pytest.raises(UserError, match=r"agent.start=base needs agent.hidden_sizes=\[128, 128\], as π_ref has"):
-        ORPO("MlpPolicy", "pandemic", hidden_sizes=(32, 32), **SMALL)
+def test_a_policy_of_other_widths_begins_as_an_imitator(few: None) -> None:
+    agents = [ORPO("MlpPolicy", "pandemic", hidden_sizes=(32, 32), **{**SMALL, "start": s}) for s in ("base", "random")]
+    seen = torch.from_numpy(agents[0]._roll_base(40).observations.reshape(-1, 24, 13))
+    base = agents[0].base.distribution(seen).probs  # [n, 3]
+    near, far = ((BasePolicy.of(a.policy).distribution(seen).probs - base).abs().mean() for a in agents)
+    assert near < far / 2
     with pytest.raises(UserError, match="start"):
         ORPOConfig(start="middle")
     ORPO("MlpPolicy", "pandemic", ref_policy="uniform", hidden_sizes=(32, 32), **SMALL)  # has none to begin from
