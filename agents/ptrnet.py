@@ -1,7 +1,8 @@
 """Pointer Networks: answers that are sequences of positions in the input (Vinyals et al. 2015; Bello et al. 2016).
 
 ``agents/ptrnet_network.py`` holds the networks with their equations, ``agents/ptrnet_decode.py`` greedy, sampled, beam
-and active search and what judges them.  Here is what is learnt from, and how:
+and active search and what judges them, ``agents/ptrnet_data.py`` known answers and the evaluation.  Here is what is
+learnt from, and how:
 
     training=supervised   minimise -Σ_i log p(C_i | C_1 .. C_{i-1}, P) over known answers        negative_log_likelihood
     training=reinforce    tours only: minimise (L(π) - b) log p(π), π ~ p                         reinforce_loss
@@ -34,7 +35,8 @@ from torch import Tensor, nn
 
 from rlkit.agents import ptrnet_decode as decode
 from rlkit.agents import ptrnet_network as networks
-from rlkit.agents.ptrnet_decode import Answers, PtrNetEvaluator, Rules, Solved
+from rlkit.agents.ptrnet_data import Answers, PtrNetEvaluator, as_tokens
+from rlkit.agents.ptrnet_decode import Rules, Solved
 from rlkit.checkpoint import read_artefact
 from rlkit.env_learner import EnvLearner
 from rlkit.envs.combinatorial import Problem, make_problem, row
@@ -193,7 +195,7 @@ class PtrNet(EnvLearner):
         network = self.policy.network
         if answers is None:
             return self._reinforce(network, points)
-        tokens = decode.as_tokens(answers, network.ends).to(self.device)
+        tokens = as_tokens(answers, network.ends).to(self.device)
         loss, accuracy = networks.negative_log_likelihood(network, points.float(), tokens)
         norm = self._descend(self.optimiser, network, loss)
         return {"nll": loss.detach(), "pointer_accuracy": accuracy, "grad_norm": norm}

@@ -40,6 +40,7 @@ CHECKED = [
     "rlkit.agents.orpo_core",
     "rlkit.agents.prdc",
     "rlkit.agents.ptrnet",
+    "rlkit.agents.ptrnet_data",
     "rlkit.agents.ptrnet_decode",
     "rlkit.agents.ptrnet_network",
     "rlkit.agents.recoil",

@@ -18,6 +18,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 
+from rlkit.agents import ptrnet_data as data
 from rlkit.agents import ptrnet_decode as decode
 from rlkit.agents import ptrnet_network as networks
 from rlkit.agents.ptrnet import PtrNet
@@ -311,7 +312,7 @@ def test_targets_are_in_the_specified_order() -> None:
         agent = make(env, sizes=(5, 8))
         assert agent.answers is not None
         coords, solutions = agent.answers.draw(7, 5, random)
-        tokens = decode.as_tokens(solutions, 1).numpy()
+        tokens = data.as_tokens(solutions, 1).numpy()
         for points, target_row in zip(coords, tokens, strict=True):
             answer = target(points).reshape(-1)
             assert target_row[: len(answer)].tolist() == (answer + 1).tolist()
@@ -344,7 +345,7 @@ def test_the_loss_is_that_of_each_pointer_in_turn() -> None:
     network = agent.policy.network
     coords, answers = agent.draw()
     assert answers is not None
-    tokens, points = decode.as_tokens(answers, 1), torch.from_numpy(coords).float()
+    tokens, points = data.as_tokens(answers, 1), torch.from_numpy(coords).float()
     loss, accuracy = networks.negative_log_likelihood(network, points, tokens)
     terms, hits = [], []
     for points_, answer in zip(points, tokens, strict=True):
@@ -467,11 +468,11 @@ def test_true_answers_score_full_marks(monkeypatch: pytest.MonkeyPatch) -> None:
             if problem.name == "tsp":
                 solutions = np.stack([held_karp(distances(points)) for points in coords])
             else:
-                solutions = np.stack([decode.optimal_targets(problem, {"coords": points}) for points in coords])
+                solutions = np.stack([data.optimal_targets(problem, {"coords": points}) for points in coords])
             objectives = problem.objectives({"coords": coords}, solutions)
             return decode.Solved(solutions, objectives, np.zeros(len(coords)), 0.0)
 
-        monkeypatch.setattr(decode, "solve", answer)
+        monkeypatch.setattr(data, "solve", answer)
         found = agent.evaluator(16, 0)(agent).summary()
         if env == "tsp":
             assert found["gap"] == pytest.approx(0.0, abs=1e-9) and found["nearest_neighbour_gap"] > 0
