@@ -41,6 +41,7 @@ from rlkit.checkpoint import versions, write_atomically
 from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluation
 from rlkit.hyperparameters import check_seed_and_device, make_config
+from rlkit.machine import processor
 from rlkit.online import OnlineAlgorithm
 from rlkit.persistent import Persistent
 from rlkit.stats import bootstrap_interval, decimals
@@ -230,7 +231,7 @@ class _Session:
             "seconds_evaluating": round(self.evaluate.seconds, 2) if self.evaluate is not None else 0.0,
             "seconds_saving": round(saving, 3),
             "updates_per_second": round(agent.num_timesteps / seconds, 2),
-            "machine": {"processor": _processor(), "system": platform.system(), "threads": config.threads},
+            "machine": {"processor": processor(), "system": platform.system(), "threads": config.threads},
             "versions": versions(),
             "evaluations": history,
         }
@@ -271,13 +272,3 @@ def sentence(result: dict[str, Any], out: Path) -> str:
         lines.append(f"data: {result['source_sentence']}")
     lines.append(f"written to {out}")
     return "\n".join(lines)
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

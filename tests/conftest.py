@@ -89,6 +89,7 @@ CHECKED = [
     "rlkit.hyperparameters",
     "rlkit.env_learner",
     "rlkit.learner",
+    "rlkit.machine",
     "rlkit.nets",
     "rlkit.offline",
     "rlkit.online",

@@ -14,6 +14,7 @@ from typing import Any
 
 from rlkit.bench.measure import Line, Settings, Times
 from rlkit.errors import UserError
+from rlkit.machine import processor
 
 PACKAGES = ("rlkit", "torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco", "d3rlpy")
 METHOD = (
@@ -23,19 +24,11 @@ METHOD = (
 PRECISION = {"speed-up": "{:.3g}x", "fraction": "{:.2f}x", "share": "{:.0%}"}
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-
-
 def machine() -> dict[str, Any]:
     """What the numbers depend on beside the code."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
-    return {"system": platform.platform(), "processor": _processor(), "cores": cores, "load_average": load}
+    return {"system": platform.platform(), "processor": processor(), "cores": cores, "load_average": load}
 
 
 def versions() -> dict[str, str | None]:
