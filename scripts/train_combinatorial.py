@@ -3,7 +3,8 @@
     python scripts/train_combinatorial.py train tsp --labels labels/tsp50.safetensors --steps 40000 --out runs/bq_tsp
     python scripts/train_combinatorial.py measure tsp --run runs/bq_tsp     # gaps on held-out sets, per size
     python scripts/train_combinatorial.py ship tsp --run runs/bq_tsp        # float16 weights into agents/pretrained/
-    python scripts/train_combinatorial.py page                              # the table, from the measurements alone
+    python scripts/train_combinatorial.py files tsp --folder tsplib         # the shipped weights on benchmark files
+    python scripts/train_combinatorial.py page                              # the tables, from the measurements alone
 
 ``train`` is ``rlkit train agent=bq`` and resumes where it stopped.  ``measure`` keeps a line per set and way of solving
 in docs/assets/combinatorial/gaps.jsonl; what is there for these weights is not measured again.  What is measured are
@@ -30,10 +31,12 @@ from rlkit.agents.bq_data import HELD_OUT_SEED, heuristic_solutions
 from rlkit.checkpoint import read_artefact, versions, write_artefact, write_atomically
 from rlkit.envs.labels import Labels, make_labels, read_labels
 from rlkit.envs.metrics import gap
-from rlkit.run import _processor
+from rlkit.envs.tsplib import Benchmark, read_cvrplib, read_tsplib
+from rlkit.machine import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "agents" / "pretrained"
+FILES = ROOT / "docs" / "assets" / "combinatorial" / "files.jsonl"
 LINES = ROOT / "docs" / "assets" / "combinatorial" / "gaps.jsonl"
 PAGE = ROOT / "docs" / "combinatorial-results.md"
 # problem: settings of each held-out set, from the size trained on to ten times it, and how many instances
@@ -54,6 +57,10 @@ SETS: dict[str, list[tuple[dict[str, Any], int]]] = {
     ],
     "knapsack": [({"num_nodes": n}, count) for n, count in ((50, 256), (100, 64), (250, 16), (500, 4))],
 }
+# TSPLIB's published optima (Reinelt 1991 and the library's own page), in official lengths
+OPTIMA = {"burma14": 3323, "ulysses16": 6859, "gr17": 2085, "br17": 39, "att48": 10628, "eil51": 426, "berlin52": 7542}
+OPTIMA |= {"st70": 675, "eil76": 538, "pr76": 108159, "rat99": 1211, "kroA100": 21282, "lin105": 14379, "ch130": 6110}
+OPTIMA |= {"ch150": 6528, "a280": 2579, "pcb442": 50778, "att532": 27686, "ftv33": 1286, "ftv47": 1776, "ft53": 6905}
 EFFORT = {"tsp": 5.0, "atsp": 2.0, "cvrp": 1.0, "op": 1.0, "knapsack": 1.0}
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
 NEAR = 100  # nodes shown to the network on larger sets
@@ -99,7 +106,7 @@ def measure(problem: str, run: Path) -> None:
     known = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
     known = [line for line in known if line["problem"] != problem or line["weights"] == sha]
     done = {(line["problem"], line["nodes"], line["way"]) for line in known}
-    machine = {"processor": _processor(), "system": platform.system(), "threads": 1}
+    machine = {"processor": processor(), "system": platform.system(), "threads": 1}
     for settings, count in SETS[problem]:
         nodes = settings["num_nodes"]
         held_out = make_labels(
@@ -154,6 +161,55 @@ def ship(problem: str, run: Path) -> None:
     write_atomically(path, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
 
 
+def read_files(problem: str, folder: Path) -> list[Benchmark]:
+    """The benchmark files of ``problem`` in ``folder`` whose optimum is known, smallest first."""
+    found = []
+    for path in sorted(folder.glob("*.vrp" if problem == "cvrp" else "*.*tsp")):
+        if problem == "cvrp":
+            one = read_cvrplib(path, path.with_suffix(".sol"))
+        else:
+            one = read_tsplib(path, OPTIMA.get(path.stem))
+        if one.problem == problem and one.optimum is not None:
+            found.append(one)
+    return sorted(found, key=lambda one: len(one.costs))
+
+
+def files(problem: str, folder: Path) -> None:
+    """Add official lengths of the shipped weights' solutions of the files in ``folder`` to :data:`FILES`."""
+    torch.set_num_threads(1)
+    path = WEIGHTS / f"bq_{problem}.rlk"
+    agent, sha = BQ.load(path), str(read_artefact(path)[0]["sha256"]["model.safetensors"])
+    known = [json.loads(line) for line in FILES.read_text().splitlines()] if FILES.exists() else []
+    known = [line for line in known if line["problem"] != problem]
+    for one in read_files(problem, folder):
+        rules, nodes = one.make_problem(), len(one.costs)
+        instances = {key: value[None] for key, value in one.instance.items()}
+        near = ways(problem, nodes)["greedy"]
+        solved = {way: {**options, **near} for way, options in ways(problem, SEARCHED).items()}
+        lengths = {way: one.length(agent.solve(instances, **options).solutions[0]) for way, options in solved.items()}
+        for way, solutions in heuristic_solutions(rules, instances, 1).items():
+            lengths[way.replace("_", " ")] = one.length(solutions[0])
+        known.append({"problem": problem, "name": one.name, "nodes": nodes, "optimum": one.optimum, "weights": sha})
+        known[-1]["lengths"] = lengths
+        print(json.dumps(known[-1]), flush=True)
+    write_atomically(FILES, "".join(json.dumps(entry) + "\n" for entry in known).encode())
+
+
+def files_table(problem: str) -> list[str]:
+    """Markdown of :data:`FILES` for ``problem``."""
+    lines = [json.loads(line) for line in FILES.read_text().splitlines()] if FILES.exists() else []
+    own = [line for line in lines if line["problem"] == problem]
+    if not own:
+        return []
+    order = list(own[0]["lengths"])
+    text = ["Benchmark files, official lengths, percent above the published optimum:", ""]
+    text += ["| file | nodes | optimum | " + " | ".join(order) + " |", "|" + "---|" * (3 + len(order))]
+    for line in own:
+        over = [f"{100 * (line['lengths'][way] / line['optimum'] - 1):.1f} %" for way in order]
+        text.append(f"| {line['name']} | {line['nodes']} | {line['optimum']} | " + " | ".join(over) + " |")
+    return [*text, ""]
+
+
 def page() -> str:
     """Markdown of all measurements."""
     lines = [json.loads(line) for line in LINES.read_text().splitlines()]
@@ -183,21 +239,24 @@ def page() -> str:
                 cell = f"{found[0]['gap']:.2f} ± {found[0]['error']:.2f} %" if found else "-"
                 cells.append(cell + (f", {found[0]['seconds']:.3g} s" if found and "seconds" in found[0] else ""))
             text.append(f"| {way} | " + " | ".join(cells) + " |")
-        text += ["", f"Reference: {own[0]['solver']}, effort {own[0]['effort']:g}.", ""]
+        text += ["", f"Reference: {own[0]['solver']}, effort {own[0]['effort']:g}.", "", *files_table(problem)]
     return "\n".join(text).rstrip() + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "measure", "ship", "page"))
+    parser.add_argument("what", choices=("train", "measure", "ship", "files", "page"))
     parser.add_argument("problem", nargs="?", choices=list(SETS))
     parser.add_argument("--run", "--out", dest="run", type=Path)
     parser.add_argument("--labels", type=Path)
+    parser.add_argument("--folder", type=Path, help="benchmark files")
     parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("extra", nargs="*", help="further key=value settings of rlkit train")
     arguments = parser.parse_args()
     if arguments.what == "page":
         PAGE.write_text(page())
+    elif arguments.what == "files":
+        files(arguments.problem, arguments.folder)
     elif arguments.what == "train":
         sys.exit(train(arguments.problem, arguments.labels, arguments.steps, arguments.run, arguments.extra))
     else:
