@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from rlkit.agents.orpo import ORPO
 from rlkit.agents.orpo_core import BasePolicy
@@ -63,14 +64,16 @@ def run_name(env: str, label: str, coef: float, seed: int) -> str:
     return f"{env}_{list(ARMS).index(label)}_{coef}_{seed}"
 
 
-def run(out: Path, env: str, label: str, coef: float, seed: int, iterations: int) -> dict[str, Any]:
-    """One arm with one seed: its history, evaluated every :data:`BLOCK` iterations."""
+def run(
+    out: Path, env: str, label: str, coef: float, seed: int, iterations: int, options: dict[str, Any]
+) -> dict[str, Any]:
+    """One arm with one seed: its history, evaluated every :data:`BLOCK` iterations; ``options`` go to ORPO."""
     name = run_name(env, label, coef, seed)
     done = out / f"{name}.json"
     found: dict[str, Any] = json.loads(done.read_text()) if done.exists() else {"history": []}
     if len(found["history"]) * BLOCK >= iterations:
         return found
-    settings: dict[str, Any] = {**ARMS[label][0], "coef": coef}
+    settings: dict[str, Any] = {**options, **ARMS[label][0], "coef": coef}
     record = RECORDS[env]
     if label == "true reward":
         settings["ref_policy"] = "uniform"
@@ -162,23 +165,31 @@ def main() -> None:
     parser.add_argument("--coefs", nargs="*", type=float, help="only these coefficients")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=60)
+    parser.add_argument("--options", nargs="*", default=[], help="key=value for ORPO beside its presets")
     parser.add_argument("--draw", action="store_true", help="train nothing: only what is finished")
     parser.add_argument("--assets", type=Path, default=ROOT / "docs" / "assets")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    options = {key: yaml.safe_load(value) for key, _, value in (o.partition("=") for o in arguments.options)}
     found = []
     for seed, label, coef in jobs(arguments.arms, arguments.seeds):
         if arguments.coefs and coef not in arguments.coefs:
             continue
         if arguments.draw and not (arguments.out / f"{run_name(arguments.env, label, coef, seed)}.json").exists():
             continue
-        found.append(run(arguments.out, arguments.env, label, coef, seed, arguments.iterations))
+        found.append(run(arguments.out, arguments.env, label, coef, seed, arguments.iterations, options))
     rows = summary(found)
     for row in rows:
         print(json.dumps(row, ensure_ascii=False))
     suffix = "" if arguments.env == "tomato" else f"_{arguments.env}"
-    result = {"env": arguments.env, "iterations": arguments.iterations, "versions": versions(), "rows": rows}
+    result = {
+        "env": arguments.env,
+        "iterations": arguments.iterations,
+        "options": options,
+        "versions": versions(),
+        "rows": rows,
+    }
     arguments.assets.mkdir(parents=True, exist_ok=True)
     write_atomically(
         arguments.assets / f"hacking{suffix}.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode()
