@@ -16,7 +16,10 @@ from rlkit.bench.measure import Line, Settings, Times
 from rlkit.errors import UserError
 from rlkit.machine import processor
 
-PACKAGES = ("rlkit", "torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco", "d3rlpy")
+PACKAGES = (
+    *("rlkit", "torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco"),
+    *("d3rlpy", "rl4co", "simglucose"),
+)
 METHOD = (
     "sides take turns in one process; seconds are medians over blocks, a ratio is the median of the per-round ratios, "
     "its spread their quartiles"
