@@ -376,19 +376,6 @@ class BQ(EnvLearner):
         self.described = manifest.get("dataset")
         return self
 
-    @classmethod
-    def from_run(
-        cls: type[Self],
-        record: EnvRecord,
-        choices: Any,
-        *,
-        seed: int,
-        device: str,
-        progress: bool,
-        hyperparameters: dict[str, Any],
-    ) -> Self:
-        """The agent of a run's configuration, its labels made."""
-        options: dict[str, Any] = {"seed": seed, "device": device, "hyperparameters": hyperparameters}
-        self = super().from_run(record, choices, progress=progress, **options)
+    def prepare(self, progress: bool) -> None:
+        """Make or read the labels, and say which."""
         print(sentence(self.read_labels(progress)), flush=True)
-        return self

@@ -91,5 +91,10 @@ class EnvLearner(Learner):
         progress: bool,
         hyperparameters: dict[str, Any],
     ) -> Self:
-        """The agent of a run's configuration."""
-        return cls(cls.policy_name, record, seed=seed, device=device, **hyperparameters)
+        """The agent of a run's configuration, prepared."""
+        self = cls(cls.policy_name, record, seed=seed, device=device, **hyperparameters)
+        self.prepare(progress)
+        return self
+
+    def prepare(self, progress: bool) -> None:
+        """What a run does before it begins, with a bar if ``progress``; by default nothing."""
