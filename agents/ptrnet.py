@@ -13,6 +13,8 @@ learnt from, and how:
 Targets: the hull from its corner of lowest index, counter-clockwise, that corner again, ⇐; triangles of increasing
 indices, ordered by incentre, ⇐; the tour from city 0, counter-clockwise.
 
+``network=attention`` puts the attention model (Kool et al. 2019) in the LSTMs' place, for tours.
+
 Deviations: a tour's direction is counter-clockwise; the loss is a mean over pointers; a moving average does not contain
 the batch it is taken from.  docs/agents/ptrnet.md has all of them, with reasons.
 """
@@ -49,6 +51,7 @@ from rlkit.vector import make_env, named
 Self = TypeVar("Self", bound="PtrNet")
 
 TRAINING, BASELINES, OPTIMISERS = ("supervised", "reinforce"), ("critic", "ema", "rollout"), ("adam", "sgd")
+NETWORKS = ("lstm", "attention")
 WARM_UP, SIGNIFICANT = 0.8, 0.05  # Kool et al. 2019: the average of the first epoch, and the level of the t-test
 RIVALRY = 2  # stream of the seed
 
@@ -56,9 +59,12 @@ RIVALRY = 2  # stream of the seed
 @dataclass(frozen=True)
 class PtrNetConfig(AgentConfig):
     training: str = "supervised"  # supervised, or reinforce (tsp only)
+    network: str = "lstm"  # lstm, or attention (tsp only): the attention model of Kool et al.
     sizes: Sequence[int] = (0, 0)  # fewest and most nodes of a batch, uniformly; 0, 0: the environment's number
     batch_size: int = 128  # instances per update; higher: steadier and slower
-    hidden_size: int = 0  # units of the LSTMs; 0: 256, or 128 for reinforce
+    hidden_size: int = 0  # units of the LSTMs, or width of attention; 0: 256, or 128 for reinforce and for attention
+    layers: int = 3  # of network=attention; more: better, slower in proportion
+    heads: int = 8  # of network=attention
     optimiser: str = "adam"  # adam, or sgd as Vinyals et al.
     learning_rate: float = 0.0  # 0: 1e-3, or 1.0 for sgd; Bello et al. have 1e-4 for 100 cities
     decay: float = 0.96  # the learning rate is multiplied by this ...
@@ -69,33 +75,41 @@ class PtrNetConfig(AgentConfig):
     augment: bool = True  # supervised tsp: solved instances are turned, reflected and reordered at random
     baseline: str = "critic"  # of reinforce: critic, ema or rollout
     ema_decay: float = 0.99  # of baseline=ema; higher: remembers longer
-    glimpses: int = 1  # of reinforce: looks before each pointer
+    glimpses: int = 1  # of reinforce with network=lstm: looks before each pointer
     logit_clip: float = 10.0  # of reinforce: C tanh(u); lower explores more, 0 does not clip
     epoch: int = 2_500  # of baseline=rollout: updates between two challenges
     challenge_size: int = 10_000  # of baseline=rollout: instances that decide one
     beam: int = 1  # walks that evaluations keep; more: more probable answers, more slowly
 
-    POSITIVE = ("batch_size", "decay", "decay_steps", "train_size", "epoch", "beam")
+    POSITIVE = ("batch_size", "layers", "heads", "decay", "decay_steps", "train_size", "epoch", "beam")
     NON_NEGATIVE = ("hidden_size", "learning_rate", "max_grad_norm", "glimpses", "logit_clip")
     UNIT = ("decay", "ema_decay")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "sizes", tuple(int(n) for n in self.sizes))
-        for name, known in ("training", TRAINING), ("baseline", BASELINES), ("optimiser", OPTIMISERS):
+        choices = ("training", TRAINING), ("network", NETWORKS), ("baseline", BASELINES), ("optimiser", OPTIMISERS)
+        for name, known in choices:
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"agent.{name}={value} is unknown, expected one of {', '.join(known)}")
         ordered = len(self.sizes) == 2 and (self.sizes == (0, 0) or 3 <= self.sizes[0] <= self.sizes[1])
         self._require("sizes", ordered, "fewest and most nodes, at least 3 and in that order, or 0, 0")
         self._require("challenge_size", self.challenge_size > 1, "at least 2")
+        divides = self.network == "lstm" or self.width % self.heads == 0
+        self._require("heads", divides, f"a divisor of hidden_size={self.width}")
+
+    @property
+    def width(self) -> int:
+        """What ``hidden_size`` stands for."""
+        return self.hidden_size or (256 if (self.training, self.network) == ("supervised", "lstm") else 128)
 
     def usual(self) -> PtrNetConfig:
         """With what 0 stands for filled in."""
         reinforce = self.training == "reinforce"
         return replace(
             self,
-            hidden_size=self.hidden_size or (128 if reinforce else 256),
+            hidden_size=self.width,
             learning_rate=self.learning_rate or (1.0 if self.optimiser == "sgd" else 1e-3),
             max_grad_norm=self.max_grad_norm or (1.0 if reinforce else 2.0),
         )
@@ -141,11 +155,19 @@ class PtrNet(EnvLearner):
         usual = self.usual = self.config.usual()
         assert isinstance(self.observation_space, spaces.Dict)
         reinforce, hidden = usual.training == "reinforce", usual.hidden_size
-        style: dict[str, Any] = {"embedding": 0, "glimpses": 0, "clip": 0.0, "masks": False}
-        if reinforce:
-            style = {"embedding": hidden, "glimpses": usual.glimpses, "clip": usual.logit_clip, "masks": True}
         ends = "remaining" not in self.observation_space.spaces  # tours are of one length, other answers are not
-        network = networks.build(lambda: networks.PointerNetwork(hidden, ends=ends, **style), generator)
+        clip = usual.logit_clip if reinforce else 0.0
+        network: networks.Pointer
+        if usual.network == "attention":
+            if ends:
+                raise UserError("agent.network=attention is for tsp, expected lstm for answers of several lengths")
+            shape = networks.Shape(hidden, usual.layers, usual.heads, 4 * hidden)
+            network = networks.AttentionModel(shape, generator, clip=clip, masks=True)
+        else:
+            sizes = {"embedding": hidden, "glimpses": usual.glimpses} if reinforce else {"embedding": 0, "glimpses": 0}
+            network = networks.build(
+                lambda: networks.PointerNetwork(hidden, ends=ends, clip=clip, masks=reinforce, **sizes), generator
+            )
         self.sampling = torch.Generator(self.device).manual_seed(int(self.seed or 0) + 2)  # of predict alone
         self.policy = networks.PointerPolicy(self.observation_space, self.action_space, network, self.sampling)
         self.policy.to(self.device)
@@ -196,11 +218,12 @@ class PtrNet(EnvLearner):
         if answers is None:
             return self._reinforce(network, points)
         tokens = as_tokens(answers, network.ends).to(self.device)
-        loss, accuracy = networks.negative_log_likelihood(network, points.float(), tokens)
+        allowed = networks.tour_masks(tokens, len(self.problem.opening())) if network.masks else None
+        loss, accuracy = networks.negative_log_likelihood(network, points.float(), tokens, allowed)
         norm = self._descend(self.optimiser, network, loss)
         return {"nll": loss.detach(), "pointer_accuracy": accuracy, "grad_norm": norm}
 
-    def _reinforce(self, network: networks.PointerNetwork, points: Tensor) -> dict[str, Tensor]:
+    def _reinforce(self, network: networks.Pointer, points: Tensor) -> dict[str, Tensor]:
         coords, opening = points.float(), len(self.problem.opening())
         tours, _, lengths = decode.sample_tours(network, self._rules(points), decode.sampler(self.noise))
         metrics = {"tour_length": lengths.mean()}

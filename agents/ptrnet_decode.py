@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkit.agents.ptrnet_network import Memory, PointerNetwork, chosen, tour_masks
+from rlkit.agents.ptrnet_network import Memory, Pointer, chosen, tour_masks
 from rlkit.envs.combinatorial import Problem
 from rlkit.envs.geometry import convex_hull, polygon_area, triangulation
 from rlkit.envs.metrics import (
@@ -130,7 +130,7 @@ def sampler(generator: torch.Generator, temperature: float = 1.0) -> Draw:
 
 @torch.no_grad()
 def walk(
-    network: PointerNetwork, memory: Memory, rules: Rules, rows: Int[Tensor, " r"], draw: Draw
+    network: Pointer, memory: Memory, rules: Rules, rows: Int[Tensor, " r"], draw: Draw
 ) -> tuple[Int[Tensor, "r t"], Float[Tensor, " r"]]:
     """One walk for each row of ``memory``, through the instances ``rows`` of ``rules``.
 
@@ -153,7 +153,7 @@ def walk(
 
 
 def _step(
-    network: PointerNetwork, memory: Memory, rules: Rules, rows: Tensor, tokens: Tensor, inputs: Tensor, state: Any
+    network: Pointer, memory: Memory, rules: Rules, rows: Tensor, tokens: Tensor, inputs: Tensor, state: Any
 ) -> tuple[Tensor, Any]:
     queries, state = network.read(inputs, state)  # [r, 1, h]
     allowed = rules.allowed(rows, tokens)
@@ -163,7 +163,7 @@ def _step(
 
 @torch.no_grad()
 def beam_search(
-    network: PointerNetwork, memory: Memory, rules: Rules, rows: Int[Tensor, " b"], width: int
+    network: Pointer, memory: Memory, rules: Rules, rows: Int[Tensor, " b"], width: int
 ) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
     """The most probable of ``width`` walks kept for each row; a walk that has ended competes with those that go on."""
     b = len(rows)
@@ -198,7 +198,7 @@ def beam_search(
 
 
 def solve(
-    network: PointerNetwork,
+    network: Pointer,
     problem: Problem,
     coords: NDArray[np.float64],
     *,
@@ -211,7 +211,7 @@ def solve(
     """Solutions of ``coords [B, n, 2]``; see :meth:`rlkit.agents.ptrnet.PtrNet.solve`."""
     device = network.start.device
     generator = torch.Generator(device).manual_seed(seed)
-    weight = network.decoder.hidden_size * (coords.shape[1] + 1) * (2 + len(network.glimpses))
+    weight = network.width * (coords.shape[1] + 1) * 4  # floats of an instance's memory
     block = max(1, ROWS // (weight * max(beam, 1)))
     parts = []
     for part in np.array_split(coords, -(-len(coords) // block)):
@@ -280,7 +280,7 @@ def judge(
 
 
 def _best_of(
-    network: PointerNetwork, problem: Problem, memory: Memory, rules: Rules, samples: int, draw: Draw, at_once: int
+    network: Pointer, problem: Problem, memory: Memory, rules: Rules, samples: int, draw: Draw, at_once: int
 ) -> Judged:
     """The best of ``samples`` walks through each instance, ``at_once`` at a time; the first of equals.
 
@@ -305,7 +305,7 @@ def _best_of(
 
 
 def active_search(
-    network: PointerNetwork,
+    network: Pointer,
     problem: Problem,
     coords: NDArray[np.float64],
     *,
@@ -348,7 +348,7 @@ def active_search(
 
 
 def sample_tours(
-    network: PointerNetwork, rules: Rules, draw: Draw
+    network: Pointer, rules: Rules, draw: Draw
 ) -> tuple[Int[Tensor, "b n"], Float[Tensor, " b"], Float[Tensor, " b"]]:
     """A tour of each instance of ``rules``: tokens, log-probabilities, and lengths, float64."""
     rows = torch.arange(len(rules.coords), device=rules.coords.device)

@@ -1,4 +1,4 @@
-"""The networks of Pointer Networks (Vinyals et al. 2015) and of their REINFORCE training (Bello et al. 2016).
+"""Networks that point: Vinyals et al. 2015, with Bello et al.'s additions (2016), and Kool et al.'s (2019).
 
 An encoder LSTM reads n points into e_1 .. e_n; a decoder LSTM, begun with the encoder's last state, has the state d_i
 after i pointers and reads, at each step, the point last pointed at (a learnt vector ⇒ before the first):
@@ -7,13 +7,17 @@ after i pointers and reads, at each step, the point last pointed at (a learnt ve
 
 Where answers differ in length a learnt vector ⇐ stands before e_1, as e_0; to point at it ends the answer.  Bello et
 al. embed the points, look before they point (a glimpse, g = Σ_j p_j e_j with weights of its own, takes d_i's place),
-clip to C tanh(u), and take the softmax over what is allowed only.
+clip to C tanh(u), and take the softmax over what is allowed only.                       :class:`PointerNetwork`
+
+Kool et al. have attention for both LSTMs: the points' values come from transformer blocks, without an order, and what
+looks is the mean of all, the first city and the last.                                   :class:`AttentionModel`
 
 A token is an index into the memory: 0 is ⇐ where there is one and points come after it; -1 pads.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +29,9 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rlkit.agents.bq_network import Block, Shape
 from rlkit.errors import UserError
+from rlkit.nets import linear
 
 INIT = 0.08  # weights are uniform on ± this
 MOST = 1 << 25  # floats of one block of tanh(W₁ e + W₂ d), which is what takes memory
@@ -90,7 +96,67 @@ class Attention(nn.Module):
         return torch.tanh(keys[:, None] + queries[:, :, None]) @ v  # [b, t, m, h] -> [b, t, m]
 
 
-class PointerNetwork(nn.Module):
+class Pointer(nn.Module):
+    """What all have in common: pointers one after another, each from a state and the point last pointed at.
+
+    ends: 1 where there is ⇐, else 0; width: floats of a value; clip: C of C tanh(u), 0: no clipping; masks: whether the
+    softmax is over what is allowed only, else what is not allowed is struck out after it; start: ⇒.
+    """
+
+    start: Tensor
+
+    def __init__(self, width: int, *, ends: bool, clip: float, masks: bool):
+        super().__init__()
+        self.width, self.ends, self.clip, self.masks = width, int(ends), clip, masks
+
+    @abstractmethod
+    def encode(self, coords: Float[Tensor, "b n 2"]) -> Memory:
+        """What to look at and to begin from."""
+
+    @abstractmethod
+    def read(self, inputs: Float[Tensor, "b t e"], state: State) -> tuple[Float[Tensor, "b t h"], State]:
+        """The queries d after each of ``inputs``, and the state to go on from."""
+
+    @abstractmethod
+    def scores(
+        self, memory: Memory, queries: Float[Tensor, "b t h"], inside: Bool[Tensor, "b t m"] | None
+    ) -> Float[Tensor, "b t m"]:
+        """u, a glimpse being confined to what is ``inside``."""
+
+    def inputs(self, memory: Memory, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
+        """The points that ``tokens`` name, as they are read; anything for those that name none."""
+        index = (tokens - self.ends).clamp_min(0)[..., None].expand(-1, -1, memory.points.shape[2])
+        return memory.points.gather(1, index)
+
+    def begin(self, memory: Memory) -> Float[Tensor, "b 1 e"]:
+        """⇒ for every row."""
+        return self.start.expand(len(memory.points), 1, -1)
+
+    def log_probabilities(
+        self, memory: Memory, queries: Float[Tensor, "b t h"], allowed: Bool[Tensor, "b t m"] | None = None
+    ) -> Float[Tensor, "b t m"]:
+        """log p(C_i = j) of every token for ``queries``; -inf where not ``allowed``, None being everything.
+
+        Every row and step must allow something.
+        """
+        inside = allowed if self.masks else None
+        logits = self.scores(memory, queries, inside)
+        if self.clip:
+            logits = self.clip * torch.tanh(logits)
+        found = _masked(logits, inside).log_softmax(dim=-1)
+        return found if self.masks else _masked(found, allowed)
+
+    def follow(
+        self, coords: Float[Tensor, "b n 2"], tokens: Int[Tensor, "b t"], allowed: Bool[Tensor, "b t m"] | None = None
+    ) -> Float[Tensor, "b t m"]:
+        """log p(C_i = j | C_1 .. C_{i-1} = ``tokens``), the whole decoder in one call (teacher forcing)."""
+        memory = self.encode(coords)
+        inputs = torch.cat((self.begin(memory), self.inputs(memory, tokens[:, :-1])), dim=1)  # [b, t, e]
+        queries, _ = self.read(inputs, (memory.h, memory.c))
+        return self.log_probabilities(memory, queries, allowed)
+
+
+class PointerNetwork(Pointer):
     """:param hidden: units of both LSTMs
     :param ends: whether there is ⇐
     :param embedding: width to which points are embedded; 0: the LSTMs read coordinates
@@ -100,8 +166,7 @@ class PointerNetwork(nn.Module):
     """
 
     def __init__(self, hidden: int, *, ends: bool, embedding: int, glimpses: int, clip: float, masks: bool):
-        super().__init__()
-        self.ends, self.clip, self.masks = int(ends), clip, masks
+        super().__init__(hidden, ends=ends, clip=clip, masks=masks)
         inputs = embedding or 2
         self.embed = nn.Linear(2, embedding) if embedding else nn.Identity()
         self.encoder = nn.LSTM(inputs, hidden, batch_first=True)
@@ -119,44 +184,69 @@ class PointerNetwork(nn.Module):
         keys = tuple(attention.key(values) for attention in (self.pointer, *self.glimpses))
         return Memory(points, values, keys, h, c)
 
-    def inputs(self, memory: Memory, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t e"]:
-        """The points that ``tokens`` name, as the decoder reads them; anything for those that name none."""
-        index = (tokens - self.ends).clamp_min(0)[..., None].expand(-1, -1, memory.points.shape[2])
-        return memory.points.gather(1, index)
-
-    def begin(self, memory: Memory) -> Float[Tensor, "b 1 e"]:
-        """⇒ for every row."""
-        return self.start.expand(len(memory.points), 1, -1)
-
     def read(self, inputs: Float[Tensor, "b t e"], state: State) -> tuple[Float[Tensor, "b t h"], State]:
-        """The decoder's states d after each of ``inputs``, and the state to go on from."""
         return self.decoder(inputs, state)
 
-    def log_probabilities(
-        self, memory: Memory, queries: Float[Tensor, "b t h"], allowed: Bool[Tensor, "b t m"] | None = None
+    def scores(
+        self, memory: Memory, queries: Float[Tensor, "b t h"], inside: Bool[Tensor, "b t m"] | None
     ) -> Float[Tensor, "b t m"]:
-        """log p(C_i = j) of every token for the decoder's states; -inf where not ``allowed``, None being everything.
-
-        Every row and step must allow something.
-        """
-        inside = allowed if self.masks else None
         for attention, keys in zip(self.glimpses, memory.keys[1:], strict=True):
             weights = _masked(attention(keys, queries), inside).softmax(dim=-1)  # [b, t, m]
             queries = weights @ memory.values  # [b, t, h]
-        logits = self.pointer(memory.keys[0], queries)
-        if self.clip:
-            logits = self.clip * torch.tanh(logits)
-        found = _masked(logits, inside).log_softmax(dim=-1)
-        return found if self.masks else _masked(found, allowed)
+        return self.pointer(memory.keys[0], queries)
 
-    def follow(
-        self, coords: Float[Tensor, "b n 2"], tokens: Int[Tensor, "b t"], allowed: Bool[Tensor, "b t m"] | None = None
+
+class AttentionModel(Pointer):
+    """Tours by attention alone (Kool, van Hoof & Welling 2019); no ⇐, and nothing depends on the cities' order.
+
+    d = W [mean of all, first, last];  g = MHA(d; keys, values);  u_j = g · k_j / √h               (their equations 5-7)
+
+    :param shape: width, layers, heads and feed-forward units of the encoder, whose blocks are BQ's
+    """
+
+    def __init__(self, shape: Shape, generator: torch.Generator, *, clip: float, masks: bool):
+        super().__init__(shape.width, ends=False, clip=clip, masks=masks)
+        width, self.heads = shape.width, shape.heads
+        self.embed = linear(2, width, generator)
+        self.blocks = nn.ModuleList(Block(shape, False, generator) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.start = nn.Parameter(torch.empty(width).uniform_(-INIT, INIT, generator=generator))  # ⇒
+        self.context = linear(3 * width, width, generator)
+        self.glimpse = linear(width, 3 * width, generator)  # value, key, and the pointer's key
+        self.out = linear(width, width, generator)
+
+    def encode(self, coords: Float[Tensor, "b n 2"]) -> Memory:
+        points = self.embed(coords)  # [b, n, h]
+        for block in self.blocks:
+            points = block(points)
+        points = self.norm(points)
+        values, looked_at, pointed_at = self.glimpse(points).chunk(3, dim=-1)
+        first = self.start.expand(1, len(coords), -1).contiguous()  # no city yet
+        return Memory(points, values, (pointed_at, looked_at), points.mean(dim=1)[None], first)
+
+    def read(self, inputs: Float[Tensor, "b t h"], state: State) -> tuple[Float[Tensor, "b t h"], State]:
+        mean, first = state
+        t = inputs.shape[1]
+        # ⇒ stands for the first city until there is one, which is then the next that is read
+        first = torch.where(self._none(first[0]), inputs[:, 0], first[0])  # [b, h]
+        later = torch.where(self._none(first), inputs[:, min(1, t - 1)], first)
+        firsts = torch.cat((first[:, None], later[:, None].expand(-1, t - 1, -1)), dim=1)  # [b, t, h]
+        queries = self.context(torch.cat((mean.transpose(0, 1).expand(-1, t, -1), firsts, inputs), dim=-1))
+        return queries, (mean, firsts[:, -1][None])
+
+    def _none(self, first: Float[Tensor, "b h"]) -> Bool[Tensor, "b 1"]:
+        return (first == self.start).all(dim=1, keepdim=True)
+
+    def scores(
+        self, memory: Memory, queries: Float[Tensor, "b t h"], inside: Bool[Tensor, "b t m"] | None
     ) -> Float[Tensor, "b t m"]:
-        """log p(C_i = j | C_1 .. C_{i-1} = ``tokens``), the whole decoder in one call (teacher forcing)."""
-        memory = self.encode(coords)
-        inputs = torch.cat((self.begin(memory), self.inputs(memory, tokens[:, :-1])), dim=1)  # [b, t, e]
-        queries, _ = self.read(inputs, (memory.h, memory.c))
-        return self.log_probabilities(memory, queries, allowed)
+        q, key, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (queries, memory.keys[1], memory.values)
+        )  # [b, heads, t or m, h / heads]
+        looks = q @ key.transpose(-1, -2) * q.shape[-1] ** -0.5  # [b, heads, t, m]
+        glimpse = _masked(looks, None if inside is None else inside[:, None]).softmax(dim=-1) @ v
+        found = self.out(glimpse.transpose(1, 2).flatten(2))  # [b, t, h]
+        return found @ memory.keys[0].transpose(-1, -2) * self.width**-0.5
 
 
 def _masked(scores: Tensor, allowed: Tensor | None) -> Tensor:
@@ -192,17 +282,20 @@ class Critic(nn.Module):
 
 
 def negative_log_likelihood(
-    network: PointerNetwork, coords: Float[Tensor, "b n 2"], tokens: Int[Tensor, "b t"]
+    network: Pointer,
+    coords: Float[Tensor, "b n 2"],
+    tokens: Int[Tensor, "b t"],
+    allowed: Bool[Tensor, "b t m"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """-log p(C_i | C_1 .. C_{i-1}, P), a mean over pointers, and the share of them that are the most probable."""
-    log_p = network.follow(coords, tokens)  # [b, t, m]
+    log_p = network.follow(coords, tokens, allowed)  # [b, t, m]
     real = tokens >= 0
     hits = (log_p.argmax(dim=2) == tokens) & real
     return -chosen(log_p, tokens).sum() / real.sum(), hits.sum() / real.sum()
 
 
 def reinforce_loss(
-    network: PointerNetwork,
+    network: Pointer,
     coords: Float[Tensor, "b n 2"],
     tours: Int[Tensor, "b n"],
     advantages: Float[Tensor, " b"],
@@ -231,7 +324,7 @@ class PointerPolicy(BasePolicy):
         self,
         observation_space: spaces.Space,
         action_space: spaces.Space,
-        network: PointerNetwork,
+        network: Pointer,
         noise: torch.Generator,
     ):
         super().__init__(observation_space, action_space)
