@@ -2,6 +2,7 @@
 
     python scripts/train_combinatorial.py train tsp --labels labels/tsp50.safetensors --steps 40000 --out runs/bq_tsp
     python scripts/train_combinatorial.py measure tsp --run runs/bq_tsp     # gaps on held-out sets, per size
+    python scripts/train_combinatorial.py rival tsp --run runs/attention    # a line to beat: an attention model's gaps
     python scripts/train_combinatorial.py ship tsp --run runs/bq_tsp        # float16 weights into agents/pretrained/
     python scripts/train_combinatorial.py files tsp --folder tsplib         # the shipped weights on benchmark files
     python scripts/train_combinatorial.py page                              # the tables, from the measurements alone
@@ -20,6 +21,7 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import torch
 
 from rlkit.agents.bq import BQ
 from rlkit.agents.bq_data import HELD_OUT_SEED, heuristic_solutions
+from rlkit.agents.ptrnet import PtrNet
 from rlkit.checkpoint import read_artefact, versions, write_artefact, write_atomically
 from rlkit.envs.labels import Labels, make_labels, read_labels
 from rlkit.envs.metrics import gap
@@ -41,7 +44,13 @@ LINES = ROOT / "docs" / "assets" / "combinatorial" / "gaps.jsonl"
 PAGE = ROOT / "docs" / "combinatorial-results.md"
 # problem: settings of each held-out set, from the size trained on to ten times it, and how many instances
 SETS: dict[str, list[tuple[dict[str, Any], int]]] = {
-    "tsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 64), ({"num_nodes": 250}, 8), ({"num_nodes": 500}, 4)],
+    "tsp": [
+        ({"num_nodes": 20}, 256),
+        ({"num_nodes": 50}, 128),
+        ({"num_nodes": 100}, 64),
+        ({"num_nodes": 250}, 8),
+        ({"num_nodes": 500}, 4),
+    ],
     "atsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 32), ({"num_nodes": 250}, 4), ({"num_nodes": 500}, 2)],
     "cvrp": [
         ({"num_nodes": 50}, 128),
@@ -61,7 +70,10 @@ SETS: dict[str, list[tuple[dict[str, Any], int]]] = {
 OPTIMA = {"burma14": 3323, "ulysses16": 6859, "gr17": 2085, "br17": 39, "att48": 10628, "eil51": 426, "berlin52": 7542}
 OPTIMA |= {"st70": 675, "eil76": 538, "pr76": 108159, "rat99": 1211, "kroA100": 21282, "lin105": 14379, "ch130": 6110}
 OPTIMA |= {"ch150": 6528, "a280": 2579, "pcb442": 50778, "att532": 27686, "ftv33": 1286, "ftv47": 1776, "ft53": 6905}
+# CVRPLIB's, of sets A and X
+OPTIMA |= {"A-n32-k5": 784, "A-n45-k6": 944, "A-n80-k10": 1763, "X-n101-k25": 27591}
 EFFORT = {"tsp": 5.0, "atsp": 2.0, "cvrp": 1.0, "op": 1.0, "knapsack": 1.0}
+TRAINED = 50  # nodes
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
 NEAR = 100  # nodes shown to the network on larger sets
 
@@ -80,10 +92,17 @@ def rounded(run: Path, path: Path) -> str:
     manifest, tensors, _ = read_artefact(run / "model.rlk")
     for key in ("format", "versions", "sha256"):
         manifest.pop(key, None)
-    manifest["config"]["labels"] = None  # a file of the machine that trained it; "dataset" says what was in it
+    manifest["config"]["labels"] = "" if manifest["agent"] == "ptrnet" else None  # a file of the machine that trained
     path.parent.mkdir(parents=True, exist_ok=True)
     write_artefact(path, manifest, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()})
     return str(read_artefact(path)[0]["sha256"]["model.safetensors"])
+
+
+def trained(run: Path) -> dict[str, Any]:
+    """How the weights of ``run`` came about."""
+    result = json.loads((run / "result.json").read_text())
+    keys = ("updates", "seed", "seconds", "machine", "versions", "dataset")
+    return {key: result[key] for key in keys if key in result}
 
 
 def ways(problem: str, nodes: int) -> dict[str, dict[str, Any]]:
@@ -97,41 +116,70 @@ def ways(problem: str, nodes: int) -> dict[str, dict[str, Any]]:
     return found
 
 
+def held_out(problem: str, settings: dict[str, Any], count: int) -> Labels:
+    """The instances that are measured on, with their references."""
+    options = {"size": count, "seed": HELD_OUT_SEED, "effort": EFFORT[problem], "progress": True}
+    return read_labels(make_labels(problem, **options, **settings))
+
+
+def known_lines() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
+
+
+def keep(lines: list[dict[str, Any]]) -> None:
+    LINES.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(LINES, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def timed(agent: Any, labels: Labels, options: dict[str, Any]) -> dict[str, float]:
+    """Scores of ``agent``'s solutions, and processor seconds an instance."""
+    begin = time.process_time()
+    found = agent.solve(labels.instances, **options)
+    seconds = (time.process_time() - begin) / len(labels)
+    return {**scores(labels, found.objectives), "seconds": round(seconds, 4)}
+
+
 def measure(problem: str, run: Path) -> None:
     """Add this problem's lines to :data:`LINES`."""
     torch.set_num_threads(1)
     path = run / "shipped.rlk"
     sha = rounded(run, path)
     agent = BQ.load(path)
-    known = [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
-    known = [line for line in known if line["problem"] != problem or line["weights"] == sha]
+    known = [line for line in known_lines() if line["problem"] != problem or line["weights"] == sha or "rival" in line]
     done = {(line["problem"], line["nodes"], line["way"]) for line in known}
     machine = {"processor": processor(), "system": platform.system(), "threads": 1}
     for settings, count in SETS[problem]:
         nodes = settings["num_nodes"]
-        held_out = make_labels(
-            problem, size=count, seed=HELD_OUT_SEED, effort=EFFORT[problem], progress=True, **settings
-        )
-        labels = read_labels(held_out)
+        labels = held_out(problem, settings, count)
         line = {"problem": problem, "nodes": nodes, "settings": settings, "instances": count, "weights": sha}
         line |= {"updates": agent.num_timesteps, "solver": labels.metadata["solver"], "machine": machine}
         line |= {"versions": versions(), "effort": EFFORT[problem]}
         for way, options in ways(problem, nodes).items():
-            if (problem, nodes, way) in done:
-                continue
-            begin = time.process_time()
-            found = agent.solve(labels.instances, **options)
-            seconds = (time.process_time() - begin) / count
-            known.append({**line, "way": way, **scores(labels, found.objectives), "seconds": round(seconds, 4)})
-            print(json.dumps(known[-1] | {"versions": None, "machine": None}), flush=True)
+            if (problem, nodes, way) not in done:
+                known.append({**line, "way": way, **timed(agent, labels, options)})
+                print(json.dumps(known[-1] | {"versions": None, "machine": None}), flush=True)
         for way, solutions in heuristic_solutions(labels.problem, labels.instances, count).items():
             way = way.replace("_", " ")
             if (problem, nodes, way) not in done:
                 known.append(
                     {**line, "way": way, **scores(labels, labels.problem.objectives(labels.instances, solutions))}
                 )
-        LINES.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(LINES, "".join(json.dumps(entry) + "\n" for entry in known).encode())
+        keep(known)
+
+
+def rival(problem: str, run: Path) -> None:
+    """Add the lines of an attention model, ``agent=ptrnet agent.network=attention``, trained on the same labels."""
+    torch.set_num_threads(1)
+    agent, learnt = PtrNet.load(run / "model.rlk"), trained(run)
+    known = [line for line in known_lines() if line["problem"] != problem or "rival" not in line]
+    line = {"problem": problem, "rival": {key: learnt[key] for key in ("updates", "seconds")}}
+    line |= {"weights": str(read_artefact(run / "model.rlk")[0]["sha256"]["model.safetensors"])}
+    for settings, count in SETS[problem]:
+        nodes, labels = settings["num_nodes"], held_out(problem, settings, count)
+        for way, options in {"greedy": {}, **({"beam 16": {"beam": 16}} if nodes <= SEARCHED else {})}.items():
+            known.append({**line, "nodes": nodes, "way": f"attention model, {way}", **timed(agent, labels, options)})
+            print(json.dumps(known[-1]), flush=True)
+    keep(known)
 
 
 def scores(labels: Labels, objectives: np.ndarray) -> dict[str, float]:
@@ -145,17 +193,15 @@ def ship(problem: str, run: Path) -> None:
     """Put the weights of ``run`` and what was measured of them into :data:`WEIGHTS`."""
     name = f"bq_{problem}.rlk"
     sha = rounded(run, WEIGHTS / name)
-    lines = [json.loads(line) for line in LINES.read_text().splitlines()]
-    measured = [line for line in lines if line["problem"] == problem and line["weights"] == sha]
+    measured = [line for line in known_lines() if line["problem"] == problem and line["weights"] == sha]
     if not measured:
         raise SystemExit(f"{run}: these weights have not been measured; run measure first")
     path = WEIGHTS / "manifest.json"
     manifest = json.loads(path.read_text()) if path.exists() else {}
-    result = json.loads((run / "result.json").read_text())
     keys = ("nodes", "instances", "way", "gap", "error", "objective", "solver", "effort")
     manifest[name] = {
         "sha256": sha,
-        "trained": {k: result[k] for k in ("updates", "seed", "seconds", "machine", "versions", "dataset")},
+        "trained": trained(run),
         "gaps": [{k: line[k] for k in keys} for line in measured],
     }
     write_atomically(path, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
@@ -165,10 +211,8 @@ def read_files(problem: str, folder: Path) -> list[Benchmark]:
     """The benchmark files of ``problem`` in ``folder`` whose optimum is known, smallest first."""
     found = []
     for path in sorted(folder.glob("*.vrp" if problem == "cvrp" else "*.*tsp")):
-        if problem == "cvrp":
-            one = read_cvrplib(path, path.with_suffix(".sol"))
-        else:
-            one = read_tsplib(path, OPTIMA.get(path.stem))
+        one = read_cvrplib(path) if problem == "cvrp" else read_tsplib(path)
+        one = replace(one, optimum=OPTIMA.get(path.stem))
         if one.problem == problem and one.optimum is not None:
             found.append(one)
     return sorted(found, key=lambda one: len(one.costs))
@@ -212,7 +256,7 @@ def files_table(problem: str) -> list[str]:
 
 def page() -> str:
     """Markdown of all measurements."""
-    lines = [json.loads(line) for line in LINES.read_text().splitlines()]
+    lines = known_lines()
     text = [
         "# Combinatorial results",
         "",
@@ -226,10 +270,14 @@ def page() -> str:
     for problem in dict.fromkeys(line["problem"] for line in lines):
         own = [line for line in lines if line["problem"] == problem]
         sizes = sorted({line["nodes"] for line in own})
-        text += [f"## {problem}", "", f"BQ, {own[0]['updates']:,} updates on {sizes[0]} nodes.", ""]
+        first = next(line for line in own if "rival" not in line)
+        text += [f"## {problem}", "", f"BQ, {first['updates']:,} updates on {TRAINED} nodes.", ""]
+        if rivals := [line["rival"] for line in own if "rival" in line]:
+            text[-2] += f" The attention model learnt from the same labels: {rivals[0]['updates']:,} updates of 128 "
+            text[-2] += f"instances in {rivals[0]['seconds'] / 60:.0f} minutes."
         heads = []
         for n in sizes:
-            first = next(line for line in own if line["nodes"] == n)
+            first = next(line for line in own if line["nodes"] == n and "rival" not in line)
             heads.append(f"n = {n} ({first['instances']} instances)")
         text += ["| | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
         for way in dict.fromkeys(line["way"] for line in own):
@@ -239,13 +287,13 @@ def page() -> str:
                 cell = f"{found[0]['gap']:.2f} ± {found[0]['error']:.2f} %" if found else "-"
                 cells.append(cell + (f", {found[0]['seconds']:.3g} s" if found and "seconds" in found[0] else ""))
             text.append(f"| {way} | " + " | ".join(cells) + " |")
-        text += ["", f"Reference: {own[0]['solver']}, effort {own[0]['effort']:g}.", "", *files_table(problem)]
+        text += ["", f"Reference: {first['solver']}, effort {first['effort']:g}.", "", *files_table(problem)]
     return "\n".join(text).rstrip() + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "measure", "ship", "files", "page"))
+    parser.add_argument("what", choices=("train", "measure", "rival", "ship", "files", "page"))
     parser.add_argument("problem", nargs="?", choices=list(SETS))
     parser.add_argument("--run", "--out", dest="run", type=Path)
     parser.add_argument("--labels", type=Path)
@@ -260,7 +308,7 @@ def main() -> None:
     elif arguments.what == "train":
         sys.exit(train(arguments.problem, arguments.labels, arguments.steps, arguments.run, arguments.extra))
     else:
-        {"measure": measure, "ship": ship}[arguments.what](arguments.problem, arguments.run)
+        {"measure": measure, "rival": rival, "ship": ship}[arguments.what](arguments.problem, arguments.run)
 
 
 if __name__ == "__main__":
