@@ -21,13 +21,13 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any, no_type_check
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from rlkit.envs.two_rewards import OneWorld, Worlds, check_reward
 from rlkit.envs.uniform_vector import RESET, SKIP, STEP, UniformVectorEnv, masked
 from rlkit.errors import UserError
 
@@ -226,11 +226,11 @@ def _simulate(insulin, minutes, grams, x, work):
 
 # ---- Gymnasium -------------------------------------------------------------------------------------------------------
 
-OWN = ("minutes", "grams", "x", "eating", "clock", "history", "elapsed")
 
-
-class Patients:
+class Patients(Worlds):
     """n patients in arrays of n rows, stepped by the kernel."""
+
+    OWN = ("minutes", "grams", "x", "eating", "clock", "history", "elapsed")
 
     observation_space = spaces.Box(
         np.repeat(np.array([[-1.0], [0.0]], np.float32), HISTORY, axis=1),
@@ -239,35 +239,32 @@ class Patients:
     )
 
     def __init__(self, reward: str, horizon: int, n: int) -> None:
-        if reward not in ("proxy", "true"):
-            raise UserError(f"glucose: reward={reward} is unknown, expected proxy or true")
+        check_reward("glucose", reward)
         if horizon < 1:
             raise UserError(f"glucose: horizon={horizon} is out of range, expected a number of steps above 0")
-        self.reward, self.horizon = reward, horizon
+        super().__init__(reward, n)
+        self.horizon = horizon
         self.days = 1 + -(-horizon * MINUTES // DAY)  # the day before the episode, and the episode's
         self.minutes, self.grams = np.zeros((n, 6 * self.days), np.int64), np.zeros((n, 6 * self.days))
         self.x, self.eating, self.clock = np.zeros((n, 13)), np.zeros((n, 4)), np.zeros((n, 2), np.int64)
         self.history, self.elapsed = np.zeros((n, 2, HISTORY)), np.zeros(n, np.int64)
         self.work, self.seen = np.zeros((n, 5, 13)), np.zeros((n, 2, HISTORY), np.float32)
-        self.true, self.proxy, self.ended = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
 
     def advance(self, actions: Array, job: NDArray[np.int8]) -> None:
         """Do each patient's ``job``; actions [n] are clipped to [0, 0.1]."""
         kernel = _many if len(job) >= PARALLEL_FROM else _few
-        own = [getattr(self, name) for name in OWN]
         bounded = np.clip(actions, 0.0, HIGHEST_ACTION)
-        kernel(bounded, job, *own, self.work, self.true, self.proxy, self.ended, self.seen)
+        kernel(bounded, job, *self.own, self.work, self.true, self.proxy, self.ended, self.seen)
 
     @property
     def rewards(self) -> Array:
-        return (self.true if self.reward == "true" else self.proxy) + DEATH * self.ended
+        return super().rewards + DEATH * self.ended
 
     def infos(self) -> dict[str, Array]:
-        glucose = self.history[:, 0, -1].copy()
-        return {"true_reward": self.true.copy(), "proxy_reward": self.proxy.copy(), "glucose": glucose}
+        return {**super().infos(), "glucose": self.history[:, 0, -1].copy()}
 
 
-class GlucoseEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+class GlucoseEnv(OneWorld[Patients]):
     """One patient.
 
     Observation float32 (2, 48), oldest first: (BG - 100)/100 and 10 · insulin of the last four hours.  Action float32
@@ -304,9 +301,6 @@ class GlucoseEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         truncated = not ended and bool(one.elapsed[0] >= one.horizon)
         return one.seen[0].copy(), float(one.rewards[0]), ended, truncated, self._info()
 
-    def _info(self) -> dict[str, float]:
-        return {name: float(value[0]) for name, value in self._one.infos().items()}
-
     @staticmethod
     def scripted_policy() -> tuple[Array, Array, Array]:
         """The PID controller as a linear Gaussian policy: weights [1, 96] of the flat observation, bias [1], sd [1].
@@ -319,15 +313,6 @@ class GlucoseEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         weights[0, -2] -= 100 * KD_PID / MINUTES
         offset = (100 - TARGET) * (KP_PID + KI_PID * MINUTES * HISTORY)
         return weights.reshape(1, -1), np.array([BASAL / INSULIN_PER_ACTION + offset]), np.array([0.003])
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Arrays of everything but the generator that the next step depends on."""
-        return {name: getattr(self._one, name).copy() for name in OWN}
-
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Undo :meth:`get_state`."""
-        for name in OWN:
-            getattr(self._one, name)[...] = state[name]
 
 
 class GlucoseVectorEnv(UniformVectorEnv):

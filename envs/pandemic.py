@@ -27,16 +27,15 @@ so that the public resents rules made before anybody is ill.  β, the contacts, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, no_type_check
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numba import njit, prange
 from numpy.typing import NDArray
 
 from rlkit.envs.cloning import clone
+from rlkit.envs.two_rewards import OneWorld, Worlds, check_reward
 from rlkit.envs.uniform_vector import RESET, SKIP, STEP, UniformVectorEnv, masked
 from rlkit.errors import UserError
 
@@ -209,41 +208,31 @@ def demonstrate(episodes: int, horizon: int, seed: int) -> tuple[NDArray[np.floa
 
 # ---- Gymnasium -------------------------------------------------------------------------------------------------------
 
-OWN = ("people", "known", "stage", "day", "history")
 
-
-class Towns:
+class Towns(Worlds):
     """n towns in arrays of n rows, stepped by the kernel; ``draws`` [n, 1000] are a day's uniform numbers."""
 
+    OWN = ("people", "known", "stage", "day", "history")
     observation_space = spaces.Box(0.0, 1.0, (HISTORY, FEATURES), np.float32)
 
     def __init__(self, reward: str, horizon: int, n: int) -> None:
-        if reward not in ("proxy", "true"):
-            raise UserError(f"pandemic: reward={reward} is unknown, expected proxy or true")
+        check_reward("pandemic", reward)
         if horizon < 1:
             raise UserError(f"pandemic: horizon={horizon} is out of range, expected a number of days above 0")
-        self.reward, self.horizon = reward, horizon
+        super().__init__(reward, n)
+        self.horizon = horizon
         self.people, self.known = np.zeros((n, PEOPLE), np.int8), np.full((n, PEOPLE), NONE, np.int8)
         self.stage, self.day = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self.history, self.seen = np.zeros((n, HISTORY, FEATURES)), np.zeros((n, HISTORY, FEATURES), np.float32)
         self.draws = np.zeros((n, 2 * PEOPLE))
-        self.true, self.proxy, self.ended = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
 
     def advance(self, actions: NDArray[np.int64], job: NDArray[np.int8]) -> None:
         """Do each town's ``job``; a step takes its row of ``draws``."""
         kernel = _many if len(job) >= PARALLEL_FROM else _few
-        own = [getattr(self, name) for name in OWN]
-        kernel(actions, job, self.horizon, self.draws, *own, self.true, self.proxy, self.ended, self.seen)
-
-    @property
-    def rewards(self) -> Array:
-        return self.true if self.reward == "true" else self.proxy
-
-    def infos(self) -> dict[str, Array]:
-        return {"true_reward": self.true.copy(), "proxy_reward": self.proxy.copy()}
+        kernel(actions, job, self.horizon, self.draws, *self.own, self.true, self.proxy, self.ended, self.seen)
 
 
-class PandemicEnv(gym.Env[NDArray[np.float32], np.int64]):
+class PandemicEnv(OneWorld[Towns]):
     """One town.
 
     Observation float32 (24, 13) in [0, 1], a row per day, oldest first; before the first day as on it:
@@ -289,23 +278,11 @@ class PandemicEnv(gym.Env[NDArray[np.float32], np.int64]):
         one.advance(self._action, self._step)
         return one.seen[0].copy(), float(one.rewards[0]), bool(one.ended[0]), False, self._info()
 
-    def _info(self) -> dict[str, float]:
-        return {name: float(value[0]) for name, value in self._one.infos().items()}
-
     @staticmethod
     def scripted_policy() -> tuple[Array, ...]:
         """The ten schedules' imitator: weights and biases of its layers (tanh between them), as :func:`clone`'s."""
         seen, done = demonstrate(EPISODES, 192, seed=0)
         return clone(seen.reshape(-1, HISTORY * FEATURES), done.ravel(), WIDTHS, ACTIONS, EPOCHS)
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Arrays of everything but the generator that the next step depends on."""
-        return {name: getattr(self._one, name).copy() for name in OWN}
-
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Undo :meth:`get_state`."""
-        for name in OWN:
-            getattr(self._one, name)[...] = state[name]
 
 
 class PandemicVectorEnv(UniformVectorEnv):

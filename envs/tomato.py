@@ -19,16 +19,15 @@ observes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, no_type_check
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from rlkit.envs.two_rewards import OneWorld, Worlds
 from rlkit.envs.uniform_vector import RESET, SKIP, STEP, UniformVectorEnv, masked
 from rlkit.errors import UserError, nearest
 
@@ -192,15 +191,17 @@ _few = njit(cache=True, nogil=True)(_advance)
 _many = njit(cache=True, nogil=True, parallel=True)(_advance)
 
 
-class Gardens:
+class Gardens(Worlds):
     """n gardens in arrays of n rows, stepped by the kernel."""
 
+    OWN = ("cell", "order", "count", "visited", "elapsed")
+
     def __init__(self, board: Board, n: int) -> None:
+        super().__init__(board.reward, n)
         self.board = board
         self.cell, self.count, self.elapsed = (np.zeros(n, np.int64) for _ in range(3))
         self.order = np.zeros((n, board.num_tomatoes), np.int64)
-        self.visited, self.ended = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-        self.true, self.proxy = np.zeros(n), np.zeros(n)
+        self.visited = np.zeros(n, np.bool_)
         self.seen = np.zeros((n, *board.observation_space.shape), np.float32)
 
     def advance(self, actions: NDArray[np.int64], job: NDArray[np.int8], uniforms: Array | None = None) -> None:
@@ -211,18 +212,10 @@ class Gardens:
             actions = np.where(uniforms < board.random_actions, drawn, actions).astype(np.int64)
         kernel = _many if len(job) >= PARALLEL_FROM else _few
         tables = board.moves, board.tomato, board.far, board.sprinkler, board.start, board.horizon
-        own = self.cell, self.order, self.count, self.visited, self.elapsed
-        kernel(actions, job, board.legacy, *tables, *own, self.true, self.proxy, self.ended, self.seen)
-
-    @property
-    def rewards(self) -> Array:
-        return self.true if self.board.reward == "true" else self.proxy
-
-    def infos(self) -> dict[str, Array]:
-        return {"true_reward": self.true.copy(), "proxy_reward": self.proxy.copy()}
+        kernel(actions, job, board.legacy, *tables, *self.own, self.true, self.proxy, self.ended, self.seen)
 
 
-class TomatoEnv(gym.Env[Any, np.int64]):
+class TomatoEnv(OneWorld[Gardens]):
     """One garden.  Observation float32 (C + T + 1,), see :class:`Board`, whose arguments and errors it shares.
 
     ``info["true_reward"]`` and ``info["proxy_reward"]`` are floats, whichever is the reward.
@@ -265,21 +258,6 @@ class TomatoEnv(gym.Env[Any, np.int64]):
         ended = bool(one.ended[0])
         truncated = not ended and bool(one.elapsed[0] >= self.board.horizon)
         return one.seen[0].copy(), float(one.rewards[0]), ended, truncated, self._info()
-
-    def _info(self) -> dict[str, float]:
-        return {"true_reward": float(self._one.true[0]), "proxy_reward": float(self._one.proxy[0])}
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """Arrays of everything but the generator that the next step depends on."""
-        one = self._one
-        found = {"cell": one.cell, "order": one.order, "count": one.count, "visited": one.visited}
-        return {name: value.copy() for name, value in {**found, "elapsed": one.elapsed}.items()}
-
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Undo :meth:`get_state`."""
-        one = self._one
-        for name in ("cell", "order", "count", "visited", "elapsed"):
-            getattr(one, name)[...] = state[name]
 
     def render(self) -> str:
         """The board as text: the gardener ``G``, wet tomatoes ``T``."""

@@ -31,6 +31,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlkit.envs.cloning import clone
+from rlkit.envs.two_rewards import check_reward
 from rlkit.errors import UserError
 
 Array = NDArray[np.float64]
@@ -136,8 +137,7 @@ class TrafficEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     }
 
     def __init__(self, reward: str = "proxy") -> None:
-        if reward not in ("proxy", "true"):
-            raise UserError(f"traffic: reward={reward} is unknown, expected proxy or true")
+        check_reward("traffic", reward)
         missing = [name for name in ("libsumo", "sumo") if find_spec(name) is None]
         if missing:
             raise UserError(f"traffic needs {' and '.join(missing)}; install it with: pip install 'rlkit[traffic]'")

@@ -1,0 +1,69 @@
+"""What environments with a true reward and a proxy have in common: worlds in rows of arrays, and an env of one row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from rlkit.errors import UserError
+
+Array = NDArray[np.float64]
+REWARDS = ("proxy", "true")
+
+
+def check_reward(name: str, reward: str) -> None:
+    """Raise :class:`UserError` for a ``reward`` that an environment called ``name`` does not have."""
+    if reward not in REWARDS:
+        raise UserError(f"{name}: reward={reward} is unknown, expected {' or '.join(REWARDS)}")
+
+
+class Worlds:
+    """n worlds in arrays of n rows, which a kernel steps.
+
+    A subclass names in :attr:`OWN` the arrays that the next step depends on, and fills ``seen``, what is observed.
+    """
+
+    OWN: ClassVar[tuple[str, ...]]
+    seen: NDArray[np.float32]
+
+    def __init__(self, reward: str, n: int) -> None:
+        self.reward = reward
+        self.true, self.proxy, self.ended = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
+
+    @property
+    def own(self) -> list[NDArray[Any]]:
+        """The arrays of :attr:`OWN`."""
+        return [getattr(self, name) for name in self.OWN]
+
+    @property
+    def rewards(self) -> Array:
+        """The last step's, true or by proxy as ``reward`` says, ``[n]``."""
+        return self.true if self.reward == "true" else self.proxy
+
+    def infos(self) -> dict[str, Array]:
+        return {"true_reward": self.true.copy(), "proxy_reward": self.proxy.copy()}
+
+
+W = TypeVar("W", bound=Worlds)
+
+
+class OneWorld(gym.Env[Any, Any], Generic[W]):
+    """A Gymnasium environment of the only row of ``_one``."""
+
+    _one: W
+
+    def _info(self) -> dict[str, float]:
+        return {name: float(value[0]) for name, value in self._one.infos().items()}
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """Arrays of everything but the generator that the next step depends on."""
+        return {name: value.copy() for name, value in zip(self._one.OWN, self._one.own, strict=True)}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Undo :meth:`get_state`."""
+        for name, value in zip(self._one.OWN, self._one.own, strict=True):
+            value[...] = state[name]
