@@ -126,7 +126,13 @@ def known_lines() -> list[dict[str, Any]]:
     return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
 
 
-def keep(lines: list[dict[str, Any]]) -> None:
+def keep(problem: str, lines: list[dict[str, Any]]) -> None:
+    """Write ``problem``'s lines, those of others being what the file has now: they may be measured at the same time."""
+    order = list(SETS)
+    lines = sorted(
+        [line for line in known_lines() if line["problem"] != problem] + lines,
+        key=lambda line: order.index(line["problem"]),
+    )
     LINES.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(LINES, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
@@ -145,8 +151,10 @@ def measure(problem: str, run: Path) -> None:
     path = run / "shipped.rlk"
     sha = rounded(run, path)
     agent = BQ.load(path)
-    known = [line for line in known_lines() if line["problem"] != problem or line["weights"] == sha or "rival" in line]
-    done = {(line["problem"], line["nodes"], line["way"]) for line in known}
+    known = [
+        line for line in known_lines() if line["problem"] == problem and (line["weights"] == sha or "rival" in line)
+    ]
+    done = {(line["nodes"], line["way"]) for line in known}
     machine = {"processor": processor(), "system": platform.system(), "threads": 1}
     for settings, count in SETS[problem]:
         nodes = settings["num_nodes"]
@@ -155,23 +163,23 @@ def measure(problem: str, run: Path) -> None:
         line |= {"updates": agent.num_timesteps, "solver": labels.metadata["solver"], "machine": machine}
         line |= {"versions": versions(), "effort": EFFORT[problem]}
         for way, options in ways(problem, nodes).items():
-            if (problem, nodes, way) not in done:
+            if (nodes, way) not in done:
                 known.append({**line, "way": way, **timed(agent, labels, options)})
                 print(json.dumps(known[-1] | {"versions": None, "machine": None}), flush=True)
         for way, solutions in heuristic_solutions(labels.problem, labels.instances, count).items():
             way = way.replace("_", " ")
-            if (problem, nodes, way) not in done:
+            if (nodes, way) not in done:
                 known.append(
                     {**line, "way": way, **scores(labels, labels.problem.objectives(labels.instances, solutions))}
                 )
-        keep(known)
+        keep(problem, known)
 
 
 def rival(problem: str, run: Path) -> None:
     """Add the lines of an attention model, ``agent=ptrnet agent.network=attention``, trained on the same labels."""
     torch.set_num_threads(1)
     agent, learnt = PtrNet.load(run / "model.rlk"), trained(run)
-    known = [line for line in known_lines() if line["problem"] != problem or "rival" not in line]
+    known = [line for line in known_lines() if line["problem"] == problem and "rival" not in line]
     line = {"problem": problem, "rival": {key: learnt[key] for key in ("updates", "seconds")}}
     line |= {"weights": str(read_artefact(run / "model.rlk")[0]["sha256"]["model.safetensors"])}
     for settings, count in SETS[problem]:
@@ -179,7 +187,7 @@ def rival(problem: str, run: Path) -> None:
         for way, options in {"greedy": {}, **({"beam 16": {"beam": 16}} if nodes <= SEARCHED else {})}.items():
             known.append({**line, "nodes": nodes, "way": f"attention model, {way}", **timed(agent, labels, options)})
             print(json.dumps(known[-1]), flush=True)
-    keep(known)
+    keep(problem, known)
 
 
 def scores(labels: Labels, objectives: np.ndarray) -> dict[str, float]:
