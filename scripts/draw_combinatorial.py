@@ -1,22 +1,30 @@
 """Draw docs/assets/combinatorial.png: each combinatorial problem with a heuristic and an optimal solution.
 
-Run ``python scripts/draw_combinatorial.py``; it needs no extra and takes seconds.
+python scripts/draw_combinatorial.py            # needs no extra and takes seconds
+python scripts/draw_combinatorial.py --models   # combinatorial_models.png: the weights that ship beside the solvers;
+                                                # needs the extra `labels`
 """
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from rlkit.agents import BQ
 from rlkit.envs import solvers
-from rlkit.envs.combinatorial import generate, make_problem, row
+from rlkit.envs.combinatorial import Problem, generate, make_problem, row
 from rlkit.envs.drawing import draw
 from rlkit.envs.label_solvers import solve
+from rlkit.registry import shipped_weights
 
-SHOWN = {
+HEURISTICS = {
     "tsp": {"num_nodes": 12},
     "atsp": {"num_nodes": 12},
     "cvrp": {"num_nodes": 10, "capacity": 20},
@@ -25,26 +33,54 @@ SHOWN = {
     "convex-hull": {"num_nodes": 20},
     "delaunay": {"num_nodes": 10},
 }
-TARGET = Path(__file__).parent.parent / "docs" / "assets" / "combinatorial.png"
+MODELS = {name: {"num_nodes": 50} for name in ("tsp", "atsp", "cvrp", "op", "knapsack")}
+ASSETS = Path(__file__).parent.parent / "docs" / "assets"
+
+Solver = Callable[[Problem, dict[str, Any]], NDArray[np.int64]]
+
+
+def heuristic(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
+    if problem.name == "knapsack":
+        return solvers.density_greedy(instance)
+    if problem.name in ("convex-hull", "delaunay"):
+        return np.array([], np.int64)  # nothing but the points
+    return solvers.nearest_neighbour(problem, instance)
+
+
+def model(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
+    """The greedy solution of the weights that ship."""
+    agent = BQ.load(shipped_weights("bq", problem.name))
+    return agent.solve({key: value[None] for key, value in instance.items()}).solutions[0]
+
+
+def optimal(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
+    return solve(problem, instance, "own")
+
+
+def reference(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
+    return solve(problem, instance, effort=5.0)
+
+
+def picture(shown: dict[str, dict[str, Any]], above: Solver, below: Solver, name: str) -> None:
+    figure = Figure(figsize=(14.0, 4.4), dpi=100, layout="constrained")
+    axes = figure.subplots(2, len(shown))
+    for column, (title, settings) in enumerate(shown.items()):
+        problem = make_problem(title, **settings)
+        instance = row(generate(problem, 1, 5), 0)
+        for axis, solver in zip(axes[:, column], (above, below), strict=True):
+            solution = solver(problem, instance)
+            value = problem.objective(instance, solution) if len(solution) else None
+            draw(axis, problem, instance, solution, value)
+    FigureCanvasAgg(figure).print_png(ASSETS / name)
 
 
 def main() -> None:
-    figure = Figure(figsize=(14.0, 4.4), dpi=100, layout="constrained")
-    axes = figure.subplots(2, len(SHOWN))
-    for column, (name, settings) in enumerate(SHOWN.items()):
-        problem = make_problem(name, **settings)
-        instance = row(generate(problem, 1, 5), 0)
-        optimal = solve(problem, instance, "own")
-        if name == "knapsack":
-            other = solvers.density_greedy(instance)
-        elif name in ("convex-hull", "delaunay"):
-            other = np.array([], np.int64)  # nothing but the points
-        else:
-            other = solvers.nearest_neighbour(problem, instance)
-        for axis, solution in zip(axes[:, column], (other, optimal), strict=True):
-            value = problem.objective(instance, solution) if len(solution) else None
-            draw(axis, problem, instance, solution, value)
-    FigureCanvasAgg(figure).print_png(TARGET)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", action="store_true", help="the weights that ship, beside the labels' solvers")
+    if parser.parse_args().models:
+        picture(MODELS, model, reference, "combinatorial_models.png")
+    else:
+        picture(HEURISTICS, heuristic, optimal, "combinatorial.png")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ OPTIMA = {"burma14": 3323, "ulysses16": 6859, "gr17": 2085, "br17": 39, "att48":
 OPTIMA |= {"st70": 675, "eil76": 538, "pr76": 108159, "rat99": 1211, "kroA100": 21282, "lin105": 14379, "ch130": 6110}
 OPTIMA |= {"ch150": 6528, "a280": 2579, "pcb442": 50778, "att532": 27686, "ftv33": 1286, "ftv47": 1776, "ft53": 6905}
 # CVRPLIB's, of sets A and X
-OPTIMA |= {"A-n32-k5": 784, "A-n45-k6": 944, "A-n80-k10": 1763, "X-n101-k25": 27591}
+OPTIMA |= {"A-n32-k5": 784, "A-n45-k6": 944, "X-n101-k25": 27591}
 EFFORT = {"tsp": 5.0, "atsp": 2.0, "cvrp": 1.0, "op": 1.0, "knapsack": 1.0}
 TRAINED = 50  # nodes
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
