@@ -52,6 +52,7 @@ Self = TypeVar("Self", bound="PtrNet")
 
 TRAINING, BASELINES, OPTIMISERS = ("supervised", "reinforce"), ("critic", "ema", "rollout"), ("adam", "sgd")
 NETWORKS = ("lstm", "attention")
+ORDERS = ("given", "angle", "lexicographic")
 WARM_UP, SIGNIFICANT = 0.8, 0.05  # Kool et al. 2019: the average of the first epoch, and the level of the t-test
 RIVALRY = 2  # stream of the seed
 
@@ -60,6 +61,7 @@ RIVALRY = 2  # stream of the seed
 class PtrNetConfig(AgentConfig):
     training: str = "supervised"  # supervised, or reinforce (tsp only)
     network: str = "lstm"  # lstm, or attention (tsp only): the attention model of Kool et al.
+    order: str = "given"  # in which LSTMs read points: as given, by angle around their mean, or lexicographic
     sizes: Sequence[int] = (0, 0)  # fewest and most nodes of a batch, uniformly; 0, 0: the environment's number
     batch_size: int = 128  # instances per update; higher: steadier and slower
     hidden_size: int = 0  # units of the LSTMs, or width of attention; 0: 256, or 128 for reinforce and for attention
@@ -88,8 +90,14 @@ class PtrNetConfig(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "sizes", tuple(int(n) for n in self.sizes))
-        choices = ("training", TRAINING), ("network", NETWORKS), ("baseline", BASELINES), ("optimiser", OPTIMISERS)
-        for name, known in choices:
+        choices: dict[str, Sequence[str]] = {
+            "training": TRAINING,
+            "network": NETWORKS,
+            "order": ORDERS if self.network == "lstm" else ORDERS[:1],
+            "baseline": BASELINES,
+            "optimiser": OPTIMISERS,
+        }
+        for name, known in choices.items():
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"agent.{name}={value} is unknown, expected one of {', '.join(known)}")
@@ -165,9 +173,8 @@ class PtrNet(EnvLearner):
             network = networks.AttentionModel(shape, generator, clip=clip, masks=True)
         else:
             sizes = {"embedding": hidden, "glimpses": usual.glimpses} if reinforce else {"embedding": 0, "glimpses": 0}
-            network = networks.build(
-                lambda: networks.PointerNetwork(hidden, ends=ends, clip=clip, masks=reinforce, **sizes), generator
-            )
+            style: dict[str, Any] = {"ends": ends, "clip": clip, "masks": reinforce, "order": usual.order}
+            network = networks.build(lambda: networks.PointerNetwork(hidden, **style, **sizes), generator)
         self.sampling = torch.Generator(self.device).manual_seed(int(self.seed or 0) + 2)  # of predict alone
         self.policy = networks.PointerPolicy(self.observation_space, self.action_space, network, self.sampling)
         self.policy.to(self.device)
@@ -206,7 +213,7 @@ class PtrNet(EnvLearner):
         n = int(self.random.integers(self.sizes[0], self.sizes[1] + 1))
         if self.answers is None:
             return self.random.random((self.config.batch_size, n, 2)), None
-        return self.answers.draw(n, self.config.batch_size, self.random)
+        return self.answers.draw(n, self.config.batch_size, self.random, self.config.order)
 
     def update(self, batch: Any) -> dict[str, Tensor]:
         coords, answers = batch

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkit.agents.ptrnet_decode import Solved, solve
+from rlkit.agents.ptrnet_network import reading_order, rearranged
 from rlkit.envs.combinatorial import Problem, generate, make_problem, row
 from rlkit.envs.labels import read_labels
 from rlkit.envs.metrics import gap, hull_scores, tour_length, triangulation_scores
@@ -96,10 +97,16 @@ class Answers:
                 f"for each size above {most}, or agent.training=reinforce"
             )
 
-    def draw(self, n: int, count: int, random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Instances ``[count, n, 2]`` and solutions ``[count, l]``."""
+    def draw(
+        self, n: int, count: int, random: np.random.Generator, order: str = "given"
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Instances ``[count, n, 2]`` and solutions ``[count, l]``.  Hulls and triangulations begin at a point of low
+        index, which is one the network can tell if points come in the ``order`` it reads them."""
         if self.problems[n].name != "tsp":
             coords = random.random((count, n, 2))  # as the problem draws them, one after another
+            if order != "given":
+                points = torch.from_numpy(coords)
+                coords = rearranged(points, reading_order(points, order)).numpy()
             return coords, np.stack([optimal_targets(self.problems[n], {"coords": points}) for points in coords])
         if n not in self.solved:
             self.solved[n] = self._solve(n)

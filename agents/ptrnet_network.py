@@ -9,6 +9,9 @@ Where answers differ in length a learnt vector ⇐ stands before e_1, as e_0; to
 al. embed the points, look before they point (a glimpse, g = Σ_j p_j e_j with weights of its own, takes d_i's place),
 clip to C tanh(u), and take the softmax over what is allowed only.                       :class:`PointerNetwork`
 
+An LSTM reads in an order, and a set has none: points come as they are given, or sorted, which makes of hulls an easier
+problem (Vinyals, Bengio & Kudlur 2016); tokens name them as given in any case.                    :func:`reading_order`
+
 Kool et al. have attention for both LSTMs: the points' values come from transformer blocks, without an order, and what
 looks is the mean of all, the first city and the last.                                   :class:`AttentionModel`
 
@@ -24,7 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -68,6 +71,22 @@ def build(make: Callable[[], M], generator: torch.Generator) -> M:
         for parameter in module.parameters():
             parameter.uniform_(-INIT, INIT, generator=generator)
     return module
+
+
+def reading_order(coords: Float[Tensor, "b n 2"], order: str) -> Int[Tensor, "b n"]:
+    """Indices of the points as they are read: as ``given``, by ``angle`` around their mean, or ``lexicographic``."""
+    if order == "angle":
+        x, y = (coords - coords.mean(dim=1, keepdim=True)).unbind(dim=2)
+        return torch.atan2(y, x).argsort(dim=1, stable=True)
+    if order == "lexicographic":  # by x, those of one x by y
+        by_y = coords[..., 1].argsort(dim=1, stable=True)
+        return by_y.gather(1, coords[..., 0].gather(1, by_y).argsort(dim=1, stable=True))
+    return torch.arange(coords.shape[1], device=coords.device).expand(coords.shape[:2])
+
+
+def rearranged(rows: Shaped[Tensor, "b n e"], order: Int[Tensor, "b n"]) -> Shaped[Tensor, "b n e"]:
+    """``rows`` in that order."""
+    return rows.gather(1, order[..., None].expand(-1, -1, rows.shape[2]))
 
 
 class Attention(nn.Module):
@@ -163,10 +182,22 @@ class PointerNetwork(Pointer):
     :param glimpses: looks before each pointer
     :param clip: C of C tanh(u); 0: no clipping
     :param masks: whether the softmax is over what is allowed only; else what is not allowed is struck out after it
+    :param order: in which the encoder reads, see :func:`reading_order`
     """
 
-    def __init__(self, hidden: int, *, ends: bool, embedding: int, glimpses: int, clip: float, masks: bool):
+    def __init__(
+        self,
+        hidden: int,
+        *,
+        ends: bool,
+        embedding: int,
+        glimpses: int,
+        clip: float,
+        masks: bool,
+        order: str = "given",
+    ):
         super().__init__(hidden, ends=ends, clip=clip, masks=masks)
+        self.order = order
         inputs = embedding or 2
         self.embed = nn.Linear(2, embedding) if embedding else nn.Identity()
         self.encoder = nn.LSTM(inputs, hidden, batch_first=True)
@@ -178,7 +209,10 @@ class PointerNetwork(Pointer):
 
     def encode(self, coords: Float[Tensor, "b n 2"]) -> Memory:
         points = self.embed(coords)  # [b, n, e]
-        values, (h, c) = self.encoder(points)  # [b, n, h]
+        order = reading_order(coords, self.order)  # [b, n]
+        values, (h, c) = self.encoder(points if self.order == "given" else rearranged(points, order))  # [b, n, h]
+        if self.order != "given":
+            values = rearranged(values, order.argsort(dim=1))
         if self.end is not None:
             values = torch.cat((self.end.expand(len(coords), 1, -1), values), dim=1)  # [b, m, h]
         keys = tuple(attention.key(values) for attention in (self.pointer, *self.glimpses))

@@ -38,7 +38,7 @@ TINY: dict[str, Any] = {"hidden_size": 16, "batch_size": 8, "train_size": 16}
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "hull": ("convex-hull", {"sizes": (5, 8)}),
     "delaunay": ("delaunay", {"optimiser": "sgd", "beam": 2}),
-    "tsp": ("tsp", {"sizes": (5, 6)}),
+    "tsp": ("tsp", {"sizes": (5, 6), "order": "angle"}),
     "attention": ("tsp", {"network": "attention", "sizes": (5, 6), "heads": 4}),
     "critic": ("tsp", {"training": "reinforce", "sizes": (5, 7)}),
     "ema": ("tsp", {"training": "reinforce", "baseline": "ema"}),
@@ -120,6 +120,43 @@ def test_a_glimpse_takes_the_querys_place_and_logits_are_clipped() -> None:
         network.pointer.v.mul_(1e6)
     extreme = network.log_probabilities(memory, query)
     assert (extreme.max() - extreme.min()).item() <= 4.0 + 1e-5
+
+
+@pytest.mark.parametrize("order", ["angle", "lexicographic"])
+def test_sorted_points_are_read_alike_however_they_come(order: str) -> None:
+    agent = sharpened("convex-hull", 7, order=order)
+    network = agent.policy.network
+    generator = torch.Generator().manual_seed(1)
+    coords = torch.rand(4, 7, 2, generator=generator)
+    if order == "lexicographic":
+        coords[0, :, 0] = 0.5  # y decides
+    shuffle = torch.rand(4, 7, generator=generator).argsort(dim=1)
+    tokens = torch.randint(0, 7, (4, 5), generator=generator)
+    before = network.follow(coords, 1 + shuffle.gather(1, tokens))
+    after = network.follow(networks.rearranged(coords, shuffle), 1 + tokens)
+    torch.testing.assert_close(before[..., :1], after[..., :1])
+    points = before[..., 1:].gather(2, shuffle[:, None].expand(-1, 5, -1))
+    torch.testing.assert_close(points, after[..., 1:])
+    read = networks.rearranged(coords, networks.reading_order(coords, order))
+    if order == "angle":
+        x, y = (read - coords.mean(dim=1, keepdim=True)).unbind(dim=2)
+        assert (torch.atan2(y, x).diff(dim=1) >= 0).all()
+    else:
+        assert [sorted(row) for row in read.tolist()] == read.tolist()
+    network.order = "given"  # or the agreement above would mean little
+    assert (network.follow(networks.rearranged(coords, shuffle), 1 + tokens) - after).abs().max() > 1e-3
+
+
+def test_answers_begin_where_a_network_that_sorts_can_tell() -> None:
+    for env, target in (("convex-hull", hull_target), ("delaunay", delaunay_target)):
+        agent = make(env, 7, order="angle")
+        coords, answers = agent.draw()
+        points = torch.from_numpy(coords)
+        assert torch.equal(networks.reading_order(points, "angle"), networks.reading_order(points, "given"))
+        assert answers is not None
+        for one, answer in zip(coords, answers, strict=True):
+            expected = target(one)
+            assert answer[answer >= 0].tolist() == expected[expected >= 0].tolist()
 
 
 def test_the_attention_model_is_the_papers_equations() -> None:
@@ -573,6 +610,8 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
         ("tsp", {"training": "imitation"}, "agent.training=imitation is unknown"),
         ("tsp", {"optimiser": "lion"}, "agent.optimiser=lion is unknown"),
         ("tsp", {"network": "gru"}, "agent.network=gru is unknown, expected one of lstm, attention"),
+        ("tsp", {"order": "size"}, "agent.order=size is unknown, expected one of given, angle, lexicographic"),
+        ("tsp", {"network": "attention", "order": "angle"}, "agent.order=angle is unknown, expected one of given"),
         ("tsp", {"network": "attention", "heads": 3}, "agent.heads=3 is out of range, expected a divisor of"),
         ("convex-hull", {"network": "attention"}, "agent.network=attention is for tsp, expected lstm"),
         ("convex-hull", {"training": "reinforce"}, "agent.training=reinforce is for tsp, got convex-hull"),
