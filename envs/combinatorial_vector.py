@@ -7,18 +7,17 @@ A kernel does each row's job in place and allocates nothing.  The plain meaning 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any, ClassVar, no_type_check
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numba import njit
 from numpy.typing import NDArray
 
+from rlkit.envs import vector_reset
 from rlkit.envs.combinatorial import CombinatorialEnv, FeasibleDiscrete, Problem, build, row, stack
 from rlkit.errors import UserError
 
@@ -138,7 +137,7 @@ class CombinatorialVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any
     # ---- Gymnasium's interface -------------------------------------------------------------------------------------
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: vector_reset.Seeds = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Begin new episodes everywhere, or where the bool array ``options["reset_mask"]`` says.
 
@@ -147,21 +146,9 @@ class CombinatorialVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any
         without, they go on.  Raises UserError for seeds, a mask or instances that do not fit.
         """
         n, options = self.num_envs, options or {}
-        if seed is None or isinstance(seed, (int, np.integer)):
-            seeds: list[int | None] = [None if seed is None else int(seed) + i for i in range(n)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != n:
-            raise UserError(f"expected {n} seeds, one for each environment, got {len(seeds)}")
-        mask = options.get("reset_mask", np.ones(n, np.bool_))
-        if getattr(mask, "shape", None) != (n,) or mask.dtype != np.bool_ or not mask.any():
-            raise UserError(f"reset_mask: expected a bool array of shape ({n},), not all False, got {mask!r}")
-        if not (self._was_reset or mask.all()):
-            raise ResetNeeded("the first reset must be of all environments")
+        mask, seeds = vector_reset.which(n, seed, options, began=self._was_reset)
         given = self._given(options["instance"], mask) if options.get("instance") is not None else None
-        for i in np.flatnonzero(mask):
-            if seeds[i] is not None or self._generators[i] is None:
-                self._generators[i] = seeding.np_random(seeds[i])[0]
+        vector_reset.reseed(self._generators, mask, seeds)
         self._was_reset = True
         self._begin(mask, given)
         self._advance(np.zeros(n, np.int64), np.where(mask, RESET, SKIP).astype(np.int8))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
-from rlkit.envs import MUJOCO_TASKS
+from rlkit.envs import MUJOCO_TASKS, vector_reset
 from rlkit.envs.mujoco_batch import RESET, SKIP, STEP, Batch
 from rlkit.errors import UserError, nearest
 
@@ -131,29 +130,16 @@ class MujocoVectorEnv(VectorEnv[NDArray[np.float64], NDArray[Any], NDArray[Any]]
     # -- Gymnasium's interface -----------------------------------------------------------------------------------------
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: vector_reset.Seeds = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float64], dict[str, Any]]:
         """Begin new episodes in all environments, or in those of the bool array ``options["reset_mask"]``.
 
         A seed makes the generators of environments 0, 1, ... anew from ``seed``, ``seed + 1``, ..., or from one seed
         each; without, they go on.  Raises UserError for a list or mask that does not fit ``num_envs``.
         """
-        if seed is None or isinstance(seed, (int, np.integer)):
-            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = list(seed)
-        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_))
-        if len(seeds) != self.num_envs:
-            raise UserError(f"expected {self.num_envs} seeds, one for each environment, got {len(seeds)}")
-        if getattr(mask, "shape", None) != (self.num_envs,) or mask.dtype != np.bool_ or not mask.any():
-            raise UserError(
-                f"reset_mask: expected a bool array of shape ({self.num_envs},), not all False, got {mask!r}"
-            )
-        if not (self._was_reset or mask.all()):
-            raise ResetNeeded("the first reset must be of all environments")
-        for i in np.flatnonzero(mask):
-            if seeds[i] is not None or self._generators[i] is None:
-                self._generators[i], self._seeds[i] = seeding.np_random(seeds[i])
+        mask, seeds = vector_reset.which(self.num_envs, seed, options, began=self._was_reset)
+        for i, made in vector_reset.reseed(self._generators, mask, seeds).items():
+            self._seeds[i] = made
         self._was_reset = True
         self._autoreset[mask] = False
         self._batch.job.fill(SKIP)

@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, no_type_check
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from rlkit.envs import vector_reset
 from rlkit.errors import UserError, nearest
 
 # Rows from top to bottom: # is wall, G is Maze2D's goal.
@@ -298,31 +297,19 @@ class PointMazeVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         self._was_reset = False
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: vector_reset.Seeds = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin new episodes everywhere, or where the bool array ``options["reset_mask"]`` says.
 
         A seed makes the generators of environments 0, 1, ... anew from ``seed``, ``seed + 1``, ..., or from one seed
         each; without, they go on.  Raises UserError for seeds or a mask that do not fit ``num_envs``.
         """
-        n = self.num_envs
-        if seed is None or isinstance(seed, (int, np.integer)):
-            seeds: list[int | None] = [None if seed is None else int(seed) + i for i in range(n)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != n:
-            raise UserError(f"expected {n} seeds, one for each environment, got {len(seeds)}")
-        mask = (options or {}).get("reset_mask", np.ones(n, np.bool_))
-        if getattr(mask, "shape", None) != (n,) or mask.dtype != np.bool_ or not mask.any():
-            raise UserError(f"reset_mask: expected a bool array of shape ({n},), not all False, got {mask!r}")
-        if not (self._was_reset or mask.all()):
-            raise ResetNeeded("the first reset must be of all environments")
-        for i in np.flatnonzero(mask):
-            if seeds[i] is not None or self._generators[i] is None:
-                self._generators[i] = seeding.np_random(seeds[i])[0]
+        mask, seeds = vector_reset.which(self.num_envs, seed, options, began=self._was_reset)
+        vector_reset.reseed(self._generators, mask, seeds)
         self._was_reset = True
         self._begin(mask)
-        return self.task.observe(self.states), {"success": np.zeros(n, np.bool_), "_success": mask.copy()}
+        success = np.zeros(self.num_envs, np.bool_)
+        return self.task.observe(self.states), {"success": success, "_success": mask.copy()}
 
     def _begin(self, mask: NDArray[np.bool_]) -> None:
         for i in np.flatnonzero(mask):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import Space
 from gymnasium.error import ResetNeeded
-from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from rlkit.envs import vector_reset
 from rlkit.errors import UserError
 
 BLOCK = 64  # uniforms drawn ahead per environment: a call of a NumPy generator costs more than a step
@@ -59,33 +58,20 @@ class UniformVectorEnv(VectorEnv[NDArray[Any], NDArray[np.int64], NDArray[Any]])
         """
 
     def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: vector_reset.Seeds = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Begin new episodes everywhere, or where the bool array ``options["reset_mask"]`` says.
 
         A seed makes the generators of environments 0, 1, ... anew from ``seed``, ``seed + 1``, ..., or from one seed
         each; without, they go on.  Raises UserError for seeds or a mask that do not fit ``num_envs``.
         """
-        n = self.num_envs
-        if seed is None or isinstance(seed, (int, np.integer)):
-            seeds: list[int | None] = [None if seed is None else int(seed) + i for i in range(n)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != n:
-            raise UserError(f"expected {n} seeds, one for each environment, got {len(seeds)}")
-        mask = (options or {}).get("reset_mask", np.ones(n, np.bool_))
-        if getattr(mask, "shape", None) != (n,) or mask.dtype != np.bool_ or not mask.any():
-            raise UserError(f"reset_mask: expected a bool array of shape ({n},), not all False, got {mask!r}")
-        if not (self._was_reset or mask.all()):
-            raise ResetNeeded("the first reset must be of all environments")
-        for i in np.flatnonzero(mask):
-            if seeds[i] is not None or self._generators[i] is None:
-                self._generators[i] = seeding.np_random(seeds[i])[0]
-                self._cursor[i] = BLOCK
+        mask, seeds = vector_reset.which(self.num_envs, seed, options, began=self._was_reset)
+        for i in vector_reset.reseed(self._generators, mask, seeds):
+            self._cursor[i] = BLOCK
         self._was_reset = True
         self._autoreset[mask] = False
         self._refill()
-        return self._advance(np.zeros(n, np.int64), np.where(mask, RESET, SKIP).astype(np.int8))
+        return self._advance(np.zeros(self.num_envs, np.int64), np.where(mask, RESET, SKIP).astype(np.int8))
 
     def step(
         self, actions: NDArray[Any]
