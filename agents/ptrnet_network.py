@@ -112,7 +112,9 @@ class Attention(nn.Module):
 
     @staticmethod
     def scores(keys: Tensor, queries: Tensor, v: Tensor) -> Tensor:
-        return torch.tanh(keys[:, None] + queries[:, :, None]) @ v  # [b, t, m, h] -> [b, t, m]
+        # tanh z = 2 σ(2z) - 1, and PyTorch's σ takes a fraction of the time of its tanh, which is most of an update
+        halves = torch.sigmoid(torch.add(2 * queries[:, :, None], keys[:, None], alpha=2))  # [b, t, m, h]
+        return 2 * (halves @ v) - v.sum()  # [b, t, m]
 
 
 class Pointer(nn.Module):
