@@ -1,10 +1,11 @@
-"""Make docs/results.md and its figure from the ``result.json`` files of finished runs, and from nothing else.
+"""Make docs/results.md and its figures from the ``result.json`` files of finished runs.
 
     python scripts/make_results.py docs/assets/runs --planned 18 --updates 100000
 
 A run's folder is LABEL_ENV_sSEED, as ``run_offline_table.py`` names it.  Runs of one label and dataset are grouped; a
 group's figures are over its seeds.  A group whose runs differ in updates, data (by content hash) or machine is refused:
-such numbers do not belong in one row.  With ``--updates`` longer runs are cut: what they did later is not looked at,
+such numbers do not belong in one row.  What was found out about them, ``notes.md`` beside the runs, is written by hand
+and comes before the curves.  With ``--updates`` longer runs are cut: what they did later is not looked at,
 and, as nobody played the 100 final episodes then, that column stays empty for them.
 """
 
@@ -134,7 +135,7 @@ HEADER = [
 ]
 
 
-def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out: Path) -> str:
+def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out: Path, notes: str = "") -> str:
     results = [r for group in groups.values() for r in group]
     machine = results[0]["machine"]
     versions = ", ".join(f"{k} {v}" for k, v in results[0]["versions"].items())
@@ -142,7 +143,7 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
     lines = [
         "# Results",
         "",
-        "Made by `scripts/make_results.py` from the `result.json` files of the runs; no figure is typed in.",
+        "Made by `scripts/make_results.py` from the `result.json` files of the runs; no figure in a table is typed in.",
         "",
         "**The data is generated** by the behaviour policies that ship with rlkit, not D4RL's own: these scores "
         "compare with each other, not with published ones. Scores are normalised with D4RL's reference returns.",
@@ -174,9 +175,11 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
             *("| " + " | ".join(r) + " |" for r in rows),
             "",
         ]
-    notes = prdc_notes(groups)
     if notes:
-        lines += ["## PRDC's neighbours", "", "Over the last tenth of training:", "", *notes, ""]
+        lines += ["## What differed, and why", "", notes.strip(), ""]
+    neighbours = prdc_notes(groups)
+    if neighbours:
+        lines += ["## PRDC's neighbours", "", "Over the last tenth of training:", "", *neighbours, ""]
     lines += ["## Curves", "", *curves(groups, out)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -189,7 +192,8 @@ def main() -> None:
     parser.add_argument("--planned", type=int, default=0, help="runs the table should have; fewer is called unfinished")
     args = parser.parse_args()
     groups = load(args.folder, args.updates)
-    args.out.write_text(page(groups, args.planned, args.out))
+    notes = args.folder / "notes.md"
+    args.out.write_text(page(groups, args.planned, args.out, notes.read_text() if notes.exists() else ""))
     print(f"wrote {args.out} from {sum(map(len, groups.values()))} runs")
 
 

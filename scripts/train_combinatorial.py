@@ -92,7 +92,8 @@ def rounded(run: Path, path: Path) -> str:
     manifest, tensors, _ = read_artefact(run / "model.rlk")
     for key in ("format", "versions", "sha256"):
         manifest.pop(key, None)
-    manifest["config"]["labels"] = None  # a file of the machine that trained it; "dataset" says what was in it
+    # a file of the machine that trained it; "dataset" says what was in it
+    manifest["config"]["labels"] = "" if manifest["agent"] == "ptrnet" else None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_artefact(path, manifest, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()})
     return str(read_artefact(path)[0]["sha256"]["model.safetensors"])
