@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rlkit.agents import BQ
+from rlkit.agents import BQ, PtrNet
 from rlkit.envs import solvers
 from rlkit.envs.combinatorial import Problem, generate, make_problem, row
 from rlkit.envs.drawing import draw
@@ -34,6 +34,7 @@ HEURISTICS = {
     "delaunay": {"num_nodes": 10},
 }
 MODELS = {name: {"num_nodes": 50} for name in ("tsp", "atsp", "cvrp", "op", "knapsack")}
+MODELS |= {"convex-hull": {"num_nodes": 10}, "delaunay": {"num_nodes": 5}}
 ASSETS = Path(__file__).parent.parent / "docs" / "assets"
 
 Solver = Callable[[Problem, dict[str, Any]], NDArray[np.int64]]
@@ -49,7 +50,8 @@ def heuristic(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
 
 def model(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
     """The greedy solution of the weights that ship."""
-    agent = BQ.load(shipped_weights("bq", problem.name))
+    kind = PtrNet if problem.name in ("convex-hull", "delaunay") else BQ
+    agent = kind.load(shipped_weights(kind.name, problem.name))
     return agent.solve({key: value[None] for key, value in instance.items()}).solutions[0]
 
 

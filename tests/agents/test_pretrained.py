@@ -79,7 +79,7 @@ def test_tours_are_as_near_the_shortest_as_specified(nodes: int, greedy: float, 
     assert tour_gaps(nodes, count, 8) <= best
 
 
-@pytest.mark.parametrize(("problem", "nodes", "accuracy"), [("convex-hull", 10, 0.85)])
+@pytest.mark.parametrize(("problem", "nodes", "accuracy"), [("convex-hull", 10, 0.85), ("delaunay", 5, 0.70)])
 def test_answers_are_as_often_right_as_specified(problem: str, nodes: int, accuracy: float) -> None:
     agent = PtrNet.load(FOLDER / f"ptrnet_{problem}.rlk")
     world = make_problem(problem, num_nodes=nodes)
