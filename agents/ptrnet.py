@@ -232,7 +232,8 @@ class PtrNet(EnvLearner):
 
     def _reinforce(self, network: networks.Pointer, points: Tensor) -> dict[str, Tensor]:
         coords, opening = points.float(), len(self.problem.opening())
-        tours, _, lengths = decode.sample_tours(network, self._rules(points), decode.sampler(self.noise))
+        memory = network.encode(coords)  # once: for the sample, and for the gradient of its probability
+        tours, _, lengths = decode.sample_tours(network, memory, self._rules(points), decode.sampler(self.noise))
         metrics = {"tour_length": lengths.mean()}
         if self.config.baseline == "critic":
             values = self.critic(coords)  # [b]
@@ -242,7 +243,7 @@ class PtrNet(EnvLearner):
             baseline = values.detach()
         else:
             baseline = self._baseline(points, lengths)
-        loss = networks.reinforce_loss(network, coords, tours, (lengths - baseline).float(), opening)
+        loss = networks.reinforce_loss(network, memory, tours, (lengths - baseline).float(), opening)
         metrics |= {"grad_norm": self._descend(self.optimiser, network, loss), "baseline": baseline.mean()}
         if self.config.baseline == "rollout" and (self._n_updates + 1) % self.config.epoch == 0:
             self.challenge()
@@ -251,7 +252,8 @@ class PtrNet(EnvLearner):
     def _baseline(self, points: Tensor, lengths: Tensor) -> Tensor:
         rollout = self.config.baseline == "rollout"
         if rollout and self._n_updates >= self.config.epoch:
-            return decode.sample_tours(self.rival, self._rules(points), decode.greedy)[2]
+            memory = self.rival.encode(points.float())
+            return decode.sample_tours(self.rival, memory, self._rules(points), decode.greedy)[2]
         mean, before = lengths.mean().cpu(), self.average
         weight = WARM_UP if rollout else self.config.ema_decay
         self.average = mean if before.isnan() else weight * before + (1 - weight) * mean

@@ -330,13 +330,14 @@ def active_search(
         noise = torch.rand(batch_size, n, generator=generator, device=points.device)
         orders = noise.argsort(dim=1)  # [b, n]
         rules = Rules(problem, points[orders], 0, True)
-        tokens, totals, lengths = sample_tours(network, rules, sampler(generator))
+        memory = network.encode(rules.coords.float())
+        tokens, totals, lengths = sample_tours(network, memory, rules, sampler(generator))
         k = int(lengths.argmin())
         if float(lengths[k]) < shortest - 1e-12:
             best, shortest, probability = orders[k, tokens[k]].cpu().numpy(), float(lengths[k]), float(totals[k])
         mean = lengths.mean().item()
         average = mean if step == 0 else ema_decay * average + (1 - ema_decay) * mean
-        log_p = chosen(network.follow(rules.coords.float(), tokens, tour_masks(tokens, opening)), tokens).sum(dim=1)
+        log_p = chosen(network.follow(memory, tokens, tour_masks(tokens, opening)), tokens).sum(dim=1)
         loss = ((lengths - average).float() * log_p).mean()
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -348,12 +349,10 @@ def active_search(
 
 
 def sample_tours(
-    network: Pointer, rules: Rules, draw: Draw
+    network: Pointer, memory: Memory, rules: Rules, draw: Draw
 ) -> tuple[Int[Tensor, "b n"], Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """A tour of each instance of ``rules``: tokens, log-probabilities, and lengths, float64."""
+    """A tour of each instance of ``rules``, encoded in ``memory``: tokens, log-probabilities, and lengths, float64."""
     rows = torch.arange(len(rules.coords), device=rules.coords.device)
-    with torch.no_grad():
-        memory = network.encode(rules.coords.float())
     tokens, totals = walk(network, memory, rules, rows, draw)
     return tokens, totals, tour_lengths(rules.coords, tokens)
 

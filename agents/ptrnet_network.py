@@ -168,10 +168,9 @@ class Pointer(nn.Module):
         return found if self.masks else _masked(found, allowed)
 
     def follow(
-        self, coords: Float[Tensor, "b n 2"], tokens: Int[Tensor, "b t"], allowed: Bool[Tensor, "b t m"] | None = None
+        self, memory: Memory, tokens: Int[Tensor, "b t"], allowed: Bool[Tensor, "b t m"] | None = None
     ) -> Float[Tensor, "b t m"]:
         """log p(C_i = j | C_1 .. C_{i-1} = ``tokens``), the whole decoder in one call (teacher forcing)."""
-        memory = self.encode(coords)
         inputs = torch.cat((self.begin(memory), self.inputs(memory, tokens[:, :-1])), dim=1)  # [b, t, e]
         queries, _ = self.read(inputs, (memory.h, memory.c))
         return self.log_probabilities(memory, queries, allowed)
@@ -324,7 +323,7 @@ def negative_log_likelihood(
     allowed: Bool[Tensor, "b t m"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """-log p(C_i | C_1 .. C_{i-1}, P), a mean over pointers, and the share of them that are the most probable."""
-    log_p = network.follow(coords, tokens, allowed)  # [b, t, m]
+    log_p = network.follow(network.encode(coords), tokens, allowed)  # [b, t, m]
     real = tokens >= 0
     hits = (log_p.argmax(dim=2) == tokens) & real
     return -chosen(log_p, tokens).sum() / real.sum(), hits.sum() / real.sum()
@@ -332,13 +331,13 @@ def negative_log_likelihood(
 
 def reinforce_loss(
     network: Pointer,
-    coords: Float[Tensor, "b n 2"],
+    memory: Memory,
     tours: Int[Tensor, "b n"],
     advantages: Float[Tensor, " b"],
     opening: int,
 ) -> Float[Tensor, ""]:
     """(L(π) - b) log p(π), a mean: its gradient is the policy's (Bello et al. 2016, equation 4)."""
-    log_p = network.follow(coords, tours, tour_masks(tours, opening))  # [b, n, n]
+    log_p = network.follow(memory, tours, tour_masks(tours, opening))  # [b, n, n]
     return (advantages * chosen(log_p, tours).sum(dim=1)).mean()
 
 

@@ -132,8 +132,8 @@ def test_sorted_points_are_read_alike_however_they_come(order: str) -> None:
         coords[0, :, 0] = 0.5  # y decides
     shuffle = torch.rand(4, 7, generator=generator).argsort(dim=1)
     tokens = torch.randint(0, 7, (4, 5), generator=generator)
-    before = network.follow(coords, 1 + shuffle.gather(1, tokens))
-    after = network.follow(networks.rearranged(coords, shuffle), 1 + tokens)
+    before = network.follow(network.encode(coords), 1 + shuffle.gather(1, tokens))
+    after = network.follow(network.encode(networks.rearranged(coords, shuffle)), 1 + tokens)
     torch.testing.assert_close(before[..., :1], after[..., :1])
     points = before[..., 1:].gather(2, shuffle[:, None].expand(-1, 5, -1))
     torch.testing.assert_close(points, after[..., 1:])
@@ -144,7 +144,7 @@ def test_sorted_points_are_read_alike_however_they_come(order: str) -> None:
     else:
         assert [sorted(row) for row in read.tolist()] == read.tolist()
     network.order = "given"  # or the agreement above would mean little
-    assert (network.follow(networks.rearranged(coords, shuffle), 1 + tokens) - after).abs().max() > 1e-3
+    assert (network.follow(network.encode(networks.rearranged(coords, shuffle)), 1 + tokens) - after).abs().max() > 1e-3
 
 
 def test_answers_begin_where_a_network_that_sorts_can_tell() -> None:
@@ -166,7 +166,7 @@ def test_the_attention_model_is_the_papers_equations() -> None:
     memory = model.encode(coords)
     nodes = memory.points[0]  # [5, 8]
     tokens = torch.tensor([[2, 4, 0, 1, 3]])
-    found = model.follow(coords, tokens, networks.tour_masks(tokens, 0))[0]  # [5, 5]
+    found = model.follow(model.encode(coords), tokens, networks.tour_masks(tokens, 0))[0]  # [5, 5]
     values, looked_at, pointed_at = model.glimpse(nodes).chunk(3, dim=-1)
     for t in range(5):
         first = nodes[2] if t else model.start
@@ -189,9 +189,9 @@ def test_the_attention_model_does_not_care_about_the_order_of_cities() -> None:
     coords = torch.rand(3, 7, 2, generator=generator)
     order = torch.randperm(7, generator=generator)
     tours = torch.stack([torch.randperm(7, generator=generator) for _ in range(3)])
-    there = network.follow(coords, tours, networks.tour_masks(tours, 0))
+    there = network.follow(network.encode(coords), tours, networks.tour_masks(tours, 0))
     renamed = order.argsort()[tours]
-    here = network.follow(coords[:, order], renamed, networks.tour_masks(renamed, 0))
+    here = network.follow(network.encode(coords[:, order]), renamed, networks.tour_masks(renamed, 0))
     torch.testing.assert_close(here, there[:, :, order], atol=1e-4, rtol=1e-4)
     assert there.isfinite().any() and not torch.allclose(there.exp(), there.exp().flip(2))
 
@@ -210,7 +210,7 @@ def test_teacher_forcing_equals_stepwise_decoding(training: str, network: str) -
             tokens, totals = decode.walk(pointer, memory, rules, rows, draw)
             parts = [rules.allowed(rows, tokens[:, :t]) for t in range(tokens.shape[1])]
             allowed = torch.stack(parts, dim=1) if valid else None  # type: ignore[arg-type]
-            log_p = pointer.follow(coords.float(), tokens, allowed)
+            log_p = pointer.follow(pointer.encode(coords.float()), tokens, allowed)
             forced = networks.chosen(log_p, tokens).sum(dim=1).double()
             torch.testing.assert_close(forced, totals, rtol=1e-4, atol=1e-4)
             if env == "tsp" and valid:
@@ -296,7 +296,7 @@ def test_one_beam_is_greedy_and_more_are_more_probable(name: str) -> None:
         tokens, totals = decode.beam_search(network, memory, rules, rows, 6)
         parts = [rules.allowed(rows, tokens[:, :t].clamp_min(0)) for t in range(tokens.shape[1])]
         allowed = torch.stack(parts, dim=1) if valid else None  # type: ignore[arg-type]
-        log_p = network.follow(torch.from_numpy(coords).float(), tokens, allowed)
+        log_p = network.follow(network.encode(torch.from_numpy(coords).float()), tokens, allowed)
         again = networks.chosen(log_p, tokens).sum(dim=1).double()
         torch.testing.assert_close(again, totals, rtol=1e-4, atol=1e-4)
 
@@ -311,7 +311,7 @@ def test_a_beam_of_everything_finds_the_most_probable_tour() -> None:
     wide = agent.solve(coords, beam=24)
     for points, solution, total in zip(coords, wide.solutions, wide.log_probabilities, strict=True):
         each = torch.from_numpy(points).float().expand(24, 5, 2)
-        log_p = networks.chosen(network.follow(each, tours), tours).sum(dim=1)
+        log_p = networks.chosen(network.follow(network.encode(each), tours), tours).sum(dim=1)
         assert solution.tolist() == tours[int(log_p.argmax())].tolist()
         assert total == pytest.approx(log_p.max().item(), abs=1e-4)
 
@@ -447,11 +447,13 @@ def test_the_policy_gradient_is_that_of_the_expected_length() -> None:
     lengths = decode.tour_lengths(each, tours)
     masks = networks.tour_masks(tours, 1)
     parameters = list(network.parameters())
-    probabilities = networks.chosen(network.follow(each, tours, masks), tours).sum(dim=1).exp()
+    probabilities = networks.chosen(network.follow(network.encode(each), tours, masks), tours).sum(dim=1).exp()
     assert probabilities.sum().item() == pytest.approx(1.0, abs=1e-9)
     exact = torch.autograd.grad((probabilities * lengths).sum(), parameters)
     advantages = 24 * probabilities.detach() * (lengths - 1.7)  # any baseline will do
-    surrogate = torch.autograd.grad(networks.reinforce_loss(network, each, tours, advantages, 1), parameters)
+    surrogate = torch.autograd.grad(
+        networks.reinforce_loss(network, network.encode(each), tours, advantages, 1), parameters
+    )
     for mine, theirs in zip(surrogate, exact, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-10)
 
