@@ -4,8 +4,8 @@
 
 A run's folder is LABEL_ENV_sSEED, as ``run_offline_table.py`` names it.  Runs of one label and dataset are grouped; a
 group's figures are over its seeds.  A group whose runs differ in updates, data (by content hash) or machine is refused:
-such numbers do not belong in one row.  What was found out about them, ``notes.md`` beside the runs, is written by hand
-and comes before the curves.  With ``--updates`` longer runs are cut: what they did later is not looked at,
+such numbers do not belong in one row.  What was found out about them is Markdown written by hand, ``notes.txt`` beside
+the runs, and comes before the curves.  With ``--updates`` longer runs are cut: what they did later is not looked at,
 and, as nobody played the 100 final episodes then, that column stays empty for them.
 """
 
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--planned", type=int, default=0, help="runs the table should have; fewer is called unfinished")
     args = parser.parse_args()
     groups = load(args.folder, args.updates)
-    notes = args.folder / "notes.md"
+    notes = args.folder / "notes.txt"
     args.out.write_text(page(groups, args.planned, args.out, notes.read_text() if notes.exists() else ""))
     print(f"wrote {args.out} from {sum(map(len, groups.values()))} runs")
 
