@@ -93,7 +93,7 @@ class PtrNetConfig(AgentConfig):
         choices: dict[str, Sequence[str]] = {
             "training": TRAINING,
             "network": NETWORKS,
-            "order": ORDERS if self.network == "lstm" else ORDERS[:1],
+            "order": ORDERS,
             "baseline": BASELINES,
             "optimiser": OPTIMISERS,
         }
@@ -101,6 +101,8 @@ class PtrNetConfig(AgentConfig):
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"agent.{name}={value} is unknown, expected one of {', '.join(known)}")
+        if self.network == "attention" and self.order != "given":
+            raise UserError(f"agent.order={self.order} is for LSTMs, expected given: attention reads in no order")
         ordered = len(self.sizes) == 2 and (self.sizes == (0, 0) or 3 <= self.sizes[0] <= self.sizes[1])
         self._require("sizes", ordered, "fewest and most nodes, at least 3 and in that order, or 0, 0")
         self._require("challenge_size", self.challenge_size > 1, "at least 2")

@@ -613,7 +613,7 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
         ("tsp", {"optimiser": "lion"}, "agent.optimiser=lion is unknown"),
         ("tsp", {"network": "gru"}, "agent.network=gru is unknown, expected one of lstm, attention"),
         ("tsp", {"order": "size"}, "agent.order=size is unknown, expected one of given, angle, lexicographic"),
-        ("tsp", {"network": "attention", "order": "angle"}, "agent.order=angle is unknown, expected one of given"),
+        ("tsp", {"network": "attention", "order": "angle"}, "agent.order=angle is for LSTMs"),
         ("tsp", {"network": "attention", "heads": 3}, "agent.heads=3 is out of range, expected a divisor of"),
         ("convex-hull", {"network": "attention"}, "agent.network=attention is for tsp, expected lstm"),
         ("convex-hull", {"training": "reinforce"}, "agent.training=reinforce is for tsp, got convex-hull"),
