@@ -205,7 +205,7 @@ class PtrNet(EnvLearner):
         self.sizes = self.config.sizes if self.config.sizes[0] else (n, n)
         self.answers = None
         if not reinforce:
-            known = self.config.labels, self.config.train_size, self.config.augment
+            known = self.config.labels, self.config.train_size, self.config.augment, self.config.order
             self.answers = Answers(self.problem, self.sizes, int(self.seed or 0), *known)
 
     # ---- learning --------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class PtrNet(EnvLearner):
         n = int(self.random.integers(self.sizes[0], self.sizes[1] + 1))
         if self.answers is None:
             return self.random.random((self.config.batch_size, n, 2)), None
-        return self.answers.draw(n, self.config.batch_size, self.random, self.config.order)
+        return self.answers.draw(n, self.config.batch_size, self.random)
 
     def update(self, batch: Any) -> dict[str, Tensor]:
         coords, answers = batch

@@ -71,9 +71,16 @@ class Answers:
     """Instances with their answers.  Raises UserError for a size of tsp without labels that is too large to solve."""
 
     def __init__(
-        self, problem: Problem, sizes: tuple[int, ...], seed: int, labels: str, train_size: int, augment: bool
+        self,
+        problem: Problem,
+        sizes: tuple[int, ...],
+        seed: int,
+        labels: str,
+        train_size: int,
+        augment: bool,
+        order: str,
     ):
-        self.seed, self.train_size, self.augment = seed, train_size, augment
+        self.seed, self.train_size, self.augment, self.order = seed, train_size, augment, order
         self.problems = {n: make_problem(problem.name, num_nodes=n) for n in range(sizes[0], sizes[1] + 1)}
         self.solved: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
         self.digests: dict[str, str] = {}
@@ -97,16 +104,13 @@ class Answers:
                 f"for each size above {most}, or agent.training=reinforce"
             )
 
-    def draw(
-        self, n: int, count: int, random: np.random.Generator, order: str = "given"
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def draw(self, n: int, count: int, random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Instances ``[count, n, 2]`` and solutions ``[count, l]``.  Hulls and triangulations begin at a point of low
         index, which is one the network can tell if points come in the ``order`` it reads them."""
         if self.problems[n].name != "tsp":
             coords = random.random((count, n, 2))  # as the problem draws them, one after another
-            if order != "given":
-                points = torch.from_numpy(coords)
-                coords = rearranged(points, reading_order(points, order)).numpy()
+            points = torch.from_numpy(coords)
+            coords = rearranged(points, reading_order(points, self.order)).numpy()
             return coords, np.stack([optimal_targets(self.problems[n], {"coords": points}) for points in coords])
         if n not in self.solved:
             self.solved[n] = self._solve(n)
