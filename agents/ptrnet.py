@@ -15,8 +15,9 @@ indices, ordered by incentre, ⇐; the tour from city 0, counter-clockwise.
 
 ``network=attention`` puts the attention model (Kool et al. 2019) in the LSTMs' place, for tours.
 
-Deviations: a tour's direction is counter-clockwise; the loss is a mean over pointers; a moving average does not contain
-the batch it is taken from.  docs/agents/ptrnet.md has all of them, with reasons.
+Deviations: REINFORCE begins with weights on ±0.25 and not on ±0.08, and without a glimpse; a tour's direction is
+counter-clockwise; the loss is a mean over pointers; a moving average does not contain the batch it is taken from.
+docs/agents/ptrnet.md has all of them, with reasons.
 """
 
 from __future__ import annotations
@@ -63,8 +64,12 @@ class PtrNetConfig(AgentConfig):
     network: str = "lstm"  # lstm, or attention (tsp only): the attention model of Kool et al.
     order: str = "given"  # in which LSTMs read points: as given, by angle around their mean, or lexicographic
     sizes: Sequence[int] = (0, 0)  # fewest and most nodes of a batch, uniformly; 0, 0: the environment's number
+    curriculum: int = 0  # updates over which the fewest nodes rise to the most; 0: they stay
     batch_size: int = 128  # instances per update; higher: steadier and slower
     hidden_size: int = 0  # units of the LSTMs, or width of attention; 0: 256, or 128 for reinforce and for attention
+    init_range: float = (
+        0.0  # LSTMs' first weights are uniform on ± this; 0: 0.08, or 0.25 for reinforce (docs: Options)
+    )
     layers: int = 3  # of network=attention; more: better, slower in proportion
     heads: int = 8  # of network=attention
     optimiser: str = "adam"  # adam, or sgd as Vinyals et al.
@@ -77,14 +82,22 @@ class PtrNetConfig(AgentConfig):
     augment: bool = True  # supervised tsp: solved instances are turned, reflected and reordered at random
     baseline: str = "critic"  # of reinforce: critic, ema or rollout
     ema_decay: float = 0.99  # of baseline=ema; higher: remembers longer
-    glimpses: int = 1  # of reinforce with network=lstm: looks before each pointer
+    glimpses: int = 0  # of reinforce with network=lstm: looks before each pointer; Bello et al. have 1 (docs: Options)
     logit_clip: float = 10.0  # of reinforce: C tanh(u); lower explores more, 0 does not clip
     epoch: int = 2_500  # of baseline=rollout: updates between two challenges
     challenge_size: int = 10_000  # of baseline=rollout: instances that decide one
     beam: int = 1  # walks that evaluations keep; more: more probable answers, more slowly
 
     POSITIVE = ("batch_size", "layers", "heads", "decay", "decay_steps", "train_size", "epoch", "beam")
-    NON_NEGATIVE = ("hidden_size", "learning_rate", "max_grad_norm", "glimpses", "logit_clip")
+    NON_NEGATIVE = (
+        "curriculum",
+        "hidden_size",
+        "init_range",
+        "learning_rate",
+        "max_grad_norm",
+        "glimpses",
+        "logit_clip",
+    )
     UNIT = ("decay", "ema_decay")
 
     def __post_init__(self) -> None:
@@ -120,6 +133,7 @@ class PtrNetConfig(AgentConfig):
         return replace(
             self,
             hidden_size=self.width,
+            init_range=self.init_range or (0.25 if reinforce else networks.INIT),
             learning_rate=self.learning_rate or (1.0 if self.optimiser == "sgd" else 1e-3),
             max_grad_norm=self.max_grad_norm or (1.0 if reinforce else 2.0),
         )
@@ -164,7 +178,7 @@ class PtrNet(EnvLearner):
     def setup(self, generator: torch.Generator) -> None:
         usual = self.usual = self.config.usual()
         assert isinstance(self.observation_space, spaces.Dict)
-        reinforce, hidden = usual.training == "reinforce", usual.hidden_size
+        reinforce, hidden, reach = usual.training == "reinforce", usual.hidden_size, usual.init_range
         ends = "remaining" not in self.observation_space.spaces  # tours are of one length, other answers are not
         clip = usual.logit_clip if reinforce else 0.0
         network: networks.Pointer
@@ -176,14 +190,15 @@ class PtrNet(EnvLearner):
         else:
             sizes = {"embedding": hidden, "glimpses": usual.glimpses} if reinforce else {"embedding": 0, "glimpses": 0}
             style: dict[str, Any] = {"ends": ends, "clip": clip, "masks": reinforce, "order": usual.order}
-            network = networks.build(lambda: networks.PointerNetwork(hidden, **style, **sizes), generator)
+            network = networks.build(lambda: networks.PointerNetwork(hidden, **style, **sizes), generator, reach)
         self.sampling = torch.Generator(self.device).manual_seed(int(self.seed or 0) + 2)  # of predict alone
         self.policy = networks.PointerPolicy(self.observation_space, self.action_space, network, self.sampling)
         self.policy.to(self.device)
         kind = torch.optim.SGD if usual.optimiser == "sgd" else torch.optim.Adam
         self.optimiser = kind(network.parameters(), lr=usual.learning_rate, fused=True)
         if reinforce and usual.baseline == "critic":
-            self.critic = networks.build(lambda: networks.Critic(hidden, embedding=hidden), generator).to(self.device)
+            self.critic = networks.build(lambda: networks.Critic(hidden, embedding=hidden), generator, reach)
+            self.critic.to(self.device)
             self.critic_optimiser = kind(self.critic.parameters(), lr=usual.learning_rate, fused=True)
         if reinforce and usual.baseline == "rollout":
             self.rival = freeze(copy.deepcopy(network))
@@ -212,7 +227,10 @@ class PtrNet(EnvLearner):
 
     def draw(self) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
         """A batch of instances ``[b, n, 2]`` of one size, and answers ``[b, l]`` if it is them that are learnt."""
-        n = int(self.random.integers(self.sizes[0], self.sizes[1] + 1))
+        fewest, most = self.sizes
+        if self.config.curriculum:
+            fewest += (most - fewest) * min(self._n_updates, self.config.curriculum) // self.config.curriculum
+        n = int(self.random.integers(fewest, most + 1))
         if self.answers is None:
             return self.random.random((self.config.batch_size, n, 2)), None
         return self.answers.draw(n, self.config.batch_size, self.random)

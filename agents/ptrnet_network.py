@@ -36,7 +36,7 @@ from rlkit.agents.bq_network import Block, Shape
 from rlkit.errors import UserError
 from rlkit.nets import linear
 
-INIT = 0.08  # weights are uniform on ± this
+INIT = 0.08  # what both papers draw weights from: uniform on ± this
 MOST = 1 << 25  # floats of one block of tanh(W₁ e + W₂ d), which is what takes memory
 
 M = TypeVar("M", bound=nn.Module)
@@ -62,14 +62,14 @@ class Memory(NamedTuple):
         return Memory(self.points[index], self.values[index], keys, self.h[:, index], self.c[:, index])
 
 
-def build(make: Callable[[], M], generator: torch.Generator) -> M:
-    """``make()`` with weights from ``generator`` alone, uniform on ±0.08."""
+def build(make: Callable[[], M], generator: torch.Generator, reach: float = INIT) -> M:
+    """``make()`` with weights from ``generator`` alone, uniform on ± ``reach``."""
     with torch.device("meta"):  # PyTorch's own initialisation would draw from the global generator
         module = make()
     module.to_empty(device="cpu")
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.uniform_(-INIT, INIT, generator=generator)
+            parameter.uniform_(-reach, reach, generator=generator)
     return module
 
 

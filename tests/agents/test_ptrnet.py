@@ -40,7 +40,7 @@ LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "delaunay": ("delaunay", {"optimiser": "sgd", "beam": 2}),
     "tsp": ("tsp", {"sizes": (5, 6), "order": "angle"}),
     "attention": ("tsp", {"network": "attention", "sizes": (5, 6), "heads": 4}),
-    "critic": ("tsp", {"training": "reinforce", "sizes": (5, 7)}),
+    "critic": ("tsp", {"training": "reinforce", "sizes": (5, 7), "curriculum": 4, "glimpses": 1}),
     "ema": ("tsp", {"training": "reinforce", "baseline": "ema"}),
     "rollout": ("tsp", {"training": "reinforce", "baseline": "rollout", "epoch": 2, "challenge_size": 8}),
 }
@@ -50,20 +50,20 @@ def make(env: str, n: int = 6, **settings: Any) -> PtrNet:
     return PtrNet(env=replace(record(env), env_kwargs={"num_nodes": n}), **{**TINY, **settings})
 
 
-def sharpened(env: str, n: int = 6, times: float = 0.0, **settings: Any) -> PtrNet:
+def sharpened(env: str, n: int = 6, **settings: Any) -> PtrNet:
     """An agent with opinions: a new one finds all pointers nearly alike, and is slow to leave that."""
-    agent = make(env, n, **settings)
-    times = times or (2.0 if agent.config.network == "attention" else 12.0)
-    with torch.no_grad():
-        for parameter in agent.policy.network.parameters():
-            parameter.mul_(times)
+    agent = make(env, n, **{"init_range": 1.0, **settings})
+    if agent.config.network == "attention":  # which does not begin with that range
+        with torch.no_grad():
+            for parameter in agent.policy.network.parameters():
+                parameter.mul_(2.0)
     return agent
 
 
 def reinforced(baseline: str, **settings: Any) -> PtrNet:
     """One that learns to shorten tours of five cities within a second."""
     quick: dict[str, Any] = {"batch_size": 64, "learning_rate": 1e-2, "ema_decay": 0.9, "epoch": 15, **settings}
-    return sharpened("tsp", 5, 4.0, training="reinforce", baseline=baseline, **quick)
+    return make("tsp", 5, training="reinforce", init_range=0.5, baseline=baseline, **quick)
 
 
 def tensors(agent: Any) -> dict[str, torch.Tensor]:
@@ -601,6 +601,31 @@ def test_reinforce_improves_on_its_start(baseline: str) -> None:
         assert agent.rivals >= 1
 
 
+def test_a_curriculum_ends_at_the_most_nodes() -> None:
+    agent = make("tsp", training="reinforce", sizes=(5, 9), curriculum=80)
+    drawn: dict[int, set[int]] = {}
+    for update in (0, 40, 79, 80, 500):
+        agent._n_updates = update
+        drawn[update] = {agent.draw()[0].shape[1] for _ in range(60)}
+    assert drawn == {0: {5, 6, 7, 8, 9}, 40: {7, 8, 9}, 79: {8, 9}, 80: {9}, 500: {9}}
+
+
+def test_what_a_city_has_to_do_with_the_next_is_in_the_first_weights_of_reinforce() -> None:
+    """From the papers' range tanh is a straight line, and what is left of u_ij is the same for every i."""
+
+    def share(**settings: Any) -> float:
+        network = make("tsp", training="reinforce", hidden_size=128, **settings).policy.network
+        with torch.no_grad():
+            memory = network.encode(torch.rand(64, 6, 2, generator=torch.Generator().manual_seed(0)))
+            queries, _ = network.read(memory.points, (memory.h, memory.c))  # as if each city were the last
+            scores = network.scores(memory, queries, None)  # u, [64, 6, 6]
+        scores = scores - scores.mean(dim=2, keepdim=True)  # what a softmax sees
+        own = scores - scores.mean(dim=1, keepdim=True)  # what depends on i
+        return (own.square().mean() / scores.square().mean()).item()
+
+    assert share(init_range=networks.INIT) < 1e-4 < 1e-3 < share()
+
+
 # ---- bad input ---------------------------------------------------------------------------------------------------
 
 
@@ -625,6 +650,7 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
         ("tsp", {"labels": str(hulls)}, "holds convex-hull with 6 nodes"),
         ("convex-hull", {"labels": str(hulls)}, "is for tsp, the answers of convex-hull are computed"),
         ("tsp", {"labels": str(tmp_path / "none")}, "no such file, expected a labelled set"),
+        ("tsp", {"curriculum": -1}, "curriculum=-1 is out of range"),
         ("tsp", {"batch_size": 0}, "batch_size=0 is out of range"),
         ("tsp", {"challenge_size": 1}, "challenge_size=1 is out of range"),
         ("tsp", {"hiden_size": 3}, "did you mean 'hidden_size'"),
