@@ -179,6 +179,10 @@ class ImplicitValue(OfflineAlgorithm):
         """SB3's ``predict``; the mean unless asked for a sample, for the mean is what these methods are judged by."""
         return super().predict(observation, state, episode_start, deterministic)
 
+    def bounded(self, values: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
+        """V as δ and y take it."""
+        return values
+
     def critic_target(self, batch: Batch, next_values: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch 1"]:
         """y: what Q regresses on; a termination (not a time limit) cuts it off."""
         return batch.rewards + self.config.discount * batch.not_terminal * next_values
@@ -220,7 +224,7 @@ class ImplicitValue(OfflineAlgorithm):
         q, loss = self.value_step(batch)  # [batch, 1], []
         metrics = {"value_loss": loss}
         with torch.no_grad():
-            both = self.value(torch.cat([batch.observations, batch.next_observations]))  # [2 batch, 1]
+            both = self.bounded(self.value(torch.cat([batch.observations, batch.next_observations])))  # [2 batch, 1]
             values, next_values = both.chunk(2)  # 2 x [batch, 1]
             delta = advantage(q, values)  # [batch, 1]
             weight = policy_weight(delta, cfg, self.divergence)  # [batch, 1]

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from rlkit.agents import ptrnet_decode as decode
 from rlkit.agents import ptrnet_network as networks
-from rlkit.agents.ptrnet_data import Answers, PtrNetEvaluator, as_tokens
+from rlkit.agents.ptrnet_data import Answers, PtrNetEvaluator, as_tokens, problem_of
 from rlkit.agents.ptrnet_decode import Rules, Solved
 from rlkit.checkpoint import read_artefact
 from rlkit.env_learner import EnvLearner
@@ -51,9 +51,13 @@ from rlkit.vector import make_env, named
 
 Self = TypeVar("Self", bound="PtrNet")
 
-TRAINING, BASELINES, OPTIMISERS = ("supervised", "reinforce"), ("critic", "ema", "rollout"), ("adam", "sgd")
-NETWORKS = ("lstm", "attention")
-ORDERS = ("given", "angle", "lexicographic")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "training": ("supervised", "reinforce"),
+    "network": ("lstm", "attention"),
+    "order": ("given", "angle", "lexicographic"),
+    "baseline": ("critic", "ema", "rollout"),
+    "optimiser": ("adam", "sgd"),
+}
 WARM_UP, SIGNIFICANT = 0.8, 0.05  # Kool et al. 2019: the average of the first epoch, and the level of the t-test
 RIVALRY = 2  # stream of the seed
 
@@ -103,14 +107,7 @@ class PtrNetConfig(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "sizes", tuple(int(n) for n in self.sizes))
-        choices: dict[str, Sequence[str]] = {
-            "training": TRAINING,
-            "network": NETWORKS,
-            "order": ORDERS,
-            "baseline": BASELINES,
-            "optimiser": OPTIMISERS,
-        }
-        for name, known in choices.items():
+        for name, known in CHOICES.items():
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"agent.{name}={value} is unknown, expected one of {', '.join(known)}")
@@ -165,7 +162,7 @@ class PtrNet(EnvLearner):
         found = named(env)
         tours = isinstance(found, EnvRecord) and (found.task == "tsp" or found.env_id == "rlkit/TSP-v0")
         world, record = make_env(found, **({"observe_sequence": True} if tours else {}))
-        _problem(world)
+        problem_of(world)
         return world, record
 
     def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
@@ -210,7 +207,7 @@ class PtrNet(EnvLearner):
     def _take(self, data: Any) -> None:
         super()._take(data)
         assert self.world is not None
-        self.problem = _problem(self.world)
+        self.problem = problem_of(self.world)
         reinforce, spec = self.config.training == "reinforce", self.world.unwrapped.spec
         if reinforce and self.problem.name != "tsp":
             raise UserError(f"agent.training=reinforce is for tsp, got {self.problem.name}: expected supervised")
@@ -328,11 +325,8 @@ class PtrNet(EnvLearner):
         ``seed``, the best by its objective.  ``valid``: under the environment's rules, else free (see
         ``agents/ptrnet_decode.py``).  Raises UserError for numbers out of range or instances that are unsound.
         """
-        for what, number in (
-            ("beam", beam),
-            ("samples", 1 if samples is None else samples),
-            ("temperature", temperature),
-        ):
+        least = {"beam": beam, "samples": 1 if samples is None else samples, "temperature": temperature}
+        for what, number in least.items():
             if not number > 0:
                 raise UserError(f"{what}={number} is out of range, expected a number above 0")
         problem, coords = self._checked(instances)
@@ -363,7 +357,7 @@ class PtrNet(EnvLearner):
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> PtrNetEvaluator:
         """Raises UserError for a ``record`` of another problem; another size will do."""
-        problem = self.problem if record is None else _problem(self.make_world(record)[0])
+        problem = self.problem if record is None else problem_of(self.make_world(record)[0])
         if problem.name != self.problem.name:
             raise UserError(f"this {self.name} points at answers of {self.problem.name}, got env={problem.name}")
         return PtrNetEvaluator(problem, self.config.beam, episodes=episodes, seed=seed)
@@ -415,12 +409,3 @@ class PtrNet(EnvLearner):
         elif self.problem.name != problem.name:
             raise ArtefactError(f"{path}: was made for {problem.name}, got an environment of {self.problem.name}")
         return self
-
-
-def _problem(world: gym.Env) -> Problem:
-    problem = getattr(world.unwrapped, "problem", None)
-    known = ("tsp", "convex-hull", "delaunay")
-    if not isinstance(problem, Problem) or problem.name not in known:
-        name = problem.name if isinstance(problem, Problem) else str(world)
-        raise UserError(f"ptrnet points at points: expected an environment of {', '.join(known)}, got {name}")
-    return problem

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -30,6 +31,17 @@ from rlkit.evaluate import Evaluation, Evaluator
 SYMMETRIC = 8  # turns and reflections of the square
 POOL = 1  # stream of the seed, beside that of the batches
 RESTARTS = 20  # of the local search that tours are measured against where they cannot be solved exactly
+
+
+def problem_of(world: gym.Env) -> Problem:
+    """What ``world`` poses.  Raises UserError unless its answers are sequences of points."""
+    problem = getattr(world.unwrapped, "problem", None)
+    known = ("tsp", "convex-hull", "delaunay")
+    if not isinstance(problem, Problem) or problem.name not in known:
+        name = problem.name if isinstance(problem, Problem) else str(world)
+        raise UserError(f"ptrnet points at points: expected an environment of {', '.join(known)}, got {name}")
+    return problem
+
 
 # ---- answers to learn from -------------------------------------------------------------------------------------------
 

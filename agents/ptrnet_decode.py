@@ -21,12 +21,7 @@ from torch import Tensor
 from rlkit.agents.ptrnet_network import Memory, Pointer, chosen, tour_masks
 from rlkit.envs.combinatorial import Problem
 from rlkit.envs.geometry import convex_hull, polygon_area, triangulation
-from rlkit.envs.metrics import (
-    corners_of,
-    is_simple,
-    tour_length,
-    triangles_of,
-)
+from rlkit.envs.metrics import corners_of, is_simple, tour_length, triangles_of
 
 ROWS = 1 << 26  # floats of the memories of one block of walks
 

@@ -69,12 +69,15 @@ class ReCOILConfig(DemonstrationConfig):
     batch_size: int = 1024  # of the pool, and as many of the expert
     q_loss: str = "lsiq"  # lsiq: the code's, Q within ± 2/(1-γ); contrastive: the paper's, Q on no fixed scale
     temperature: float = 1.0  # α of V's loss; raise through 2.5, 5, 10, 20 until Q stops diverging; larger: V lower
+    bound_values: bool = False  # lsiq: δ and y take V within ± V_max, where it belongs; false as the authors' code
     mixture: float = 0.5  # β, contrastive alone: weight of the expert in both mixtures; larger: trusts the few more
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.q_loss not in Q_LOSSES:
             raise UserError(f"agent.q_loss={self.q_loss} is unknown{nearest(str(self.q_loss), Q_LOSSES)}")
+        bounds = not self.bound_values or self.q_loss == "lsiq"
+        self._require("bound_values", bounds, "false: contrastive has no bounds")
         self._require("mixture", 0 < self.mixture < 1, "a number between 0 and 1")
         self._require("discount", self.discount < 1, "a number below 1: the bounds of Q are ± 2 / (1 - discount)")
 
@@ -167,6 +170,9 @@ class ReCOIL(Demonstrations):
     def bound(self) -> float:
         """V_max of `lsiq`."""
         return REWARD / (1 - self.config.discount)
+
+    def bounded(self, values: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
+        return values.clamp(-self.bound, self.bound) if self.config.bound_values else values
 
     def critic_target(self, batch: Batch, next_values: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch 1"]:
         """y; under `lsiq` a termination is worth -V_max for ever after."""

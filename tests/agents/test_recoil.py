@@ -233,6 +233,21 @@ def test_value_and_actor_see_the_pool_alone_and_the_rescaling_too(mixture: Any) 
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize(("bound_values", "taken"), [(True, 200.0), (False, 1000.0)])
+def test_values_are_taken_within_their_bounds(bound_values: bool, taken: float, mixture: Any) -> None:
+    agent = ReCOIL("MlpPolicy", mixture, bound_values=bound_values, **SMALL)
+    weight, bias = list(agent.value.parameters())[-2:]
+    with torch.no_grad():
+        weight.zero_()
+        bias.fill_(1000.0)
+    batch = agent.draw()
+    metrics = agent.update(batch)
+    assert metrics["v"].item() == pytest.approx(taken, abs=0.1)
+    assert metrics["advantage_mean"].item() == pytest.approx(metrics["q"].item() - taken, abs=0.1)
+    low = agent.bounded(torch.full((2, 1), -1000.0))
+    assert (low == (-200.0 if bound_values else -1000.0)).all()
+
+
 @pytest.mark.parametrize(("cls", "options"), [(ReCOIL, {}), (ReCOIL, {"q_loss": "contrastive"}), (IQLearn, {})])
 def test_gradients_of_q_reach_the_critics_and_no_other(cls: Any, options: dict[str, Any], mixture: Any) -> None:
     agent = cls("MlpPolicy", mixture, **SMALL, **options)
@@ -532,6 +547,11 @@ def test_agents_that_learn_from_rewards_refuse_data_without(cls: Any, mixture: A
         ("recoil", {"q_loss": "lsq"}, "did you mean 'lsiq'"),
         ("recoil", {"mixture": 1.0}, "agent.mixture=1.0 is out of range, expected a number between 0 and 1"),
         ("recoil", {"mixture": 0.0}, "agent.mixture=0.0 is out of range"),
+        (
+            "recoil",
+            {"q_loss": "contrastive", "bound_values": True},
+            "bound_values=True is out of range, expected false",
+        ),
         ("recoil", {"discount": 1.0}, "agent.discount=1.0 is out of range"),
         ("recoil", {"reward_scaling": "return_range"}, "expected none: this method reads no rewards"),
         ("iqlearn", {"reward_shift": -1.0}, "expected 0: this method reads no rewards"),
