@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from rlkit.agents.gaussian import GaussianActor
-from rlkit.agents.implicit import ImplicitConfig, ImplicitValue
+from rlkit.agents.implicit import ImplicitConfig, ImplicitValue, advantage, policy_weight
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
 from rlkit.errors import UserError, nearest
 from rlkit.offline import OfflineConfig
@@ -118,7 +118,7 @@ def sampled_actions(
 
 
 class Demonstrations(ImplicitValue):
-    """Base: batches of the labelled expert, rewards blanked, Q watched on the parts of the data."""
+    """Base: batches of the labelled expert, rewards blanked, Q and w watched on the parts of the data."""
 
     uses_rewards: ClassVar[bool] = False
 
@@ -136,9 +136,10 @@ class Demonstrations(ImplicitValue):
         return self.replay.batch(self.config.batch_size, self.expert_rows)
 
     def watch(self) -> dict[str, Tensor]:
-        """Mean target value of each part's recorded actions, every ``MONITOR_EVERY`` updates.
+        """Mean target value of each part's recorded actions, and mean w, every ``MONITOR_EVERY`` updates.
 
-        A method that finds the hidden expert lifts ``q_hidden`` off ``q_suboptimal`` towards ``q_expert``.
+        A method that finds the hidden expert lifts ``q_hidden`` off ``q_suboptimal`` towards ``q_expert``; its actor
+        follows if ``weight_hidden`` rises with it.
         """
         if self._n_updates % MONITOR_EVERY:
             return {}
@@ -147,8 +148,14 @@ class Demonstrations(ImplicitValue):
             rows = self.replay.rows.index_select(0, torch.cat(list(self.watched.values())))  # [3 x 256, width]
             observations, actions = rows.split(self.replay.widths, dim=1)[:2]  # [3 x 256, ds], [3 x 256, da]
             q = torch.minimum(*self.target_critic(observations, actions))  # [3 x 256, 1]
-        parts = q.split([len(index) for index in self.watched.values()])
-        return {f"q_{part}": values.mean() for part, values in zip(self.watched, parts, strict=True)}
+            delta = advantage(q, self.bounded(self.value(observations)))  # [3 x 256, 1]
+            weight = policy_weight(delta, self.config, self.divergence)  # [3 x 256, 1]
+        sizes = [len(index) for index in self.watched.values()]
+        return {
+            f"{name}_{part}": values.mean()
+            for name, of_all in (("q", q), ("weight", weight))
+            for part, values in zip(self.watched, of_all.split(sizes), strict=True)
+        }
 
 
 @register("recoil")

@@ -313,9 +313,10 @@ def test_the_parts_are_watched_at_intervals_by_target_values(mixture: Any) -> No
         first, last = mixture.rows_of(part)
         assert rows.min() == first and rows.max() == last - 1
         observations, actions = agent.replay.rows[rows].split(agent.replay.widths, dim=1)[:2]
-        torch.testing.assert_close(
-            found[f"q_{part}"], torch.minimum(*agent.target_critic(observations, actions)).mean()
-        )
+        q = torch.minimum(*agent.target_critic(observations, actions))
+        torch.testing.assert_close(found[f"q_{part}"], q.mean())
+        weight = (3 * (q - agent.value(observations))).exp().clamp(max=100)
+        torch.testing.assert_close(found[f"weight_{part}"], weight.mean())
     agent.learn(MONITOR_EVERY - 1)
     assert agent.watch() == {}
     agent.learn(1, reset_num_timesteps=False)
