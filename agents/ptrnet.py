@@ -9,6 +9,7 @@ learnt from, and how:
       baseline=critic     b(P) of a network, least squares in L                                   Critic
       baseline=ema        b a moving average of L
       baseline=rollout    b(P) the greedy tour of an earlier policy, which a better one replaces  PtrNet.challenge
+      baseline=samples    b(P, π) the mean of other tours drawn for P (Kool et al. 2019)          others_mean
 
 Targets: the hull from its corner of lowest index, counter-clockwise, that corner again, ⇐; triangles of increasing
 indices, ordered by incentre, ⇐; the tour from city 0, counter-clockwise.
@@ -38,11 +39,11 @@ from torch import Tensor, nn
 
 from rlkit.agents import ptrnet_decode as decode
 from rlkit.agents import ptrnet_network as networks
-from rlkit.agents.ptrnet_data import Answers, PtrNetEvaluator, as_tokens, problem_of
+from rlkit.agents.ptrnet_data import Answers, PtrNetEvaluator, as_tokens, checked, problem_of, resized
 from rlkit.agents.ptrnet_decode import Rules, Solved
 from rlkit.checkpoint import read_artefact
 from rlkit.env_learner import EnvLearner
-from rlkit.envs.combinatorial import Problem, make_problem, row
+from rlkit.envs.combinatorial import Problem, make_problem
 from rlkit.errors import ArtefactError, UserError
 from rlkit.hyperparameters import AgentConfig
 from rlkit.nets import freeze
@@ -55,7 +56,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "training": ("supervised", "reinforce"),
     "network": ("lstm", "attention"),
     "order": ("given", "angle", "lexicographic"),
-    "baseline": ("critic", "ema", "rollout"),
+    "baseline": ("critic", "ema", "rollout", "samples"),
     "optimiser": ("adam", "sgd"),
 }
 WARM_UP, SIGNIFICANT = 0.8, 0.05  # Kool et al. 2019: the average of the first epoch, and the level of the t-test
@@ -69,7 +70,7 @@ class PtrNetConfig(AgentConfig):
     order: str = "given"  # in which LSTMs read points: as given, by angle around their mean, or lexicographic
     sizes: Sequence[int] = (0, 0)  # fewest and most nodes of a batch, uniformly; 0, 0: the environment's number
     curriculum: int = 0  # updates over which the fewest nodes rise to the most; 0: they stay
-    batch_size: int = 128  # instances per update; higher: steadier and slower
+    batch_size: int = 128  # instances per update (tours with baseline=samples); higher: steadier and slower
     hidden_size: int = 0  # units of the LSTMs, or width of attention; 0: 256, or 128 for reinforce and for attention
     init_range: float = (
         0.0  # LSTMs' first weights are uniform on ± this; 0: 0.08, or 0.25 for reinforce (docs: Options)
@@ -84,7 +85,8 @@ class PtrNetConfig(AgentConfig):
     labels: str = ""  # supervised tsp: files of rlkit.envs.labels with commas between, one for each size
     train_size: int = 100_000  # supervised tsp without labels, up to 12 cities: instances solved exactly beforehand
     augment: bool = True  # supervised tsp: solved instances are turned, reflected and reordered at random
-    baseline: str = "critic"  # of reinforce: critic, ema or rollout
+    baseline: str = "critic"  # of reinforce: critic, ema, rollout or samples
+    samples: int = 4  # of baseline=samples: tours of an instance, of which there are batch_size / samples
     ema_decay: float = 0.99  # of baseline=ema; higher: remembers longer
     glimpses: int = 0  # of reinforce with network=lstm: looks before each pointer; Bello et al. have 1 (docs: Options)
     logit_clip: float = 10.0  # of reinforce: C tanh(u); lower explores more, 0 does not clip
@@ -92,7 +94,7 @@ class PtrNetConfig(AgentConfig):
     challenge_size: int = 10_000  # of baseline=rollout: instances that decide one
     beam: int = 1  # walks that evaluations keep; more: more probable answers, more slowly
 
-    POSITIVE = ("batch_size", "layers", "heads", "decay", "decay_steps", "train_size", "epoch", "beam")
+    POSITIVE = ("batch_size", "samples", "layers", "heads", "decay", "decay_steps", "train_size", "epoch", "beam")
     NON_NEGATIVE = (
         "curriculum",
         "hidden_size",
@@ -116,6 +118,8 @@ class PtrNetConfig(AgentConfig):
         ordered = len(self.sizes) == 2 and (self.sizes == (0, 0) or 3 <= self.sizes[0] <= self.sizes[1])
         self._require("sizes", ordered, "fewest and most nodes, at least 3 and in that order, or 0, 0")
         self._require("challenge_size", self.challenge_size > 1, "at least 2")
+        shared = self.baseline != "samples" or (self.samples > 1 and self.batch_size % self.samples == 0)
+        self._require("samples", shared, f"at least 2 and a divisor of batch_size={self.batch_size}")
         divides = self.network == "lstm" or self.width % self.heads == 0
         self._require("heads", divides, f"a divisor of hidden_size={self.width}")
 
@@ -229,7 +233,8 @@ class PtrNet(EnvLearner):
             fewest += (most - fewest) * min(self._n_updates, self.config.curriculum) // self.config.curriculum
         n = int(self.random.integers(fewest, most + 1))
         if self.answers is None:
-            return self.random.random((self.config.batch_size, n, 2)), None
+            share = self.config.samples if self.config.baseline == "samples" else 1
+            return self.random.random((self.config.batch_size // share, n, 2)), None
         return self.answers.draw(n, self.config.batch_size, self.random)
 
     def update(self, batch: Any) -> dict[str, Tensor]:
@@ -250,6 +255,9 @@ class PtrNet(EnvLearner):
     def _reinforce(self, network: networks.Pointer, points: Tensor) -> dict[str, Tensor]:
         coords, opening = points.float(), len(self.problem.opening())
         memory = network.encode(coords)  # once: for the sample, and for the gradient of its probability
+        if self.config.baseline == "samples":
+            walks = torch.arange(len(points), device=points.device).repeat_interleave(self.config.samples)
+            memory, points = memory.rows(walks), points[walks]
         tours, _, lengths = decode.sample_tours(network, memory, self._rules(points), decode.sampler(self.noise))
         metrics = {"tour_length": lengths.mean()}
         if self.config.baseline == "critic":
@@ -258,6 +266,8 @@ class PtrNet(EnvLearner):
             metrics["critic_loss"] = critic_loss.detach()
             self._descend(self.critic_optimiser, self.critic, critic_loss)
             baseline = values.detach()
+        elif self.config.baseline == "samples":
+            baseline = networks.others_mean(lengths, self.config.samples)
         else:
             baseline = self._baseline(points, lengths)
         loss = networks.reinforce_loss(network, memory, tours, (lengths - baseline).float(), opening)
@@ -282,23 +292,16 @@ class PtrNet(EnvLearner):
 
         random = np.random.Generator(np.random.PCG64([int(self.seed or 0), RIVALRY, self.rivals]))
         coords = random.random((self.config.challenge_size, self.sizes[1], 2))
-        problem = self._sized(self.sizes[1])
+        problem = resized(self.problem, self.sizes[1])
         if self.defended is None:
             self.defended = decode.solve(self.rival, problem, coords).objectives
         found = decode.solve(self.policy.network, problem, coords).objectives
-        if (
-            found.mean() < self.defended.mean()
-            and ttest_rel(found, self.defended, alternative="less").pvalue < SIGNIFICANT
-        ):
+        if ttest_rel(found, self.defended, alternative="less").pvalue < SIGNIFICANT:
             self.rival.load_state_dict(self.policy.network.state_dict())
             self.rivals, self.defended = self.rivals + 1, None  # and new instances, lest one fits the old ones
 
     def _rules(self, points: Tensor) -> Rules:
-        return Rules(self._sized(points.shape[1]), points, 0, True)
-
-    def _sized(self, n: int) -> Problem:
-        """The problem with ``n`` nodes."""
-        return make_problem(self.problem.name, **{**self.problem.settings(), "num_nodes": n})
+        return Rules(resized(self.problem, points.shape[1]), points, 0, True)
 
     def _descend(self, optimiser: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> Tensor:
         """One step; returns the norm of the gradient before it was cut."""
@@ -329,7 +332,7 @@ class PtrNet(EnvLearner):
         for what, number in least.items():
             if not number > 0:
                 raise UserError(f"{what}={number} is out of range, expected a number above 0")
-        problem, coords = self._checked(instances)
+        problem, coords = checked(self.problem, instances)
         settings: dict[str, Any] = {"beam": beam, "samples": samples or 0, "temperature": temperature, "seed": seed}
         return decode.solve(self.policy.network, problem, coords, valid=valid, **settings)
 
@@ -341,19 +344,10 @@ class PtrNet(EnvLearner):
         if self.problem.name != "tsp":
             raise UserError(f"active search is for tsp, got {self.problem.name}")
         coords = np.asarray(instance["coords"] if isinstance(instance, Mapping) else instance, np.float64)
-        problem, batch = self._checked(coords[None])
+        problem, batch = checked(self.problem, coords[None])
         settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "seed": seed}
         settings |= {"learning_rate": self.usual.learning_rate / 100, "max_grad_norm": self.usual.max_grad_norm}
         return decode.active_search(self.policy.network, problem, batch[0], **settings)
-
-    def _checked(self, instances: Any) -> tuple[Problem, NDArray[np.float64]]:
-        coords = np.asarray(instances["coords"] if isinstance(instances, Mapping) else instances, np.float64)
-        if coords.ndim != 3 or coords.shape[2] != 2 or not len(coords):
-            raise UserError(f"instances: expected coordinates of shape [B, n, 2], got {coords.shape}")
-        problem = self._sized(coords.shape[1])
-        for k in range(len(coords)):
-            problem.check(row({"coords": coords}, k), f"instance {k}")
-        return problem, coords
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> PtrNetEvaluator:
         """Raises UserError for a ``record`` of another problem; another size will do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,22 @@ def problem_of(world: gym.Env) -> Problem:
         name = problem.name if isinstance(problem, Problem) else str(world)
         raise UserError(f"ptrnet points at points: expected an environment of {', '.join(known)}, got {name}")
     return problem
+
+
+def resized(problem: Problem, n: int) -> Problem:
+    """``problem`` with ``n`` nodes."""
+    return make_problem(problem.name, **{**problem.settings(), "num_nodes": n})
+
+
+def checked(problem: Problem, instances: Any) -> tuple[Problem, NDArray[np.float64]]:
+    """``problem`` of the size of ``instances``, and their coordinates ``[B, n, 2]``; UserError for unsound ones."""
+    coords = np.asarray(instances["coords"] if isinstance(instances, Mapping) else instances, np.float64)
+    if coords.ndim != 3 or coords.shape[2] != 2 or not len(coords):
+        raise UserError(f"instances: expected coordinates of shape [B, n, 2], got {coords.shape}")
+    problem = resized(problem, coords.shape[1])
+    for k in range(len(coords)):
+        problem.check(row({"coords": coords}, k), f"instance {k}")
+    return problem, coords
 
 
 # ---- answers to learn from -------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "critic": ("tsp", {"training": "reinforce", "sizes": (5, 7), "curriculum": 4, "glimpses": 1}),
     "ema": ("tsp", {"training": "reinforce", "baseline": "ema"}),
     "rollout": ("tsp", {"training": "reinforce", "baseline": "rollout", "epoch": 2, "challenge_size": 8}),
+    "samples": ("tsp", {"training": "reinforce", "baseline": "samples"}),
 }
 
 
@@ -589,7 +590,7 @@ def test_the_attention_model_learns_tours() -> None:
     assert after < 0.5 * before and after < 10.0
 
 
-@pytest.mark.parametrize("baseline", ["critic", "ema", "rollout"])
+@pytest.mark.parametrize("baseline", ["critic", "ema", "rollout", "samples"])
 def test_reinforce_improves_on_its_start(baseline: str) -> None:
     agent = reinforced(baseline, challenge_size=128)
     evaluator = agent.evaluator(256, 0)
@@ -599,6 +600,17 @@ def test_reinforce_improves_on_its_start(baseline: str) -> None:
     assert after < 0.94 * before
     if baseline == "rollout":
         assert agent.rivals >= 1
+
+
+def test_each_tour_is_measured_by_the_others_of_its_instance() -> None:
+    lengths = torch.tensor([3.0, 5.0, 10.0, 1.0, 2.0, 6.0], dtype=torch.float64)
+    found = networks.others_mean(lengths, 3)
+    assert found.tolist() == [7.5, 6.5, 4.0, 4.0, 3.5, 1.5]
+    agent = make("tsp", 7, training="reinforce", baseline="samples", samples=4)
+    coords, answers = agent.draw()
+    assert coords.shape == (2, 7, 2) and answers is None  # of 8 tours
+    metrics = agent.update((coords, answers))
+    assert metrics["baseline"].item() == pytest.approx(metrics["tour_length"].item(), abs=1e-12)  # over all of them
 
 
 def test_a_curriculum_ends_at_the_most_nodes() -> None:
@@ -633,7 +645,9 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
     labels = make_labels("tsp", num_nodes=5, size=4, seed=0, solver="own", path=tmp_path / "five.safetensors")
     hulls = make_labels("convex-hull", num_nodes=6, size=4, seed=0, path=tmp_path / "hull.safetensors")
     for env, arguments, expected in (
-        ("tsp", {"baseline": "mean"}, "agent.baseline=mean is unknown, expected one of critic, ema, rollout"),
+        ("tsp", {"baseline": "mean"}, "agent.baseline=mean is unknown, expected one of critic, ema, rollout, samples"),
+        ("tsp", {"baseline": "samples", "samples": 1}, "agent.samples=1 is out of range, expected at least 2"),
+        ("tsp", {"baseline": "samples", "samples": 3}, "a divisor of batch_size=8"),
         ("tsp", {"training": "imitation"}, "agent.training=imitation is unknown"),
         ("tsp", {"optimiser": "lion"}, "agent.optimiser=lion is unknown"),
         ("tsp", {"network": "gru"}, "agent.network=gru is unknown, expected one of lstm, attention"),
