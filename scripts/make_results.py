@@ -122,6 +122,15 @@ def curves(groups: dict[tuple[str, str], list[dict[str, Any]]], out: Path) -> li
     return lines
 
 
+def described(data: dict[str, Any]) -> str:
+    """How much data there is, and of what."""
+    size = f"{data['transitions']:,} transitions, {data['episodes']:,} episodes"
+    if "score_mean" in data:
+        return f"{size}, mean score of the data {data['score_mean']:.1f}"
+    parts = ", ".join(f"{rows:,} {part}" for part, rows in data["parts"].items())
+    return f"{size}, without rewards ({parts})"  # of imitation
+
+
 HEADER = [
     "agent",
     "seeds",
@@ -155,20 +164,27 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
         f"Machine: {machine['processor']}, {machine['system']}, {machine['threads']} thread a run, two runs at a time "
         f"(so the seconds are those of a busy machine, its pauses included). Versions: {versions}.",
         "",
-        "Each evaluation plays 10 episodes every 5,000 updates; *final* plays 100 more after the last update. "
+        "*Final* plays its episodes after the last update. "
         "Intervals are percentile bootstraps over seeds: with three seeds they are rough.",
         "",
     ]
     for env in sorted({env for env, _ in groups}):
         rows = [row(groups[key]) for key in sorted(groups) if key[0] == env]
         data = next(r["dataset"] for (name, _), group in groups.items() if name == env for r in group)
-        updates = sorted({r["updates"] for (name, _), group in groups.items() if name == env for r in group})
-        count = " / ".join(f"{u:,}" for u in updates)
+        runs = [r for (name, _), group in groups.items() if name == env for r in group]
+        every, episodes, count = (
+            " / ".join(f"{number:,}" for number in sorted(set(numbers)))
+            for numbers in (
+                [r["evaluations"][0]["step"] for r in runs],
+                [len(e["returns"]) for r in runs for e in r["evaluations"]],
+                [r["updates"] for r in runs],
+            )
+        )
         lines += [
             f"## {env}",
             "",
-            f"{data['transitions']:,} transitions, {data['episodes']:,} episodes, mean score of the data "
-            f"{data['score_mean']:.1f}, SHA-256 `{data['sha256'][:16]}…`; {count} updates.",
+            f"{described(data)}, SHA-256 `{data['sha256'][:16]}…`; {count} updates, "
+            f"every {every} of which {episodes} episodes are played.",
             "",
             "| " + " | ".join(HEADER) + " |",
             "|" + "---|" * len(HEADER),

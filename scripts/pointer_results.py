@@ -98,6 +98,13 @@ MODELS = {
         None,
         {5: f"2.12 of 2.12 ({VINYALS})", 10: f"2.88 of 2.87 ({VINYALS})", 20: f"3.88 ({VINYALS}, trained on 5 to 20)"},
     ),
+    "rl20-lstm": Model(
+        "Tours, 20 cities, REINFORCE with a critic",
+        "tsp",
+        (10, 20, 40),
+        None,
+        {20: f"3.89 ({BELLO}, greedy)"},
+    ),
     "rl20-attention": Model(
         "Tours, 20 cities, the attention model, REINFORCE with a rollout baseline",
         "tsp",
