@@ -98,18 +98,25 @@ MODELS = {
         None,
         {5: f"2.12 of 2.12 ({VINYALS})", 10: f"2.88 of 2.87 ({VINYALS})", 20: f"3.88 ({VINYALS}, trained on 5 to 20)"},
     ),
-    "rl20-lstm": Model(
+    "rl20-critic": Model(
         "Tours, 20 cities, REINFORCE with a critic",
         "tsp",
         (10, 20, 40),
         None,
         {20: f"3.89 ({BELLO}, greedy)"},
     ),
+    "rl20-samples": Model(
+        "Tours, 20 cities, REINFORCE, four tours of an instance against each other",
+        "tsp",
+        (10, 20, 40, 100),
+        "tsp",
+        {20: f"3.89 ({BELLO}, greedy)"},
+    ),
     "rl20-attention": Model(
         "Tours, 20 cities, the attention model, REINFORCE with a rollout baseline",
         "tsp",
         (10, 20, 40, 100),
-        "tsp",
+        None,
         {20: f"3.89 ({BELLO}, greedy)"},
     ),
 }
@@ -178,7 +185,7 @@ def page() -> str:
         config, run = own[0]["config"], own[0]["trained"]
         text += [f"## {model.title}", ""]
         text += [
-            f"{run['updates']:,} updates of {config['batch_size']} instances, learning rate {_rate(config)}, "
+            f"{run['updates']:,} updates of {_batch(config)}, learning rate {_rate(config)}, "
             f"{run['seconds'] / 60:.0f} minutes on one thread ({run['machine']['processor']}).",
             "",
         ]
@@ -190,6 +197,13 @@ def page() -> str:
             text.append("| " + " | ".join([*cells, model.published.get(line["nodes"], "-")]) + " |")
         text.append("")
     return "\n".join(text).rstrip() + "\n"
+
+
+def _batch(config: dict[str, Any]) -> str:
+    tours = config["batch_size"]
+    if config["training"] == "reinforce" and config["baseline"] == "samples":
+        return f"{tours} tours of {tours // config['samples']} instances"
+    return f"{tours} instances"
 
 
 def _rate(config: dict[str, Any]) -> str:

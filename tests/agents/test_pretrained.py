@@ -86,10 +86,10 @@ def test_answers_are_as_often_right_as_specified(problem: str, nodes: int, accur
     assert PtrNetEvaluator(world, 1, episodes=500, seed=FRESH)(agent).metrics["accuracy"] >= accuracy
 
 
-def test_tours_by_reinforce_are_as_near_the_shortest_as_measured() -> None:
+def test_tours_by_reinforce_are_as_short_as_specified_and_as_measured() -> None:
     agent = PtrNet.load(FOLDER / "ptrnet_tsp.rlk")
     [line] = [m for m in MANIFEST["ptrnet_tsp.rlk"]["measured"] if (m["nodes"], m["beam"]) == (20, 1)]
-    found = PtrNetEvaluator(make_problem("tsp", num_nodes=20), 1, episodes=400, seed=FRESH)(agent).metrics
+    found = PtrNetEvaluator(make_problem("tsp", num_nodes=20), 1, episodes=1_000, seed=FRESH)(agent).metrics
     assert found["gap"] < line["metrics"]["gap"] + 1.0
     assert found["tour_length"] <= 3.95
     assert found["gap"] < found["random_insertion_gap"] < found["nearest_neighbour_gap"]
