@@ -72,9 +72,7 @@ class PtrNetConfig(AgentConfig):
     curriculum: int = 0  # updates over which the fewest nodes rise to the most; 0: they stay
     batch_size: int = 128  # instances per update (tours with baseline=samples); higher: steadier and slower
     hidden_size: int = 0  # units of the LSTMs, or width of attention; 0: 256, or 128 for reinforce and for attention
-    init_range: float = (
-        0.0  # LSTMs' first weights are uniform on ± this; 0: 0.08, or 0.25 for reinforce (docs: Options)
-    )
+    init_range: float = 0.0  # LSTMs' first weights are uniform on ± this; 0: 0.08, or 0.25 for reinforce (see below)
     layers: int = 3  # of network=attention; more: better, slower in proportion
     heads: int = 8  # of network=attention
     optimiser: str = "adam"  # adam, or sgd as Vinyals et al.
@@ -88,7 +86,7 @@ class PtrNetConfig(AgentConfig):
     baseline: str = "critic"  # of reinforce: critic, ema, rollout or samples
     samples: int = 4  # of baseline=samples: tours of an instance, of which there are batch_size / samples
     ema_decay: float = 0.99  # of baseline=ema; higher: remembers longer
-    glimpses: int = 0  # of reinforce with network=lstm: looks before each pointer; Bello et al. have 1 (docs: Options)
+    glimpses: int = 0  # of reinforce with network=lstm: looks before each pointer; Bello et al. have 1 (see below)
     logit_clip: float = 10.0  # of reinforce: C tanh(u); lower explores more, 0 does not clip
     epoch: int = 2_500  # of baseline=rollout: updates between two challenges
     challenge_size: int = 10_000  # of baseline=rollout: instances that decide one
@@ -266,8 +264,6 @@ class PtrNet(EnvLearner):
             metrics["critic_loss"] = critic_loss.detach()
             self._descend(self.critic_optimiser, self.critic, critic_loss)
             baseline = values.detach()
-        elif self.config.baseline == "samples":
-            baseline = networks.others_mean(lengths, self.config.samples)
         else:
             baseline = self._baseline(points, lengths)
         loss = networks.reinforce_loss(network, memory, tours, (lengths - baseline).float(), opening)
@@ -277,6 +273,8 @@ class PtrNet(EnvLearner):
         return metrics
 
     def _baseline(self, points: Tensor, lengths: Tensor) -> Tensor:
+        if self.config.baseline == "samples":
+            return networks.others_mean(lengths, self.config.samples)
         rollout = self.config.baseline == "rollout"
         if rollout and self._n_updates >= self.config.epoch:
             memory = self.rival.encode(points.float())
@@ -328,8 +326,8 @@ class PtrNet(EnvLearner):
         ``seed``, the best by its objective.  ``valid``: under the environment's rules, else free (see
         ``agents/ptrnet_decode.py``).  Raises UserError for numbers out of range or instances that are unsound.
         """
-        least = {"beam": beam, "samples": 1 if samples is None else samples, "temperature": temperature}
-        for what, number in least.items():
+        numbers = {"beam": beam, "samples": 1 if samples is None else samples, "temperature": temperature}
+        for what, number in numbers.items():
             if not number > 0:
                 raise UserError(f"{what}={number} is out of range, expected a number above 0")
         problem, coords = checked(self.problem, instances)

@@ -42,7 +42,7 @@ from rlkit.replay import Batch
 
 Q_LOSSES = ("lsiq", "contrastive")
 REWARD = 2.0  # of lsiq: 2 for a labelled pair, -2 for any other
-MONITOR_EVERY = 10  # updates between two looks at the parts, which cost two passes of the critics
+MONITOR_EVERY = 10  # updates between two looks at the parts, which cost a pass of the target critics and one of V
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,8 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
     ]
     for env in sorted({env for env, _ in groups}):
         rows = [row(groups[key]) for key in sorted(groups) if key[0] == env]
-        data = next(r["dataset"] for (name, _), group in groups.items() if name == env for r in group)
         runs = [r for (name, _), group in groups.items() if name == env for r in group]
+        data = runs[0]["dataset"]
         every, episodes, count = (
             " / ".join(f"{number:,}" for number in sorted(set(numbers)))
             for numbers in (

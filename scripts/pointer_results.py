@@ -23,9 +23,8 @@ from train_combinatorial import ROOT, WEIGHTS, rounded, trained
 
 from rlkit.agents.bq_data import HELD_OUT_SEED
 from rlkit.agents.ptrnet import PtrNet
-from rlkit.agents.ptrnet_data import PtrNetEvaluator
+from rlkit.agents.ptrnet_data import PtrNetEvaluator, resized
 from rlkit.checkpoint import versions, write_atomically
-from rlkit.envs.combinatorial import make_problem
 from rlkit.machine import processor
 
 LINES = ROOT / "docs" / "assets" / "combinatorial" / "pointers.jsonl"
@@ -50,7 +49,6 @@ class Model:
     """A model that is reported.  ships: as whose weights, if any; published: ``{nodes: figures}`` of the papers."""
 
     title: str
-    problem: str
     sizes: tuple[int, ...]
     ships: str | None
     published: dict[int, str]
@@ -65,56 +63,48 @@ TRIANGLES = {
 MODELS = {
     "hull10-given": Model(
         "Convex hull, 5 to 10 points, read as given",
-        "convex-hull",
         (5, 10, 20, 50, 100),
         None,
         HULLS,
     ),
     "hull10-angle": Model(
         "Convex hull, 5 to 10 points, read by angle",
-        "convex-hull",
         (5, 10, 20, 50, 100),
         "convex-hull",
         HULLS,
     ),
     "delaunay5-given": Model(
         "Delaunay, 5 points, read as given",
-        "delaunay",
         (5, 10),
         None,
         TRIANGLES,
     ),
     "delaunay5-angle": Model(
         "Delaunay, 5 points, read by angle",
-        "delaunay",
         (5, 10, 25, 50),
         "delaunay",
         TRIANGLES,
     ),
     "tsp10": Model(
         "Tours, 5 to 10 cities, supervised",
-        "tsp",
         (5, 10, 20),
         None,
         {5: f"2.12 of 2.12 ({VINYALS})", 10: f"2.88 of 2.87 ({VINYALS})", 20: f"3.88 ({VINYALS}, trained on 5 to 20)"},
     ),
     "rl20-critic": Model(
         "Tours, 20 cities, REINFORCE with a critic",
-        "tsp",
         (10, 20, 40),
         None,
         {20: f"3.89 ({BELLO}, greedy)"},
     ),
     "rl20-samples": Model(
         "Tours, 20 cities, REINFORCE, four tours of an instance against each other",
-        "tsp",
         (10, 20, 40, 100),
         "tsp",
         {20: f"3.89 ({BELLO}, greedy)"},
     ),
     "rl20-attention": Model(
         "Tours, 20 cities, the attention model, REINFORCE with a rollout baseline",
-        "tsp",
         (10, 20, 40, 100),
         None,
         {20: f"3.89 ({BELLO}, greedy)"},
@@ -132,7 +122,7 @@ def measure(name: str, run: Path) -> None:
     known = [line for line in known if line["model"] != name]
     config = json.loads((run / "result.json").read_text())["config"]["agent"]
     for nodes in model.sizes:
-        problem = make_problem(model.problem, **{**agent.problem.settings(), "num_nodes": nodes})
+        problem = resized(agent.problem, nodes)
         instances = INSTANCES if nodes <= LARGE else FEWER
         for beam in BEAMS:
             found = PtrNetEvaluator(problem, beam, episodes=instances, seed=HELD_OUT_SEED)(agent)
