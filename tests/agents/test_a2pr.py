@@ -332,8 +332,11 @@ def test_what_is_logged_stays_on_the_device_without_a_graph(agent: A2PR) -> None
     assert all(0 <= even[key] <= 1 for key in ("vae_gate", "actor_gate", "proposal_chosen"))
 
 
-def test_target_smoothing_draws_what_td3bc_draws(agent: A2PR, dataset: Any) -> None:
-    plain = TD3BC("MlpPolicy", dataset, **SMALL).learn(6)
+def test_td3bc_as_a_control_starts_from_the_same_networks_and_draws_the_same(agent: A2PR, dataset: Any) -> None:
+    plain = TD3BC("MlpPolicy", dataset, critic_hidden_sizes=(32, 32, 32), **SMALL)
+    for ours, theirs in ((agent.policy, plain.policy), (agent.critic, plain.critic)):
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    plain.learn(6)
     agent.learn(6)
     assert torch.equal(agent.noise.get_state(), plain.noise.get_state())
     assert torch.equal(agent.replay.generator.get_state(), plain.replay.generator.get_state())
