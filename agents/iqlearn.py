@@ -1,5 +1,4 @@
-"""IQ-Learn, offline: a Q function whose own Bellman residual is the reward of the demonstrations
-(Garg, Chakraborty, Cundy, Song & Ermon 2021).
+"""IQ-Learn, offline: a Q function whose own Bellman residual is the reward (Garg, Chakraborty, Cundy et al. 2021).
 
 On batches of the labelled expert alone, with y = γ (1 - terminal) V(s') and a `regulariser`:
 

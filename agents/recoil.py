@@ -1,5 +1,6 @@
-"""ReCOIL: imitation from a few labelled expert transitions and a pool of unlabelled ones, without rewards and without a
-discriminator (Sikchi, Zheng, Zhang & Niekum 2024, "Dual RL").
+"""ReCOIL: imitation from few labelled and many unlabelled transitions (Sikchi, Zheng, Zhang & Niekum 2024, "Dual RL").
+
+No rewards are read and no discriminator is trained:
 
     match  d_mix = β d^π + (1 - β) d_S   with   d_mix^ES = β d_E + (1 - β) d_S                  β `mixture`
 

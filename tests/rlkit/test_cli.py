@@ -58,6 +58,7 @@ def with_(**changes: str) -> list[str]:
     [
         (["trian"], ["unknown verb 'trian'", "did you mean 'train'"]),
         (with_(agent="prdcc"), ["unknown agent 'prdcc'", "did you mean 'prdc'"]),
+        (with_(agent="nothing-like-it"), ["unknown agent 'nothing-like-it' (see rlkit list agents)"]),
         (with_(env="hoper-medium"), ["unknown env 'hoper-medium'", "did you mean 'hopper-medium'"]),
         (["train", "env=point-noisy"], ["agent= is missing"]),
         (["train", "agent=bc"], ["env= is missing"]),
