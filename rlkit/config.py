@@ -104,7 +104,8 @@ def _choice(parsed: list[Override], group: str, known: list[str]) -> str:
         if override.key_or_group == group:
             value = str(override.value())
             if value not in known:
-                raise UserError(f"unknown {group} '{value}'{nearest(value, known)} (see rlkit list {group}s)")
+                hint = nearest(value, known) or f" (see rlkit list {group}s)"
+                raise UserError(f"unknown {group} '{value}'{hint}")
             return value
     raise UserError(f"{group}= is missing, expected one of: {', '.join(known[:12])} (see rlkit list {group}s)")
 

@@ -14,13 +14,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rlkit import registry
 from rlkit.cli.plot import draw
 from rlkit.errors import UserError
+from rlkit.hyperparameters import make_config, presets
 from rlkit.stats import bootstrap_interval, iqm
 
 PRDC_KEYS = {"own_nn": "train/own_nn", "nn_distance": "train/nn_distance"}
@@ -90,6 +93,19 @@ def row(results: list[dict[str, Any]]) -> list[str]:
         f"{np.median(per_1k):.1f}",
         f"{low:.0f} to {high:.0f}",
     ]
+
+
+def command(result: dict[str, Any]) -> str:
+    """What to give ``rlkit train`` for the run's agent: its name, and settings that are not the preset's."""
+    cls, record = registry.agent_class(result["agent"]), registry.record(result["env"])
+    usual = asdict(make_config(cls, presets(cls, record.name, record.task, record.family)))
+    usual = json.loads(json.dumps(usual))  # tuples become lists, as in the file
+    changed = [
+        f"agent.{key}={json.dumps(value, separators=(',', ':'))}".replace('"', "")
+        for key, value in result["config"]["agent"].items()
+        if key in usual and value not in (usual[key], None)  # null: left to the agent
+    ]
+    return " ".join([f"agent={result['agent']}", *changed])
 
 
 def prdc_notes(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
@@ -191,6 +207,9 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
             *("| " + " | ".join(r) + " |" for r in rows),
             "",
         ]
+        named = {r["label"]: command(r) for r in runs}
+        own = [f"- `{label}` is `{text}`" for label, text in sorted(named.items()) if text != f"agent={label}"]
+        lines += [*own, ""] if own else []
     if notes:
         lines += ["## What differed, and why", "", notes.strip(), ""]
     neighbours = prdc_notes(groups)

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ import pytest
 import yaml
 
 from rlkit.cli import VERBS, main
-from rlkit.config import EnvConfig, TrainConfig
+from rlkit.config import EnvConfig, TrainConfig, compose_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -291,3 +292,17 @@ def test_tables_drawn_from_the_code_are_filled() -> None:
     for entry in manifest["tasks"].values():
         for policy in entry["policies"].values():
             assert f"{policy['return_mean']} ± {policy['return_sd']} | {policy['normalised']} |" in table
+
+
+def test_the_commands_beside_the_results_are_those_of_the_runs() -> None:
+    command = runpy.run_path(str(ROOT / "scripts" / "make_results.py"))["command"]
+    files = sorted((DOCS / "assets" / "runs").glob("*/result.json"))
+    assert len(files) > 20
+    text = (DOCS / "results.md").read_text()
+    for path in files:
+        result = json.loads(path.read_text())
+        made = compose_config([*command(result).split(), f"env={result['env']}"]).agent
+        ran = {key: value for key, value in result["config"]["agent"].items() if key in made}
+        assert ran == {key: made[key] for key in ran}, path
+        label = path.parent.name.removesuffix(f"_{result['env']}_s{result['seed']}")
+        assert label == result["agent"] or f"`{label}` is `{command(result)}`" in text, label
