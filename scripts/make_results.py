@@ -207,8 +207,11 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
             *("| " + " | ".join(r) + " |" for r in rows),
             "",
         ]
-        named = {r["label"]: command(r) for r in runs}
-        own = [f"- `{label}` is `{text}`" for label, text in sorted(named.items()) if text != f"agent={label}"]
+        own = []
+        for label in sorted({r["label"] for r in runs}):
+            commands = list(dict.fromkeys(command(r) for r in runs if r["label"] == label))
+            if commands != [f"agent={label}"]:  # seeds of one row may differ in settings: say so
+                own.append(f"- `{label}` is " + " or ".join(f"`{text}`" for text in commands))
         lines += [*own, ""] if own else []
     if notes:
         lines += ["## What differed, and why", "", notes.strip(), ""]
