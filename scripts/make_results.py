@@ -3,10 +3,11 @@
     python scripts/make_results.py docs/assets/runs --planned 18 --updates 100000
 
 A run's folder is LABEL_ENV_sSEED, as ``run_offline_table.py`` names it.  Runs of one label and dataset are grouped; a
-group's figures are over its seeds.  A group whose runs differ in updates, data (by content hash) or machine is refused:
-such numbers do not belong in one row.  What was found out about them is Markdown written by hand, ``notes.txt`` beside
-the runs, and comes before the curves.  With ``--updates`` longer runs are cut: what they did later is not looked at,
-and, as nobody played the 100 final episodes then, that column stays empty for them.
+group's figures are over its seeds.  A group whose runs differ in updates, data (by content hash) or threads is refused:
+such numbers do not belong in one row.  Scores of two machines do, seconds do not: those are given for each.  What was
+found out about them is Markdown written by hand, ``notes.txt`` beside the runs, and comes before the curves.  With
+``--updates`` longer runs are cut: what they did later is not looked at, and, as nobody played the 100 final episodes
+then, that column stays empty for them.
 """
 
 from __future__ import annotations
@@ -60,9 +61,8 @@ def load(folder: Path, updates: int | None = None) -> dict[tuple[str, str], list
     if not groups:
         raise UserError(f"{folder}: no run with a result.json, expected finished runs")
     for key, results in groups.items():
-        for what in ("updates", "machine"):
-            if len({json.dumps(r[what]) for r in results}) > 1:
-                raise UserError(f"{folder}: runs of {key} differ in {what}; they do not belong in one row")
+        if len({(r["updates"], r["machine"]["threads"]) for r in results}) > 1:
+            raise UserError(f"{folder}: runs of {key} differ in updates or threads; they do not belong in one row")
         if len({r.get("dataset", {}).get("sha256") for r in results}) > 1:
             raise UserError(f"{folder}: runs of {key} learned from different data; they do not belong in one row")
         results.sort(key=lambda r: r["seed"])
@@ -76,12 +76,20 @@ def interval(values: list[float]) -> str:
     return f"{np.mean(values):.1f} [{low:.1f}, {high:.1f}]"
 
 
-def row(results: list[dict[str, Any]]) -> list[str]:
+def machine(result: dict[str, Any]) -> str:
+    """What the run was made on, in words."""
+    found = result["machine"]
+    return f"{found['processor']}, {found['system']}, {found['threads']} thread a run"
+
+
+def row(results: list[dict[str, Any]], machines: list[str]) -> list[str]:
     last10 = [r["last10"] for r in results]
     final = interval([r["final"]["score"] for r in results]) if all("final" in r for r in results) else "-"
     pooled = np.concatenate([r["evaluations"][-1]["returns"] for r in results])
     low, high = (float(x) for x in np.percentile(pooled, [25, 75]))
-    per_1k = [1000 * (r["seconds"] - r["seconds_evaluating"]) / r["updates"] for r in results]
+    per_1k: dict[str, list[float]] = defaultdict(list)
+    for r in results:
+        per_1k[machine(r)].append(1000 * (r["seconds"] - r["seconds_evaluating"]) / r["updates"])
     return [
         results[0]["label"],
         ", ".join(str(r["seed"]) for r in results),
@@ -90,7 +98,7 @@ def row(results: list[dict[str, Any]]) -> list[str]:
         final,
         interval([r["best"] for r in results]),
         str(len(results[0]["evaluations"])),
-        f"{np.median(per_1k):.1f}",
+        " / ".join(f"{np.median(per_1k[name]):.1f}" if name in per_1k else "-" for name in machines),
         f"{low:.0f} to {high:.0f}",
     ]
 
@@ -162,7 +170,7 @@ HEADER = [
 
 def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out: Path, notes: str = "") -> str:
     results = [r for group in groups.values() for r in group]
-    machine = results[0]["machine"]
+    machines = sorted({machine(r) for r in results})
     versions = ", ".join(f"{k} {v}" for k, v in results[0]["versions"].items())
     done = len(results)
     lines = [
@@ -177,15 +185,15 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
     if done < planned:
         lines += [f"**Unfinished**: {done} of {planned} runs are through; the rest is not in the tables.", ""]
     lines += [
-        f"Machine: {machine['processor']}, {machine['system']}, {machine['threads']} thread a run, two runs at a time "
-        f"(so the seconds are those of a busy machine, its pauses included). Versions: {versions}.",
+        f"Machines: {' / '.join(machines)}, two runs at a time (so the seconds, in this order, are those of busy "
+        f"machines, their pauses included). Versions: {versions}.",
         "",
         "*Final* plays its episodes after the last update. "
         "Intervals are percentile bootstraps over seeds: with three seeds they are rough.",
         "",
     ]
     for env in sorted({env for env, _ in groups}):
-        rows = [row(groups[key]) for key in sorted(groups) if key[0] == env]
+        rows = [row(groups[key], machines) for key in sorted(groups) if key[0] == env]
         runs = [r for (name, _), group in groups.items() if name == env for r in group]
         data = runs[0]["dataset"]
         every, episodes, count = (
