@@ -52,8 +52,9 @@ from rlkit.checkpoint import read_artefact
 from rlkit.env_learner import EnvLearner
 from rlkit.envs.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
+from rlkit.floats import fast_float32
 from rlkit.hyperparameters import AgentConfig, make_config
-from rlkit.nets import Polyak, fast_float32, freeze
+from rlkit.nets import Polyak, freeze
 from rlkit.registry import EnvRecord, register
 
 Self = TypeVar("Self", bound="BQ")

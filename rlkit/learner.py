@@ -16,8 +16,8 @@ from stable_baselines3.common.utils import configure_logger
 from torch import Tensor, nn
 
 from rlkit.errors import UserError
+from rlkit.floats import fast_float32
 from rlkit.hyperparameters import check_seed_and_device
-from rlkit.nets import fast_float32
 from rlkit.persistent import Persistent
 from rlkit.tally import Tally
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +12,8 @@ from gymnasium import spaces
 from jaxtyping import Float
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
+
+from rlkit.floats import flush_subnormals
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -119,6 +120,10 @@ class Adam(torch.optim.Adam):
 
     PyTorch's own ``step`` gathers parameters, gradients and moments anew each time, which takes longer than the kernel.
     The state is kept where PyTorch keeps it, so ``state_dict`` and ``load_state_dict`` are PyTorch's.
+
+    The moments of units that have fallen silent are set to 0 once they are below 1.2e-38 (:func:`flush_subnormals`).
+    PyTorch's decay until rounding holds them there, among numbers that processors compute many times slower.  The
+    weights are the same either way: such a moment moves one by less than 2e-30 learning rates.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float):
@@ -149,37 +154,18 @@ class Adam(torch.optim.Adam):
         gradients = torch.autograd.grad(loss, self.parameters)
         group = self.param_groups[0]
         torch._foreach_add_(self.steps, 1)
-        torch._fused_adam_(
-            self.parameters,
-            list(gradients),
-            *self.moments,
-            [],
-            self.steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
-
-
-@contextmanager
-def fast_float32() -> Iterator[None]:
-    """Use oneDNN's float32 matrix products where they round as float32 should; they are twice as fast on AVX-512 AMD.
-
-    PyTorch reaches them only through the precision setting "medium", which on other machines (AMX) means bfloat16
-    products instead.  So the setting is tried on a product first and kept only if the error is that of float32.
-    """
-    before = torch.get_float32_matmul_precision()
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, 256, 256, generator=generator)
-    torch.set_float32_matmul_precision("medium")
-    error = (a @ b - (a.double() @ b.double())).abs().max().item()
-    if error > 2e-4 or before != "highest":  # float32: 5e-5 here; bfloat16: 2e-1
-        torch.set_float32_matmul_precision(before)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        with flush_subnormals():
+            torch._fused_adam_(
+                self.parameters,
+                list(gradients),
+                *self.moments,
+                [],
+                self.steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )

@@ -25,8 +25,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlkit.errors import ArtefactError, UserError
+from rlkit.floats import fast_float32
 from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_config, presets
-from rlkit.nets import fast_float32
 from rlkit.persistent import Persistent
 from rlkit.registry import EnvRecord
 from rlkit.replay import Replay

@@ -22,7 +22,7 @@ import torch
 from rlkit import registry
 from rlkit.checkpoint import versions
 from rlkit.data import load_dataset
-from rlkit.nets import fast_float32
+from rlkit.floats import fast_float32
 
 ROOT = Path(__file__).resolve().parent.parent
 NAIVE = {"value_clip": 0.0, "rescale": False}

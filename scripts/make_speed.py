@@ -3,6 +3,7 @@
 rlkit bench td3bc-d3rlpy td3bc-plain overhead sampling stepping help --out docs/assets/bench/systems.json
 rlkit bench ddpg-sb3 sac-sb3 model-fitting --out docs/assets/bench/online.json
 rlkit bench contextual-stepping glucose-stepping dual-linprog --out docs/assets/bench/worlds.json
+rlkit bench adam-silent --out docs/assets/bench/optimiser.json
 rlkit bench prdc-hopper prdc-halfcheetah prdc-d3rlpy-hopper --rows 1000000 --out docs/assets/bench/search.json
 python scripts/make_speed.py
 """
@@ -64,7 +65,7 @@ def main() -> None:
     lines += [
         "“Same matmul kernels” repeats a row with the same float32 kernels on both sides: on this processor PyTorch's "
         "default ones reach half of what it can do, and rlkit selects the faster where they round as float32 should "
-        "(`rlkit.nets.fast_float32`). Stepping is bound by MuJoCo itself: two threads halve the physics, and what "
+        "(`rlkit.floats.fast_float32`). Stepping is bound by MuJoCo itself: two threads halve the physics, and what "
         "Gymnasium spends outside it is all that is left to gain beyond that. At the published width a fit of seven "
         "networks at once is hardly faster than one after another. A step of one tour and of 64 cost the same, about "
         "fifteen microseconds of calls: the goal against rl4co is met from 100 nodes on, in large batches.",

@@ -10,8 +10,8 @@ import pytest
 
 from rlkit import registry
 
-# What a reader follows from a batch to a step.  Names (registry), range checks (hyperparameters) and files (persistent,
-# checkpoint) can be taken on trust.
+# What a reader follows from a batch to a step.  Names (registry), range checks (hyperparameters), files (persistent,
+# checkpoint) and the processor's modes (floats) can be taken on trust.
 CORE = {
     *("rlkit.learner", "rlkit.offline", "rlkit.online", "rlkit.replay", "rlkit.nets", "rlkit.tally", "rlkit.vecenv"),
     "rlkit.data.dataset",

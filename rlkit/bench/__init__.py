@@ -50,6 +50,7 @@ ROWS: dict[str, Row] = {
     "model-fitting": Row("VaGraM's ensemble, a fit and a roll-out, against separate networks", f"{_MODELS}:ensemble"),
     "bq": Row("BQ's training and solving in bfloat16, against float32", f"{_MODELS}:bq"),
     "overhead": Row("share of a TD3+BC update outside matrix products", f"{_UPDATES}:overhead"),
+    "adam-silent": Row("Adam over units that have fallen silent, against PyTorch's", f"{_UPDATES}:silent"),
     "sampling": Row("replay sampling against SB3's ReplayBuffer", f"{_SYSTEMS}:sampling"),
     "stepping": Row("MuJoCo stepping against Gymnasium's SyncVectorEnv", f"{_SYSTEMS}:stepping"),
     "contextual-stepping": Row("CartPole and Pendulum with a context, against Gymnasium's", f"{_WORLDS}:contextual"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rlkit import registry
 from rlkit.bench.measure import Line, Settings, Side, alternate, cores
-from rlkit.nets import fast_float32
+from rlkit.floats import fast_float32
 from rlkit.replay import Replay
 
 MEMBERS, ELITES, WIDTHS = 7, 5, (200, 200, 200, 200)

@@ -26,8 +26,8 @@ from rlkit.bench.peers import D3rlpyLearner, import_d3rlpy
 from rlkit.bench.updates import fill, learner, ours_twice, two_lines, updates
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import UserError
+from rlkit.floats import fast_float32
 from rlkit.hyperparameters import presets
-from rlkit.nets import fast_float32
 from rlkit.replay import Batch
 from rlkit.tally import Tally
 

@@ -14,7 +14,8 @@ from rlkit.bench.measure import Line, PeerMissing, Settings, Side, Times, altern
 from rlkit.bench.peers import D3rlpyLearner
 from rlkit.bench.plain import PlainTD3BC, ReplayBuffer
 from rlkit.data.dataset import OfflineDataset
-from rlkit.nets import fast_float32
+from rlkit.floats import fast_float32
+from rlkit.nets import Adam, Critics
 from rlkit.replay import Batch
 
 SAME = "default precision setting on both sides"
@@ -124,6 +125,36 @@ def overhead(settings: Settings, task: str = "hopper") -> list[Line]:
     )
     line.details["gflop_per_update"] = products.gflop
     return [line]
+
+
+def silent(settings: Settings) -> list[Line]:
+    """A step of TD3's critics none of whose units is heard any more, by our Adam and by PyTorch's, fused too."""
+    ours, peer = (Critics(11, 3, (256, 256), torch.Generator().manual_seed(0)) for _ in range(2))
+    mine, theirs = Adam(ours.parameters(), 3e-4), torch.optim.Adam(peer.parameters(), 3e-4, fused=True)
+    rows = torch.randn(settings.batch_size, 14, generator=torch.Generator().manual_seed(1)).split([11, 3], dim=1)
+
+    def loss(critics: Critics) -> torch.Tensor:
+        return 0 * torch.cat(critics(*rows)).sum()
+
+    def step_ours(n: int) -> None:
+        for _ in range(n):
+            mine.minimise(loss(ours))
+
+    def step_peer(n: int) -> None:
+        for _ in range(n):
+            theirs.zero_grad()
+            loss(peer).backward()
+            theirs.step()
+
+    with cores(settings.threads):
+        step_peer(1)  # PyTorch's makes its state in the first step
+        for optimiser in (mine, theirs):
+            for state in optimiser.state.values():
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    state[moment].fill_(1e-40)  # on its way down
+        times = alternate({"ours": Side(step_ours, fast_float32), "peer": Side(step_peer, fast_float32)}, settings)
+    what = "step of critics that have fallen silent, against PyTorch's Adam"
+    return [Line("adam-silent", what, "step", ours=times["ours"], peer=times["peer"], note="2 networks of 256 twice")]
 
 
 class Products:

@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import scipy.stats
 import torch
 import toy
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rlkit.evaluate import MAX_ENVS, Evaluator
-from rlkit.nets import Adam, Critics, fast_float32, linear
+from rlkit.floats import fast_float32, flush_subnormals
+from rlkit.nets import Adam, Critics, linear
 from rlkit.stats import bootstrap_interval, iqm
 
 
@@ -104,3 +106,41 @@ def test_adam_is_pytorchs_bit_for_bit_and_restores() -> None:
             mine = again
     for left, right in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_adam_lets_silent_moments_become_zero_and_no_weight_notices() -> None:
+    def parameter() -> torch.nn.Parameter:
+        return torch.nn.Parameter(torch.linspace(-1, 1, 64))
+
+    ours, theirs = parameter(), parameter()
+    mine, plain = Adam([ours], 1e-3), torch.optim.Adam([theirs], 1e-3, fused=True)
+    heard = torch.ones(64)
+    for step in range(1200):  # 0.9 to the power of 1000 is 1e-46
+        if step == 100:
+            heard[:40] = 0
+        mine.minimise((heard * ours).square().sum())
+        plain.zero_grad()
+        (heard * theirs).square().sum().backward()
+        plain.step()
+    assert torch.equal(ours, theirs)
+    kept, flushed = plain.state[theirs]["exp_avg"], mine.state[ours]["exp_avg"]
+    assert (kept[:40] != 0).all() and (kept[:40].abs() < 1.2e-38).all()  # the trap that this is about
+    assert (flushed[:40] == 0).all()
+    assert torch.equal(kept[40:], flushed[40:])
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_flush_subnormals_puts_the_setting_back(before: bool) -> None:
+    def flushes() -> bool:
+        return (torch.full((), 1e-40) * 1).item() == 0
+
+    torch.set_flush_denormal(before)
+    try:
+        with flush_subnormals():
+            assert flushes()
+        assert flushes() == before
+        with pytest.raises(ZeroDivisionError), flush_subnormals():
+            _ = 1 / 0
+        assert flushes() == before
+    finally:
+        torch.set_flush_denormal(False)
