@@ -215,11 +215,12 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
             *("| " + " | ".join(r) + " |" for r in rows),
             "",
         ]
-        own = []
-        for label in sorted({r["label"] for r in runs}):
+        own, lengths = [], {r["label"]: r["updates"] for r in runs}
+        for label in sorted(lengths):
             commands = list(dict.fromkeys(command(r) for r in runs if r["label"] == label))
-            if commands != [f"agent={label}"]:  # seeds of one row may differ in settings: say so
-                own.append(f"- `{label}` is " + " or ".join(f"`{text}`" for text in commands))
+            length = f", {lengths[label]:,} updates" if len(set(lengths.values())) > 1 else ""
+            if commands != [f"agent={label}"] or length:  # seeds of one row may differ in settings: say so
+                own.append(f"- `{label}` is " + " or ".join(f"`{text}`" for text in commands) + length)
         lines += [*own, ""] if own else []
     if notes:
         lines += ["## What differed, and why", "", notes.strip(), ""]
