@@ -20,7 +20,6 @@ identifiers, so that renumbering nodes changes nothing; what is not feasible has
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +53,7 @@ from rlkit.envs.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
 from rlkit.floats import fast_float32
 from rlkit.hyperparameters import AgentConfig, make_config
-from rlkit.nets import Polyak, freeze
+from rlkit.nets import Polyak, cosine, freeze
 from rlkit.registry import EnvRecord, register
 
 Self = TypeVar("Self", bound="BQ")
@@ -270,8 +269,7 @@ class BQ(EnvLearner):
     def _rate(self) -> float:
         cfg = self.config
         steps = self._total_timesteps if cfg.decay_steps is None else cfg.decay_steps
-        share = min(1.0, self._n_updates / steps) if steps else 0.0
-        return float(cfg.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share)))
+        return float(cfg.learning_rate * cosine(self._n_updates, steps))
 
     # ---- solving ---------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ from torch.nn.functional import huber_loss, mse_loss
 from rlkit.agents.divergence import DIVERGENCES, Divergence, value_loss
 from rlkit.agents.gaussian import GaussianActor, GaussianPolicy, actor_loss, network
 from rlkit.errors import UserError, nearest
-from rlkit.nets import Adam, Critics, Polyak, freeze
+from rlkit.nets import Adam, Critics, Polyak, cosine, freeze
 from rlkit.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.replay import Batch
 
@@ -193,12 +193,6 @@ class ImplicitValue(OfflineAlgorithm):
         """L_Q and metrics about it."""
         return self.critic_loss(self.critic, batch, target, self.config.huber), {}
 
-    def actor_rate(self) -> float:
-        """The actor's learning rate at this update: a function of the count alone, so that resuming is exact."""
-        cfg = self.config
-        done = min(self._n_updates / cfg.decay_steps, 1.0) if cfg.decay_steps else 0.0
-        return cfg.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
     def data_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """States ``[n, ds]`` and target values of actions there ``[n, 1]``, the batch's first: what V is fitted to."""
         states, actions = batch.observations, batch.actions
@@ -231,7 +225,7 @@ class ImplicitValue(OfflineAlgorithm):
             target = self.critic_target(batch, next_values)  # [batch, 1]
         log_prob = self.policy.actor.log_prob(batch.observations, batch.actions, self.noise)  # [batch, 1]
         loss = self.actor_loss(log_prob, weight)
-        self.actor_optimiser.param_groups[0]["lr"] = self.actor_rate()
+        self.actor_optimiser.param_groups[0]["lr"] = cfg.learning_rate * cosine(self._n_updates, cfg.decay_steps)
         self.actor_optimiser.minimise(loss)
         metrics |= {"actor_loss": loss, "log_prob": log_prob.mean()}
 

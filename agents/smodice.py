@@ -35,7 +35,7 @@ from torch.nn.functional import softplus
 from rlkit.agents.gaussian import GaussianActor, GaussianPolicy, actor_loss, network
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
 from rlkit.errors import UserError, nearest
-from rlkit.nets import Adam
+from rlkit.nets import Adam, cosine
 from rlkit.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.registry import register
 from rlkit.replay import Batch
@@ -52,9 +52,10 @@ class SMODICEConfig(OfflineConfig):
     gradient_penalty: float = 10.0  # larger: smoother rewards, which tell the parts apart less
     value_decay: float = 1e-4  # L2 on V; larger: V nearer 0
     weight_clip: float = 100.0  # largest weight of one sample
+    decay_steps: int = 0  # updates in which the actor's learning rate falls to 0 as a cosine; 0: constant
 
     POSITIVE: ClassVar[tuple[str, ...]] = (*OfflineConfig.POSITIVE, "weight_clip")
-    NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("gradient_penalty", "value_decay")
+    NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("gradient_penalty", "value_decay", "decay_steps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,6 +205,7 @@ class SMODICE(OfflineAlgorithm):
         weight = policy_weight(delta[:-1].detach(), cfg.divergence, cfg.weight_clip)  # [batch, 1]
         log_prob = self.policy.actor.log_prob(batch.observations, batch.actions)  # [batch, 1]
         loss = actor_loss(log_prob, weight)
+        self.actor_optimiser.param_groups[0]["lr"] = cfg.learning_rate * cosine(self._n_updates, cfg.decay_steps)
         self.actor_optimiser.minimise(loss)
         metrics |= {"actor_loss": loss, "log_prob": log_prob.mean(), "weight": weight.mean()}
         metrics["weight_clipped"] = (weight >= cfg.weight_clip).float().mean()

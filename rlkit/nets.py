@@ -115,6 +115,15 @@ def freeze(module: M) -> M:
     return module.requires_grad_(False)
 
 
+def cosine(updates: int, steps: int) -> float:
+    """What is left of a learning rate that falls from 1 to 0 in ``steps`` along a cosine; 0 steps: it stays.
+
+    A function of the count alone, so that resuming is exact.
+    """
+    done = min(updates / steps, 1.0) if steps else 0.0
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
 class Adam(torch.optim.Adam):
     """``torch.optim.Adam`` whose step is one fused kernel call over lists gathered once.
 

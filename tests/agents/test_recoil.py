@@ -562,6 +562,7 @@ def test_agents_that_learn_from_rewards_refuse_data_without(cls: Any, mixture: A
         ("recoil", {"huber": 20.0}, "agent.huber=20.0 is out of range, expected 0"),
         ("smodice", {"divergence": "chi"}, "did you mean 'chi2'"),
         ("smodice", {"discount": 1.0}, "agent.discount=1.0 is out of range"),
+        ("smodice", {"decay_steps": -1}, "agent.decay_steps=-1 is out of range"),
         ("smodice", {"gradient_penalty": -1.0}, "agent.gradient_penalty=-1.0 is out of range"),
         ("bc", {"part": "experts"}, "did you mean 'expert'"),
     ],
@@ -570,6 +571,21 @@ def test_bad_values_get_a_sentence(name: str, values: dict[str, Any], expected: 
     with pytest.raises(UserError) as caught:
         make_config(registry.agent_class(name), values)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_smodices_actor_can_slow_down_and_does_not_unasked(mixture: Any) -> None:
+    constant, slowing = SMODICE("MlpPolicy", mixture, **SMALL), SMODICE("MlpPolicy", mixture, decay_steps=4, **SMALL)
+    rates = []
+    for _ in range(6):
+        slowing.learn(1, reset_num_timesteps=False)
+        rates.append(slowing.actor_optimiser.param_groups[0]["lr"])
+    expected = [3e-4 * share for share in (1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, 0, 0)]
+    np.testing.assert_allclose(rates, expected, atol=1e-12)
+    still = [p.clone() for p in slowing.policy.parameters()]
+    slowing.learn(1, reset_num_timesteps=False)
+    assert all(torch.equal(a, b) for a, b in zip(still, slowing.policy.parameters(), strict=True))
+    optimisers = (constant.learn(6).actor_optimiser, slowing.value_optimiser, slowing.discriminator_optimiser)
+    assert [o.param_groups[0]["lr"] for o in optimisers] == [3e-4] * 3
 
 
 @pytest.mark.parametrize("name", ["recoil", "smodice"])
