@@ -216,10 +216,11 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
             "",
         ]
         own, lengths = [], {r["label"]: r["updates"] for r in runs}
+        differ = len(set(lengths.values())) > 1
         for label in sorted(lengths):
             commands = list(dict.fromkeys(command(r) for r in runs if r["label"] == label))
-            length = f", {lengths[label]:,} updates" if len(set(lengths.values())) > 1 else ""
-            if commands != [f"agent={label}"] or length:  # seeds of one row may differ in settings: say so
+            length = f", {lengths[label]:,} updates" if differ else ""
+            if commands != [f"agent={label}"] or differ:  # seeds of one row may differ in settings: say so
                 own.append(f"- `{label}` is " + " or ".join(f"`{text}`" for text in commands) + length)
         lines += [*own, ""] if own else []
     if notes:
