@@ -47,14 +47,13 @@ from rlkit.agents.bq_data import (
 )
 from rlkit.agents.bq_decode import BQPolicy, Solutions, masked_log_softmax, solve
 from rlkit.agents.bq_network import BQNetwork, Shape
-from rlkit.checkpoint import read_artefact
 from rlkit.env_learner import EnvLearner
 from rlkit.envs.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
 from rlkit.floats import fast_float32
 from rlkit.hyperparameters import AgentConfig, make_config
 from rlkit.nets import Polyak, cosine, freeze
-from rlkit.registry import EnvRecord, register
+from rlkit.registry import EnvRecord, environment, is_known, register
 
 Self = TypeVar("Self", bound="BQ")
 
@@ -362,7 +361,6 @@ class BQ(EnvLearner):
 
         Raises :class:`ArtefactError` for a damaged file or one of another agent.
         """
-        manifest = read_artefact(path)[0]
         self = cls._read(path, device, tensorboard_log, verbose)
         if labels is not None:
             self.config = make_config(cls, {**vars(self.config), "labels": str(labels)})
@@ -370,9 +368,10 @@ class BQ(EnvLearner):
             self.world, self.record = self.make_world(env)
             if problem_of(self.world).name != self.problem:
                 raise UserError(f"{path}: solves {self.problem}, expected an environment of it, got {self.world}")
-        elif found := manifest.get("env"):
-            self.record = EnvRecord(found["id"], found["id"], found["id"], "", "", env_kwargs=found["kwargs"])
-        self.described = manifest.get("dataset")
+        else:
+            found = environment(self.origin["env"], str(path))
+            self.record = found if found is not None and is_known(found) else None
+        self.described = self.origin["dataset"]
         return self
 
     def prepare(self, progress: bool) -> None:

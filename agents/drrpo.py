@@ -23,11 +23,11 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor
 
 from rlkit.agents.drrpo_core import DRRPOConfig, Planner, Policy, Problem, State
-from rlkit.checkpoint import read_artefact
+from rlkit.checkpoint import read_artefact, require_alike
 from rlkit.env_learner import EnvLearner
-from rlkit.errors import ArtefactError, UserError
+from rlkit.errors import ArtefactError, UserError, refusing
 from rlkit.hyperparameters import AgentConfig
-from rlkit.registry import EnvRecord, register
+from rlkit.registry import EnvRecord, environment, is_known, register
 
 Self = TypeVar("Self", bound="DRRPO")
 
@@ -126,6 +126,7 @@ class DRRPO(EnvLearner):
         return {f"deployed.{name}": torch.from_numpy(array) for name, array in self._deploy()._asdict().items()}
 
     def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+        require_alike(tensors, self.model_tensors(), f"its tensors do not fit {self.name}")
         self.policy.plans = Policy(*(tensors[f"deployed.{name}"].numpy() for name in Policy._fields))
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -138,7 +139,10 @@ class DRRPO(EnvLearner):
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         super().load_state(tensors, values)
-        self.state = State.from_arrays({k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("state.")})
+        assert self.state is not None
+        held = {k[6:]: v for k, v in tensors.items() if k.startswith("state.")}
+        require_alike(held, {k: torch.from_numpy(v) for k, v in self.state.arrays().items()}, "state")
+        self.state = State.from_arrays({k: v.numpy() for k, v in held.items()})
         self.policy.random.bit_generator.state = values["sampling"]
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
@@ -159,10 +163,14 @@ class DRRPO(EnvLearner):
 
         Raises :class:`ArtefactError` for a damaged file, one of another agent, or one that names no environment.
         """
-        manifest, _, _ = read_artefact(path)
         if env is None:
-            found = manifest.get("env")
-            if not found:
-                raise ArtefactError(f"{path}: names no environment, expected env= with the features it was trained on")
-            env = EnvRecord(found["id"], found["id"], found["id"], "", "", env_kwargs=found["kwargs"])
+            manifest = read_artefact(path)[0]
+            cls._class_of(path, manifest)
+            with refusing(path, "names no environment"):
+                env = environment(manifest.get("env"), str(path))
+            if env is None or not is_known(env):
+                raise ArtefactError(
+                    f"{path}: names no environment that is registered here, expected env= with the features it was "
+                    "trained on"
+                )
         return cls._read(path, device, tensorboard_log, verbose, cls.make_world(env))

@@ -86,6 +86,7 @@ class MBTLConfig(AgentConfig):
         "select_episodes",
     )
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("theta", "enough", "select_every")
+    OWN: ClassVar[tuple[str, ...]] = ("jobs",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

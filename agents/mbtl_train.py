@@ -7,6 +7,7 @@ seeds, SB3's global generators are put back (:class:`~rlkit.online.OnlineAlgorit
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -29,12 +30,18 @@ from rlkit import registry
 from rlkit.agents.mbtl_select import TaskSelector
 from rlkit.agents.mbtl_worlds import Array, context_rows, is_native, play, training_env
 from rlkit.callbacks import passed
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, nearest, shown
 from rlkit.hyperparameters import AgentConfig, make_config
 from rlkit.online import OnlineAlgorithm
 
 Alive = Callable[[int], bool]  # told the steps made so far; False stops the training
 SB3 = ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")
+# of SB3's arguments, those that are not a learner's settings: where it trains and writes, and classes
+OURS = {
+    *("self", "policy", "env", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model", "action_noise"),
+    *("replay_buffer_class", "replay_buffer_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs"),
+    *("stats_window_size", "optimize_memory_usage"),
+}
 ROLLOUT = 2048  # SB3's roll-out of PPO in one environment, shared by several here
 
 
@@ -105,6 +112,10 @@ def learner_class(name: str, settings: Mapping[str, Any]) -> Any:
     """
     if name in SB3:
         base = getattr(stable_baselines3, name.upper())
+        known = set(inspect.signature(base.__init__).parameters) - OURS
+        for key in settings:
+            if key not in known:
+                raise UserError(f"agent.learner_kwargs: {name} takes no {shown(key)} here{nearest(str(key), known)}")
         # SB3 writes into what it is given
         own = {"arguments": lambda self, config: copy.deepcopy(dict(settings)), "ACTIONS": spaces.Space}
         return type(base.__name__, (OnlineAlgorithm, base), {"name": name, "Config": AgentConfig, **own})

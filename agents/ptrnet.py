@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 
+from rlkit import arguments
 from rlkit.agents import ptrnet_decode as decode
 from rlkit.agents import ptrnet_network as networks
 from rlkit.agents.ptrnet_data import Answers, PtrNetEvaluator, as_tokens, checked, problem_of, resized
@@ -44,10 +45,10 @@ from rlkit.agents.ptrnet_decode import Rules, Solved
 from rlkit.checkpoint import read_artefact
 from rlkit.env_learner import EnvLearner
 from rlkit.envs.combinatorial import Problem, make_problem
-from rlkit.errors import ArtefactError, UserError
+from rlkit.errors import ArtefactError, UserError, refusing
 from rlkit.hyperparameters import AgentConfig
 from rlkit.nets import freeze
-from rlkit.registry import EnvRecord, register
+from rlkit.registry import EnvRecord, record, register
 from rlkit.vector import make_env, named
 
 Self = TypeVar("Self", bound="PtrNet")
@@ -390,14 +391,13 @@ class PtrNet(EnvLearner):
 
         Raises :class:`ArtefactError` for a damaged file, one of another agent, or one of another problem than ``env``.
         """
-        manifest, _, _ = read_artefact(path)
         self = cls._read(path, device, tensorboard_log, verbose, None if env is None else cls.make_world(env))
-        try:
-            problem = make_problem(manifest["problem"]["name"], **manifest["problem"]["settings"])
-        except (KeyError, TypeError, UserError) as error:
-            raise ArtefactError(f"{path}: its manifest names no problem ({error})") from error
+        with refusing(path, "its manifest names no problem"):
+            named = read_artefact(path)[0]["problem"]
+            kwargs = arguments.checked(named["settings"], record(named["name"]).arguments, "its problem")
+            problem = make_problem(named["name"], **kwargs)
         if env is None:
-            self.problem, self.place = problem, manifest["env"]
+            self.problem, self.place = problem, self.origin["env"]
         elif self.problem.name != problem.name:
             raise ArtefactError(f"{path}: was made for {problem.name}, got an environment of {self.problem.name}")
         return self

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from gymnasium.envs.registration import register, registry
 
+from rlkit.arguments import MUJOCO, Argument
 from rlkit.registry import EnvRecord
 
+
+def _arguments(*features: str) -> dict[str, Argument]:
+    return {
+        "context": Argument(dict, 1e-9, 1e6, choices=features, optional=True),
+        "physics": Argument(str, choices=("correct", "legacy")),
+        "context_obs": Argument(str, choices=("hidden", "append")),
+    }
+
+
+WALKER = _arguments("friction", "gravity", "scale")
+del WALKER["physics"]
 RECORDS = {
     record.name: record
     for record in (
@@ -15,6 +27,7 @@ RECORDS = {
             "rlkit/ContextualCartPole-v0",
             "contextual",
             "cartpole",
+            arguments=_arguments("length", "masscart", "masspole"),
             env_kwargs={"context": None, "physics": "correct", "context_obs": "hidden"},
             episodes=50,
         ),
@@ -24,6 +37,7 @@ RECORDS = {
             "rlkit/ContextualPendulum-v0",
             "contextual",
             "pendulum",
+            arguments=_arguments("dt", "m", "l"),
             env_kwargs={"context": None, "physics": "correct", "context_obs": "hidden"},
             episodes=50,
         ),
@@ -33,6 +47,7 @@ RECORDS = {
             "rlkit-box2d/ContextualWalker-v0",
             "contextual",
             "walker",
+            arguments=WALKER,
             env_kwargs={"context": None, "context_obs": "hidden"},
             episodes=25,
             extra="box2d",
@@ -43,6 +58,7 @@ RECORDS = {
             "rlkit/ContextualHalfCheetah-v0",
             "contextual",
             "halfcheetah",
+            arguments={**MUJOCO, **_arguments("friction", "gravity", "stiffness")},
             env_kwargs={"context": None, "physics": "correct", "context_obs": "hidden"},
             episodes=25,
         ),

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from gymnasium.envs.registration import register, registry
 
+from rlkit.arguments import REWARD, Argument
 from rlkit.registry import EnvRecord
+
+HORIZON = Argument(int, 1, 100_000)
 
 RECORDS = {
     record.name: record
@@ -19,6 +22,13 @@ RECORDS = {
             "hacking",
             "tomato",
             episodes=20,
+            arguments={
+                "level": Argument(str, choices=("level4", "toy")),
+                "reward": REWARD,
+                "random_actions": Argument(float, 0, 1),
+                "horizon": HORIZON,
+                "legacy": Argument(bool),
+            },
         ),
         EnvRecord(
             "glucose",
@@ -27,6 +37,7 @@ RECORDS = {
             "hacking",
             "glucose",
             episodes=4,
+            arguments={"reward": REWARD, "horizon": HORIZON},
         ),
         EnvRecord(
             "pandemic",
@@ -35,6 +46,7 @@ RECORDS = {
             "hacking",
             "pandemic",
             episodes=20,
+            arguments={"reward": REWARD, "horizon": HORIZON},
         ),
         EnvRecord(
             "traffic",
@@ -44,6 +56,7 @@ RECORDS = {
             "traffic",
             episodes=10,
             extra="traffic",
+            arguments={"reward": REWARD},
         ),
     )
 }

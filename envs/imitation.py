@@ -8,6 +8,7 @@ expert.  Scores are normalised as those of the tasks' other levels.
 
 from __future__ import annotations
 
+from rlkit.arguments import MUJOCO
 from rlkit.data.imitation import MixtureSpec
 from rlkit.envs.locomotion import TASKS
 from rlkit.registry import EnvRecord
@@ -36,7 +37,7 @@ def _record(task: str, level: str) -> EnvRecord:
         hidden_episodes=hidden,
     )
     summary = f"{env_id}, imitation: 1 labelled expert episode, {hidden} hidden in {pool} data"
-    return EnvRecord(f"{task}-{level}", summary, env_id, "locomotion", task, spec)
+    return EnvRecord(f"{task}-{level}", summary, env_id, "locomotion", task, spec, arguments=MUJOCO)
 
 
 RECORDS = {record.name: record for record in (_record(task, level) for task in TASKS for level in LEVELS)}

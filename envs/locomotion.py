@@ -7,6 +7,7 @@ counterpart there.
 
 from __future__ import annotations
 
+from rlkit.arguments import MUJOCO, Argument
 from rlkit.registry import DataSpec, EnvRecord
 
 LEVELS = {
@@ -36,7 +37,9 @@ def _record(task: str, level: str) -> EnvRecord:
         d4rl_id=f"{task}-{level}-v2",
         size=2_000_000 if level == "medium-expert" else 1_000_000,
     )
-    return EnvRecord(f"{task}-{level}", f"{env_id}, {LEVELS[level]}", env_id, "locomotion", task, spec)
+    return EnvRecord(
+        f"{task}-{level}", f"{env_id}, {LEVELS[level]}", env_id, "locomotion", task, spec, arguments=MUJOCO
+    )
 
 
 def _distracted(task: str, title: str) -> EnvRecord:
@@ -47,16 +50,27 @@ def _distracted(task: str, title: str) -> EnvRecord:
         "locomotion",
         task,
         env_kwargs={"distractors": 15, "dynamics_seed": 0},
+        arguments={
+            **(MUJOCO if task != "pendulum" else {}),
+            "distractors": Argument(int, 0, 1_000),
+            "dynamics_seed": Argument(int, 0, 2**32 - 1),
+        },
     )
 
 
 DISTRACTED = (("hopper", "Hopper"), ("inverted-pendulum", "InvertedPendulum"), ("pendulum", "Pendulum"))
 RECORDS = {
     **{
-        task: EnvRecord(task, f"{env_id}, online", env_id, "locomotion", task) for task, (env_id, _, _) in TASKS.items()
+        task: EnvRecord(task, f"{env_id}, online", env_id, "locomotion", task, arguments=MUJOCO)
+        for task, (env_id, _, _) in TASKS.items()
     },
     "inverted-pendulum": EnvRecord(
-        "inverted-pendulum", "InvertedPendulum-v5, online", "InvertedPendulum-v5", "locomotion", "inverted-pendulum"
+        "inverted-pendulum",
+        "InvertedPendulum-v5, online",
+        "InvertedPendulum-v5",
+        "locomotion",
+        "inverted-pendulum",
+        arguments=MUJOCO,
     ),
     **{record.name: record for record in (_distracted(*names) for names in DISTRACTED)},
     **{record.name: record for record in (_record(task, level) for task in TASKS for level in LEVELS)},

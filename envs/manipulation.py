@@ -15,6 +15,7 @@ Both families keep their rewards (f-DVL's table of conventions) and are evaluate
 
 from __future__ import annotations
 
+from rlkit.arguments import Argument
 from rlkit.registry import DataSpec, EnvRecord
 
 FETCHED = "rlkit.data.resolve:not_generated"
@@ -23,6 +24,15 @@ KITCHEN = {
     "partial": ("light switch", "slide cabinet"),
     "mixed": ("bottom burner", "light switch"),
 }
+SUBTASKS = (*("bottom burner", "top burner", "light switch", "slide cabinet", "hinge cabinet", "microwave", "kettle"),)
+KITCHEN_ARGUMENTS = {
+    "tasks_to_complete": Argument(str, choices=SUBTASKS, length=(1, len(SUBTASKS))),
+    "terminate_on_tasks_completed": Argument(bool),
+    "remove_task_when_completed": Argument(bool),
+    "object_noise_ratio": Argument(float, 0, 1),
+    "robot_noise_ratio": Argument(float, 0, 1),
+}
+ADROIT_ARGUMENTS = {"reward_type": Argument(str, choices=("dense", "sparse"))}
 KITCHEN_DATA = {
     "complete": "all four subtasks done in order",
     "partial": "other tasks too, some episodes do all four",
@@ -60,6 +70,7 @@ def _kitchen(level: str) -> EnvRecord:
         spec,
         {"tasks_to_complete": tasks},
         extra="robotics",
+        arguments=KITCHEN_ARGUMENTS,
     )
 
 
@@ -80,6 +91,7 @@ def _adroit(task: str, level: str) -> EnvRecord:
         task,
         spec,
         extra="robotics",
+        arguments=ADROIT_ARGUMENTS,
     )
 
 

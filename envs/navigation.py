@@ -24,10 +24,26 @@ not D4RL's, whose controller stops at every waypoint and earns about half as muc
 
 from __future__ import annotations
 
+from rlkit.arguments import Argument
 from rlkit.registry import DataSpec, EnvRecord
 
 FETCHED = "rlkit.data.resolve:not_generated"
 WAYPOINTS = "rlkit.data.navigation:waypoint_rollouts"
+OWN = {
+    "reward": Argument(str, choices=("sparse", "dense")),
+    "continuing": Argument(bool, optional=True),
+    "goal": Argument(str, choices=("random", "fixed")),
+    "observe_goal": Argument(bool),
+    "frame": Argument(str, choices=("centred", "d4rl")),
+    "goal_radius": Argument(float, 1e-3, 10),
+    "position_noise": Argument(float, 0, 0.5),
+}
+ROBOTICS = {
+    "reward_type": Argument(str, choices=("sparse", "dense")),
+    "continuing_task": Argument(bool),
+    "reset_target": Argument(bool),
+    "position_noise_range": Argument(float, 0, 0.5),
+}
 LAYOUTS = {"umaze": "UMaze", "medium": "Medium", "large": "Large"}
 SPARSE_EPISODES = 100
 
@@ -70,6 +86,7 @@ def _own(task: str, kind: str, layout: str, dense: bool) -> EnvRecord:
         spec,
         {"reward": "dense"} if dense else {},
         10 if dense else SPARSE_EPISODES,
+        arguments=OWN,
     )
 
 
@@ -93,6 +110,7 @@ def _pointmaze(layout: str, dense: bool) -> EnvRecord:
         {"reward_type": "dense", "continuing_task": True} if dense else {},
         10 if dense else SPARSE_EPISODES,
         "robotics",
+        ROBOTICS,
     )
 
 
@@ -117,6 +135,7 @@ def _antmaze(level: str) -> EnvRecord:
         spec,
         episodes=SPARSE_EPISODES,
         extra="robotics",
+        arguments=ROBOTICS,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +17,7 @@ import numpy as np
 from gymnasium.envs.registration import register, registry
 from numpy.typing import NDArray
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, nearest, shown
 
 INSTALL = "pip install 'rlkit[robotics]'"
 MAZE_KEYS = ("observation", "desired_goal")  # the point's observation holds its position
@@ -65,54 +66,75 @@ def flat_space(space: Any, keys: Sequence[str]) -> gym.spaces.Box:
     return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
 
-def make(
-    home: str, keys: Sequence[str] = (), maze_map: Sequence[str] | None = None, **kwargs: Any
-) -> gym.Env[Any, Any]:
-    """The environment ``"module:Class"`` of gymnasium-robotics; a Dict observation is joined where ``keys`` are given.
+@dataclass(frozen=True)
+class Task:
+    """A class of gymnasium-robotics, its time limit, and what is fixed of its arguments."""
 
-    Raises :class:`UserError` where gymnasium-robotics is missing, or does not work with the MuJoCo that is installed.
+    module: str
+    name: str
+    steps: int
+    keys: tuple[str, ...] = ()  # parts of a Dict observation to join; none: the observation is a vector
+    maze: tuple[str, ...] = ()  # rows of its map
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of the class."""
+        if not self.maze:
+            return {}
+        cells = {"#": 1, ".": 0}
+        return {"maze_map": [[cells.get(cell, cell) for cell in row] for row in self.maze], "continuing_task": False}
+
+
+def _tasks() -> dict[str, Task]:
+    mazes = "gymnasium_robotics.envs.maze"
+    found = {"FrankaKitchen-v1": Task("gymnasium_robotics.envs.franka_kitchen", "KitchenEnv", 280, KITCHEN_KEYS)}
+    for size, (point, ant) in MAZE_STEPS.items():
+        found[f"PointMaze_{size}-v3"] = Task(
+            f"{mazes}.point_maze", "PointMazeEnv", point, MAZE_KEYS, tuple(POINT_MAPS[size])
+        )
+        found[f"AntMaze_{size}-v4"] = Task(f"{mazes}.ant_maze_v4", "AntMazeEnv", ant, ANT_KEYS, tuple(ANT_MAPS[size]))
+    for hand, steps in HAND_STEPS.items():
+        home = f"gymnasium_robotics.envs.adroit_hand.adroit_{hand.lower()}"
+        found[f"AdroitHand{hand}-v1"] = Task(home, f"AdroitHand{hand}Env", steps)
+    return found
+
+
+TASKS = _tasks()
+
+
+def make(task: str, **settings: Any) -> gym.Env[Any, Any]:
+    """The environment of :data:`TASKS` called ``task``; a Dict observation is joined as the task says.
+
+    Raises :class:`UserError` for another ``task``, and where gymnasium-robotics is missing or does not work with the
+    MuJoCo that is installed.
     """
-    module, _, name = home.partition(":")
+    if task not in TASKS:
+        raise UserError(f"robotics: task={shown(task)} is unknown{nearest(str(task), TASKS)}")
+    home = TASKS[task]
     try:
-        cls = getattr(importlib.import_module(module), name)
+        cls = getattr(importlib.import_module(home.module), home.name)
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "gymnasium_robotics":
             raise
-        raise UserError(f"{name} needs gymnasium-robotics, which is not installed: {INSTALL}") from None
-    if maze_map is not None:
-        cells = {"#": 1, ".": 0}
-        kwargs["maze_map"] = [[cells.get(cell, cell) for cell in row] for row in maze_map]
+        raise UserError(f"{home.name} needs gymnasium-robotics, which is not installed: {INSTALL}") from None
     try:
-        env = cls(**kwargs)
+        env = cls(**{**home.settings(), **settings})
     except AssertionError:
         import mujoco
 
         raise UserError(
-            f"{name} of gymnasium-robotics does not work with MuJoCo {mujoco.__version__}, expected one below 3.12: "
-            f"{INSTALL}"
+            f"{home.name} of gymnasium-robotics does not work with MuJoCo {mujoco.__version__}, expected one below "
+            f"3.12: {INSTALL}"
         ) from None
-    return FlatObservation(env, keys) if keys else env
+    return FlatObservation(env, home.keys) if home.keys else env
 
 
 def register_robotics() -> None:
     """Make the ids ``rlkit-robotics/...`` known to Gymnasium; imports nothing of gymnasium-robotics."""
-    point, ant = "gymnasium_robotics.envs.maze.point_maze:PointMazeEnv", "gymnasium_robotics.envs.maze.ant_maze_v4"
-    specs: dict[str, tuple[int, dict[str, Any]]] = {}
-    for name, (point_steps, ant_steps) in MAZE_STEPS.items():
-        maze = {"home": point, "keys": MAZE_KEYS, "maze_map": POINT_MAPS[name], "continuing_task": False}
-        specs[f"PointMaze_{name}-v3"] = (point_steps, maze)
-        maze = {"home": f"{ant}:AntMazeEnv", "keys": ANT_KEYS, "maze_map": ANT_MAPS[name], "continuing_task": False}
-        specs[f"AntMaze_{name}-v4"] = (ant_steps, maze)
-    kitchen = {"home": "gymnasium_robotics.envs.franka_kitchen:KitchenEnv", "keys": KITCHEN_KEYS}
-    specs["FrankaKitchen-v1"] = (280, kitchen)
-    for name, steps in HAND_STEPS.items():
-        home = f"gymnasium_robotics.envs.adroit_hand.adroit_{name.lower()}:AdroitHand{name}Env"
-        specs[f"AdroitHand{name}-v1"] = (steps, {"home": home})
-    for name, (steps, kwargs) in specs.items():
+    for name, task in TASKS.items():
         if f"rlkit-robotics/{name}" not in registry:
             register(
                 id=f"rlkit-robotics/{name}",
                 entry_point="rlkit.envs.robotics:make",
-                max_episode_steps=steps,
-                kwargs=kwargs,
+                max_episode_steps=task.steps,
+                kwargs={"task": name},
             )

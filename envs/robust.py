@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from rlkit.arguments import Argument
 from rlkit.registry import EnvRecord
+
+SHARE = Argument(float, 0, 1)
 
 RECORDS = {
     record.name: record
@@ -14,6 +17,7 @@ RECORDS = {
             "robust",
             "linear-mdp",
             env_kwargs={"xi_norm": 0.1, "delta": 0.3, "shift": None},
+            arguments={"xi_norm": SHARE, "delta": SHARE, "shift": Argument(float, 0, 1, optional=True)},
         ),
         EnvRecord(
             "american-put",
@@ -22,6 +26,14 @@ RECORDS = {
             "robust",
             "american-put",
             env_kwargs={"p_up": 0.5, "horizon": 10, "s0": 100.0, "resample_s0": False, "dim": 20, "cap": 25.0},
+            arguments={
+                "p_up": SHARE,
+                "horizon": Argument(int, 1, 1_000),
+                "s0": Argument(float, 1e-3, 1e6),
+                "resample_s0": Argument(bool),
+                "dim": Argument(int, 1, 1_000),
+                "cap": Argument(float, 0, 1e6),
+            },
         ),
     )
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -18,15 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlkit.errors import ArtefactError, UserError
+from rlkit.errors import ArtefactError, UserError, refusing, shown
 
 FORMAT = 1
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
 MEMBERS = ("model.safetensors", "training.safetensors")
+MOST_UNASKED = 128 << 20  # bytes that an artefact's config may ask for beyond what its tensors account for
+SIZED = frozenset(
+    (
+        "empty",
+        "empty_strided",
+        "zeros",
+        "ones",
+        "full",
+        "rand",
+        "randn",
+        "new_empty",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+    )
+)
+GROWING = ("_like", "clone", "repeat", "cat", "stack", "arange", "randperm", "linspace", "outer")
+ENCRYPTED = 0x1  # of a member's flags
 MAX_MANIFEST, MAX_MEMBER = 16 << 20, 64 << 30  # bytes
 LIBRARIES = ("rlkit", "torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "numba")
 
@@ -93,13 +113,11 @@ def read_artefact(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], 
     path = Path(path)
     if not path.is_file():
         raise ArtefactError(f"{path}: no such artefact")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(path, archive)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        raise ArtefactError(
-            f"{path}: not a readable rlkit artefact ({error}); it may be truncated or altered"
-        ) from error
+    with (
+        refusing(path, "not a readable rlkit artefact, it may be truncated or altered"),
+        zipfile.ZipFile(path) as archive,
+    ):
+        return _read(path, archive)
 
 
 def _read(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor] | None]:
@@ -108,31 +126,31 @@ def _read(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[st
         raise ArtefactError(f"{path}: not an rlkit artefact, expected one manifest.json among its members")
     for info in archive.infolist():
         if info.filename not in ("manifest.json", *MEMBERS):
-            raise ArtefactError(f"{path}: unexpected member '{info.filename}'; nothing was extracted")
+            raise ArtefactError(f"{path}: unexpected member {shown(info.filename)}; nothing was extracted")
         limit = MAX_MANIFEST if info.filename == "manifest.json" else MAX_MEMBER
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size > min(limit, path.stat().st_size):
+        plain = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & ENCRYPTED
+        if not plain or info.file_size > min(limit, path.stat().st_size):
             raise ArtefactError(
-                f"{path}: member '{info.filename}' is compressed or declares {info.file_size} bytes, "
-                f"expected a stored member no larger than the file"
+                f"{path}: member '{info.filename}' is compressed, encrypted or declares {info.file_size} bytes, "
+                f"expected a plain stored member no larger than the file"
             )
     try:
         manifest = json.loads(archive.read("manifest.json"))
         found = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        hashes = dict(manifest.get("sha256") or {})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtefactError(f"{path}: manifest.json is not an rlkit manifest") from error
-    if found != FORMAT:
-        raise ArtefactError(f"{path}: format version {found!r} is unknown, this rlkit reads version {FORMAT}")
+    if type(found) is not int or found != FORMAT:
+        raise ArtefactError(f"{path}: format version {shown(found)} is unknown, this rlkit reads version {FORMAT}")
     tensors: dict[str, dict[str, Tensor]] = {}
     for name in names:
         if name == "manifest.json":
             continue
         data = archive.read(name)
-        if hashlib.sha256(data).hexdigest() != manifest.get("sha256", {}).get(name):
+        if hashlib.sha256(data).hexdigest() != hashes.get(name):
             raise ArtefactError(f"{path}: member '{name}' does not match its SHA-256 in the manifest; it was altered")
-        try:
+        with refusing(path, f"member '{name}' is not a safetensors file"):
             tensors[name] = load_tensors(data)
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise ArtefactError(f"{path}: member '{name}' is not a safetensors file ({error})") from error
     if "model.safetensors" not in tensors:
         raise ArtefactError(f"{path}: member 'model.safetensors' is missing")
     return manifest, tensors["model.safetensors"], tensors.get("training.safetensors")
@@ -152,10 +170,75 @@ def optimiser_tensors(prefix: str, optimiser: torch.optim.Optimizer) -> dict[str
 
 
 def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Undo :func:`optimiser_tensors`; hyperparameters stay those the optimiser was built with."""
+    """Undo :func:`optimiser_tensors`; hyperparameters stay those the optimiser was built with.
+
+    Raises :class:`ArtefactError` where a moment has not the shape and dtype of its parameter: the fused kernels trust
+    them, and would write past a smaller one's end.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(f"{prefix}."):
             index, key = name[len(prefix) + 1 :].split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    keys = {frozenset(fields) for fields in state.values()}
+    begun = {frozenset(fields) for fields in optimiser.state.values()}  # ours has its moments from the start
+    if len(keys) > 1 or (begun and keys != begun) or not all(0 <= index < len(parameters) for index in state):
+        raise ArtefactError(f"'{prefix}' has not the moments of an optimiser of {len(parameters)} parameters")
+    for index, fields in state.items():
+        for key, tensor in fields.items():
+            p = parameters[index]
+            shape, dtype = (p.shape, p.dtype) if key in MOMENTS else (torch.Size(), torch.float32)
+            if key not in (*MOMENTS, "step") or tensor.shape != shape or tensor.dtype != dtype:
+                raise ArtefactError(
+                    f"'{prefix}.{index}.{key}' is {tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}"
+                )
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def require_alike(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
+    """Raise :class:`ArtefactError` unless ``found`` has the names of ``own``, and their shapes and dtypes."""
+    odd = sorted(found.keys() ^ own.keys())
+    if odd:
+        raise ArtefactError(f"{what}: tensor {shown(odd[0])} is {'unknown' if odd[0] in found else 'missing'}")
+    for name, tensor in found.items():
+        if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+            raise ArtefactError(
+                f"{what}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, expected {own[name].dtype} "
+                f"{list(own[name].shape)}"
+            )
+
+
+class Allowance(TorchDispatchMode):
+    """Inside, tensors are made up to ``most`` bytes and ``calls`` of them; beyond is :class:`ArtefactError`, unmade.
+
+    What an artefact's config builds is filled from the artefact's tensors, so a file that holds little and asks for
+    much is refused before the memory is taken.
+    """
+
+    def __init__(self, most: int, calls: int):
+        super().__init__()
+        self.most, self.calls = most, calls
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Allowance:
+        """Enough for networks filled from ``tensors``, with targets, optimisers and the noise of initialisation."""
+        held = sum(t.numel() * t.element_size() for t in tensors.values())
+        return cls(MOST_UNASKED + 16 * held, 10_000 + 200 * len(tensors))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name.partition("::")[2]
+        if name in SIZED:
+            size = args[1] if name.startswith("new_") else args[0]
+            self._take(math.prod(size) * 8)
+        elif name == "eye":
+            self._take(args[0] ** 2 * 8)
+        found = func(*args, **(kwargs or {}))
+        if name not in SIZED and name.endswith(GROWING) and isinstance(found, Tensor):
+            self._take(found.numel() * found.element_size())
+        return found
+
+    def _take(self, size: int) -> None:
+        self.most, self.calls = self.most - size, self.calls - 1
+        if self.most < 0 or self.calls < 0:
+            raise ArtefactError("its config asks for networks far larger than what the file holds")

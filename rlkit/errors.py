@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -16,6 +17,34 @@ class DataError(UserError):
 
 class ArtefactError(UserError):
     """An artefact or checkpoint that is truncated, altered, unsafe or of another format."""
+
+
+@contextmanager
+def refusing(where: object, what: str, kind: type[UserError] = ArtefactError) -> Iterator[None]:
+    """Whatever goes wrong inside with the content of a file is one sentence of ``kind`` that begins with ``where``.
+
+    A file may hold anything, so what reading it can raise is not known; nothing but such reading belongs inside.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = one_line(error)
+        if not isinstance(error, UserError):
+            text = f"{what} ({text or type(error).__name__})"
+        elif isinstance(error, kind) and text.startswith(str(where)):
+            raise
+        raise kind(text if text.startswith(str(where)) else f"{where}: {text}") from error
+
+
+def one_line(text: object, most: int = 600) -> str:
+    """``text`` as one printable line: what other libraries say may have several, and files may hold anything."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def shown(value: object) -> str:
+    """A value from a file or command line, for a sentence: short, on one line, told apart from the text around it."""
+    return one_line(repr(value), 60)
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 import yaml
 
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, nearest, one_line, shown
+
+MOST_ENTRIES = 1000  # of a sequence, such as the widths of layers
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class AgentConfig:
     POSITIVE: ClassVar[tuple[str, ...]] = ()
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ()
     UNIT: ClassVar[tuple[str, ...]] = ()  # in [0, 1]
+    OWN: ClassVar[
+        tuple[str, ...]
+    ] = ()  # settings of a machine, which an artefact does not switch on where it is loaded
 
     def __post_init__(self) -> None:
         for name in self.POSITIVE:
@@ -56,21 +63,67 @@ def presets(cls: type[Any], record_name: str, task: str, family: str) -> dict[st
 
 def make_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
     """``cls.Config(**values)`` with a sentence for unknown names and wrong types."""
-    known = {f.name: f for f in fields(cls.Config)}
+    known, hints = {f.name: f for f in fields(cls.Config)}, _hints(cls.Config)
     for name, value in values.items():
         if name not in known:
-            raise UserError(f"unknown hyperparameter '{name}' of {cls.name}{nearest(name, known)}")
-        default = known[name].default
-        number = isinstance(default, (int, float)) and not isinstance(default, bool)
-        if default is not MISSING and number and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise UserError(f"agent.{name}={value!r} is not a number, expected one like {default}")
-    return cls.Config(**values)
+            raise UserError(f"unknown hyperparameter {shown(name)} of {cls.name}{nearest(str(name), known)}")
+        if not _fits(value, hints[name]):
+            default = known[name].default
+            like = "" if default is MISSING or default is None else f" like {shown(default)}"
+            raise UserError(f"agent.{name}={shown(value)} is not allowed, expected {_words(hints[name])}{like}")
+    try:
+        return cls.Config(**values)
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:  # a field of any type, checked by its class
+        raise UserError(f"the hyperparameters of {cls.name} do not fit ({one_line(error)})") from error
+
+
+def loaded_config(cls: type[Any], values: Any) -> Any:
+    """:func:`make_config` of what a file holds; settings of a machine (``OWN``) are the defaults, whatever it says."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"config={shown(values)} is not allowed, expected hyperparameters by name")
+    return without_own(make_config(cls, values))
+
+
+def without_own(config: Any) -> Any:
+    """``config`` with its settings of a machine as they are by default."""
+    return replace(config, **{f.name: f.default for f in fields(config) if f.name in config.OWN})
+
+
+@cache
+def _hints(config: type[Any]) -> dict[str, Any]:
+    return get_type_hints(config)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    if origin := get_origin(hint):
+        if origin in (Union, UnionType):
+            return any(_fits(value, one) for one in get_args(hint))
+        plain = isinstance(value, Sequence) and not isinstance(value, str) and len(value) <= MOST_ENTRIES
+        return plain and all(_fits(entry, get_args(hint)[0]) for entry in value)
+    if hint is float:
+        return isinstance(value, (int, float, np.floating)) and not isinstance(value, bool) and abs(value) < 1e300
+    if hint is int:
+        return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    if origin := get_origin(hint):
+        if origin in (Union, UnionType):
+            return " or ".join(_words(one) for one in get_args(hint))
+        return f"a sequence of {_words(get_args(hint)[0]).split(' ', 1)[1]}s"
+    words = {float: "a finite number", int: "a whole number", bool: "a truth value", str: "a word", type(None): "null"}
+    return words[hint]
 
 
 def check_seed_and_device(seed: int, device: torch.device | str) -> None:
     """Raises :class:`UserError` for a seed out of range or a device that is unknown or not there."""
-    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={shown(seed)} is out of range, expected a whole number from 0 to {2**32 - 1}")
     if str(device).startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={device} asks for a CUDA device and there is none; expected 'cpu' or 'auto'")
     if not str(device).startswith(("auto", "cpu", "cuda", "mps")):

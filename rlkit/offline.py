@@ -46,6 +46,7 @@ class OfflineConfig(AgentConfig):
     compile: bool = False  # torch.compile the losses: slow first step, faster after on some machines
 
     POSITIVE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
+    OWN: ClassVar[tuple[str, ...]] = ("compile",)
 
     def __post_init__(self) -> None:
         self._widths("hidden_sizes")

@@ -24,7 +24,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rlkit.errors import ArtefactError, UserError
+from rlkit.errors import ArtefactError, UserError, shown
 from rlkit.floats import fast_float32
 from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_config, presets
 from rlkit.persistent import Persistent
@@ -136,8 +136,15 @@ class OnlineAlgorithm(Persistent):
         self.observation_space, self.action_space, self.n_envs = observation_space, action_space, 1
         # SAC takes its target entropy from the environment's action space, not from its own.
         self.env = SimpleNamespace(action_space=action_space, seed=lambda seed: None)  # type: ignore[assignment]
+        asked = getattr(self, "buffer_size", None)
+        if asked is not None:
+            self.buffer_size = (
+                1  # nothing is collected without an environment; _take makes the buffer that was asked for
+            )
         with self._own_random():
             self._setup_model()
+        if asked is not None:
+            self.buffer_size = asked
         self.env = None
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -260,8 +267,10 @@ class OnlineAlgorithm(Persistent):
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         super().load_state(tensors, values)
         self.tally.load(tensors, values["counts"])
-        # NumPy's legacy generator, which SB3 draws from, has one kind of state
+        # NumPy's legacy generator, which SB3 draws from, has one kind of state; it does not check its position
         legacy = ("MT19937", tensors["random.numpy"].numpy(), *values["numpy_random"])
+        if not 0 <= int(legacy[2]) <= 624:
+            raise ArtefactError(f"numpy_random={shown(values['numpy_random'])} is no state of a generator")
         self._random = {"torch": tensors["random.torch"], "numpy": legacy}
         if "random.cuda" in tensors:
             self._random["cuda"] = tensors["random.cuda"]
@@ -292,10 +301,8 @@ class OnlineAlgorithm(Persistent):
         if record is None:
             return super().source()
         reference = record.data.reference if record.data else None
-        return {
-            "dataset": None,
-            "env": {"id": record.env_id, "kwargs": dict(record.env_kwargs), "reference": reference},
-        }
+        env = {"id": record.env_id, "kwargs": dict(record.env_kwargs), "reference": reference}
+        return {"dataset": None, "env": env}
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         env, own = manifest["env"], self.source()["env"]

@@ -6,21 +6,30 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from gymnasium import spaces
-from minari.serialization import deserialize_space, serialize_space
+from minari.serialization import serialize_space
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 from torch import Tensor, nn
 
 from rlkit import registry
-from rlkit.checkpoint import load_optimiser, optimiser_tensors, read_artefact, write_artefact
-from rlkit.errors import ArtefactError, nearest
+from rlkit.checkpoint import (
+    Allowance,
+    load_optimiser,
+    optimiser_tensors,
+    read_artefact,
+    require_alike,
+    write_artefact,
+)
+from rlkit.errors import ArtefactError, UserError, nearest, refusing, shown
 from rlkit.evaluate import Evaluator
-from rlkit.hyperparameters import AgentConfig, make_config
+from rlkit.hyperparameters import AgentConfig, check_seed_and_device, loaded_config, without_own
 from rlkit.registry import EnvRecord
+from rlkit.spaces import read_space
 
 Self = TypeVar("Self", bound="Persistent")
 
@@ -32,6 +41,9 @@ class Persistent(BaseAlgorithm):
     Config: ClassVar[type[AgentConfig]] = AgentConfig
     objective: ClassVar[str] = "actor_loss"  # the metric that falls when the agent learns
     config: Any
+    origin: Mapping[str, Any] = MappingProxyType(
+        {"dataset": None, "env": None}
+    )  # of a loaded agent, until it has others
 
     # ---- what there is to keep -------------------------------------------------------------------------------------
 
@@ -66,26 +78,34 @@ class Persistent(BaseAlgorithm):
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Undo :meth:`state_tensors` and :meth:`state_values`; ``tensors`` holds all of a checkpoint's."""
-        self._n_updates = int(values["n_updates"])
+        self._n_updates = _count(values, "n_updates")
 
     def source(self) -> dict[str, Any]:
         """What the agent learns from, for the manifest: ``dataset`` and ``env``, each a description or None."""
-        return {"dataset": None, "env": None}
+        return dict(self.origin)
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         """Raise :class:`ArtefactError` when the checkpoint ``path`` was made from something else."""
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> Evaluator | None:
         """What measures the agent in the environment of ``record``, else in its own; None when that is not known."""
-        if record is not None:
-            reference = record.data.reference if record.data else None
-            env: Any = {"id": record.env_id, "kwargs": record.env_kwargs, "reference": reference}
-        else:
-            env = self.source()["env"]
-        if env is None or env["id"] is None:
+        record = record or self.environment
+        if record is None:
             return None
-        reference = tuple(env["reference"]) if env["reference"] else None  # JSON knows lists only
-        return Evaluator(env["id"], episodes=episodes, seed=seed, env_kwargs=env["kwargs"], reference=reference)
+        reference = record.data.reference if record.data else None
+        kwargs = record.env_kwargs
+        return Evaluator(record.env_id, episodes=episodes, seed=seed, env_kwargs=kwargs, reference=reference)
+
+    @property
+    def environment(self) -> EnvRecord | None:
+        """The environment it learns from or, as its file or data says, was made for; None where none is known.
+
+        Raises :class:`UserError` for one that nobody registered here.
+        """
+        found = registry.environment(self.source()["env"], self.name)
+        if found is not None and not registry.is_known(found):
+            raise UserError(f"{self.name} was made in '{found.env_id}', which is not registered here; pass env=NAME")
+        return found
 
     def result(self) -> dict[str, Any]:
         """What ``result.json`` says of the source."""
@@ -146,17 +166,25 @@ class Persistent(BaseAlgorithm):
     ) -> Self:
         manifest, model, _ = read_artefact(path)
         found = cls._class_of(path, manifest)
-        try:
-            config = make_config(found, manifest["config"])
-            observations, actions = (deserialize_space(manifest[key]) for key in ("observation_space", "action_space"))
+        check_seed_and_device(0, device)
+        with refusing(path, f"its manifest and tensors do not fit {found.name}"):
+            config = loaded_config(found, manifest["config"])
+            observations, actions = (
+                read_space(manifest[key], f"its {key}") for key in ("observation_space", "action_space")
+            )
+            registry.environment(manifest.get("env"), str(path))  # refuse what no agent could be evaluated in
+            steps = _count(manifest, "num_timesteps")
             self = found.__new__(found)
-            self._construct(config, observations, actions, manifest["seed"], device, tensorboard_log, verbose)
-            if data is not None:
-                self._take(data)
-            self._load_model(model)
-            self.num_timesteps = int(manifest["num_timesteps"])
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise ArtefactError(f"{path}: its manifest and tensors do not fit {found.name} ({error})") from error
+            with Allowance.of(model):
+                self._construct(config, observations, actions, manifest["seed"], device, tensorboard_log, verbose)
+                if data is None:
+                    self._load_model(model)
+            self.origin = {key: manifest.get(key) for key in ("dataset", "env")}
+            self.num_timesteps = steps
+        if data is not None:
+            self._take(data)  # what is wrong with the caller's data is not the file's fault
+            with refusing(path, f"its tensors do not fit {found.name}"):
+                self._load_model(model)
         return self
 
     @abstractmethod
@@ -176,6 +204,7 @@ class Persistent(BaseAlgorithm):
         """Connect what the agent learns from."""
 
     def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+        require_alike(tensors, self.model_tensors(), f"its tensors do not fit {self.name}")
         for attribute, module in self._parts(nn.Module).items():
             prefix = f"{attribute}."
             module.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
@@ -188,16 +217,31 @@ class Persistent(BaseAlgorithm):
         Raises :class:`ArtefactError` when the file is damaged or was made from other data or another configuration.
         """
         manifest, model, training = read_artefact(path)
-        if training is None or "training" not in manifest:
+        if training is None or not isinstance(manifest.get("training"), dict):
             raise ArtefactError(f"{path}: an artefact without training state, expected a checkpoint")
-        if manifest["agent"] != self.name or make_config(type(self), manifest["config"]) != self.config:
-            raise ArtefactError(f"{path}: was made by another agent or configuration; resuming would not be exact")
-        self.check_source(Path(path), manifest)
-        self._load_model(model)
-        for name, generator in self._named(torch.Generator).items():
-            generator.set_state(training[f"generator.{name}"])
-        for name, optimiser in self._parts(torch.optim.Optimizer).items():
-            load_optimiser(f"optimiser.{name}", optimiser, training)
-        self.num_timesteps = int(manifest["num_timesteps"])
-        self.load_state(training, manifest["training"])
-        return manifest["training"]["extra"]
+        with refusing(path, f"its training state does not fit {self.name}"):
+            made_by = manifest["agent"] == self.name and loaded_config(type(self), manifest["config"])
+            if not made_by or made_by != without_own(self.config) or manifest["seed"] != self.seed:
+                raise ArtefactError(
+                    f"{path}: was made by another agent, seed or configuration; resuming would not be exact"
+                )
+            self.check_source(Path(path), manifest)
+            steps, extra = _count(manifest, "num_timesteps"), manifest["training"]["extra"]
+            if not isinstance(extra, dict):
+                raise ArtefactError(f"{path}: extra={shown(extra)}, expected values by name")
+            self._load_model(model)
+            for name, generator in self._named(torch.Generator).items():
+                generator.set_state(training[f"generator.{name}"])
+            for name, optimiser in self._parts(torch.optim.Optimizer).items():
+                load_optimiser(f"optimiser.{name}", optimiser, training)
+            self.num_timesteps = steps
+            self.load_state(training, manifest["training"])
+        return extra
+
+
+def _count(values: Mapping[str, Any], name: str) -> int:
+    """The count called ``name``; raises :class:`ArtefactError` where it is none."""
+    value = values[name]
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ArtefactError(f"{name}={shown(value)}, expected a count")
+    return value

@@ -10,17 +10,22 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rlkit.errors import UserError, nearest
+from rlkit.arguments import GYMNASIUM, Argument, checked
+from rlkit.errors import UserError, nearest, shown
 
 T = TypeVar("T", bound=type)
+
+ENV_ID = re.compile(r"[A-Za-z0-9][-\w.]*(/[A-Za-z0-9][-\w.]*)?", re.ASCII)  # without a module before a colon
+UNKNOWN = "unknown"  # family of an environment that a file names and that nobody registered here
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class EnvRecord:
     """One value of ``env=``: a Gymnasium environment and, for offline learning, its dataset.
 
     ``episodes`` is how many an evaluation of this family has; ``extra`` the extra that its environment needs.
+    ``arguments`` are the keywords of the environment that a file or command line may set, with what they may be;
+    ``env_kwargs`` those that this record sets itself.
     """
 
     name: str
@@ -66,6 +73,7 @@ class EnvRecord:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     episodes: int = 10
     extra: str | None = None
+    arguments: Mapping[str, Argument] = field(default_factory=dict, repr=False)
 
 
 _agents: dict[str, type] = {}
@@ -146,6 +154,82 @@ def record(name: str) -> EnvRecord:
     if name not in known:
         raise UserError(f"unknown env '{name}'{nearest(name, known)}")
     return known[name]
+
+
+def configured(found: EnvRecord, settings: Mapping[str, Any], where: str = "env.kwargs") -> EnvRecord:
+    """``found`` with ``settings`` over its own keywords, each one that the record declares, or as the record has it.
+
+    Raises :class:`UserError` that begins with ``where`` for any other keyword or value.
+    """
+    own = found.env_kwargs
+    new = {key: value for key, value in settings.items() if not (key in own and _same(own[key], value))}
+    return replace(found, env_kwargs={**own, **checked(new, found.arguments, where)})
+
+
+def _same(own: Any, value: Any) -> bool:
+    plain = [list(v) if isinstance(v, tuple) else v for v in (own, value)]
+    return type(plain[0]) is type(plain[1]) and plain[0] == plain[1]
+
+
+def environment(entry: Any, where: str) -> EnvRecord | None:
+    """The environment that a file names by ``{"id", "kwargs", "reference"}``; None where it names none.
+
+    An id stands for what is registered under it, here or with Gymnasium, and keywords must be declared: nothing in a
+    file is imported or called.  An id that nothing is registered under gives a record of the family ``unknown``, which
+    is told apart from the others by :func:`is_known` and made by nobody.
+
+    Raises :class:`UserError` that begins with ``where`` for an entry of another form, an id with a module to import,
+    and keywords or values that are not declared.
+    """
+    if entry is None or (isinstance(entry, Mapping) and entry.get("id") is None):
+        return None
+    if not isinstance(entry, Mapping) or not isinstance(entry["id"], str):
+        raise UserError(f"{where}: {shown(entry)} names no environment, expected id, kwargs and reference")
+    env_id, settings = entry["id"], entry.get("kwargs") or {}
+    if not ENV_ID.fullmatch(env_id):
+        raise UserError(f"{where}: {shown(env_id)} is no plain id of an environment, expected one like 'Hopper-v5'")
+    reference = _reference(entry.get("reference"), where)
+    known = _registered(env_id)
+    found = EnvRecord(env_id, env_id, env_id, UNKNOWN, "", data=reference and DataSpec("", "", reference))
+    if known is None:
+        return found
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{where}: kwargs={shown(settings)} is not allowed, expected keywords with values")
+    # what a record sets by itself it need not declare
+    own = {k for r in known for k, v in r.env_kwargs.items() if k in settings and _same(v, settings[k])}
+    arguments = {name: argument for record in known for name, argument in record.arguments.items()}
+    new = {name: value for name, value in settings.items() if name not in own}
+    values = {**{name: settings[name] for name in own}, **checked(new, arguments, f"{where}: {env_id}")}
+    kwargs = {name: values[name] for name in settings}
+    return replace(found, family=known[0].family, env_kwargs=kwargs, arguments=arguments, extra=known[0].extra)
+
+
+def is_known(found: EnvRecord) -> bool:
+    """Whether anything is registered under the id of a record that :func:`environment` gave."""
+    return found.family != UNKNOWN
+
+
+def _registered(env_id: str) -> list[EnvRecord] | None:
+    """The records with this id, else one for what Gymnasium knows by it, else None."""
+    known = [record for record in records().values() if env_id in (record.env_id, f"rlkit/{record.env_id}")]
+    if known:
+        return known
+    spec = sys.modules["gymnasium"].registry.get(env_id) if "gymnasium" in sys.modules else None
+    if spec is None:
+        return None
+    home = spec.entry_point if isinstance(spec.entry_point, str) else ""
+    near = [prefix for prefix in GYMNASIUM if home.startswith(prefix)]
+    arguments = GYMNASIUM[max(near, key=len)] if near else {}
+    return [EnvRecord(env_id, env_id, env_id, "", "", arguments=arguments)]
+
+
+def _reference(pair: Any, where: str) -> tuple[float, float] | None:
+    if pair is None:
+        return None
+    numbers = isinstance(pair, (list, tuple)) and all(type(x) in (int, float) and abs(x) < 1e300 for x in pair)
+    if not numbers or len(pair) != 2 or pair[0] == pair[1]:
+        raise UserError(f"{where}: reference={shown(pair)} is not allowed, expected two different finite returns")
+    return float(pair[0]), float(pair[1])
 
 
 def resolve_object(path: str) -> Any:

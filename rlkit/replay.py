@@ -17,7 +17,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from rlkit.data.dataset import OfflineDataset
-from rlkit.errors import UserError
+from rlkit.errors import ArtefactError, UserError
+from rlkit.machine import memory
 
 
 class Batch(NamedTuple):
@@ -56,6 +57,12 @@ class Replay:
         self.buffer_size, self.n_envs, self.device = buffer_size, n_envs, torch.device(device)
         ds, da = observation_space.shape[0], action_space.shape[0]
         self.widths = (ds, da, 1, 1, ds)
+        size, room = 4 * buffer_size * sum(self.widths), memory()
+        if self.device.type == "cpu" and size > room:
+            raise UserError(
+                f"a replay of {buffer_size} transitions takes {size / 2**30:.0f} GiB, this machine has "
+                f"{room / 2**30:.0f}; expected a smaller agent.buffer_size"
+            )
         self.rows = torch.zeros(buffer_size, sum(self.widths), device=self.device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.pos, self.full = 0, False
@@ -133,6 +140,12 @@ class Replay:
         return {"rows": self.rows[: self.size()], "position": position, "generator": self.generator.get_state()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
+        """Undo :meth:`state`; raises :class:`ArtefactError` for rows or a position that do not fit this buffer."""
+        rows, (position, full) = state["rows"], state["position"].tolist()
+        held = self.buffer_size if full else position
+        fits = rows.dtype == self.rows.dtype and rows.shape == (held, self.rows.shape[1])
+        if not fits or not 0 <= position < self.buffer_size or full not in (0, 1):
+            raise ArtefactError(f"its replay of {list(rows.shape)} rows does not fit a buffer of {self.buffer_size}")
         self.rows[: len(state["rows"])] = state["rows"].to(self.device)
         self.pos, self.full = int(state["position"][0]), bool(state["position"][1])
         self.generator.set_state(state["generator"])

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -116,7 +116,7 @@ def build(config: DictConfig) -> Persistent:
     """The agent of a configuration, with what it learns from resolved and announced."""
     cls = registry.agent_class(config.agent.name)
     settings: Any = OmegaConf.to_container(config.env.kwargs)
-    record = replace(registry.record(config.env.name), env_kwargs=settings)
+    record = registry.configured(registry.record(config.env.name), settings)
     if config.eval_episodes is None:
         config.eval_episodes = record.episodes
     chosen: Any = OmegaConf.to_container(config.agent)

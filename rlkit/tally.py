@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rlkit.errors import UserError
+from rlkit.errors import ArtefactError, UserError
 
 
 class Tally:
@@ -44,6 +44,13 @@ class Tally:
         return {f"metric.{key}": value for key, value in self.sums.items()}
 
     def load(self, tensors: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
-        """Undo :meth:`tensors` and ``counts``; ``tensors`` may hold others too."""
-        self.sums = {key[7:]: value.to(self.device) for key, value in tensors.items() if key.startswith("metric.")}
+        """Undo :meth:`tensors` and ``counts``; ``tensors`` may hold others too.
+
+        Raises :class:`ArtefactError` where sums are no scalars or counts do not belong to them.
+        """
+        sums = {key[7:]: value for key, value in tensors.items() if key.startswith("metric.")}
+        whole = all(type(count) is int and count > 0 for count in counts.values())
+        if not whole or sums.keys() != counts.keys() or any(s.shape or s.dtype != torch.float64 for s in sums.values()):
+            raise ArtefactError("the sums of its log do not fit their counts")
+        self.sums = {key: value.to(self.device) for key, value in sums.items()}
         self.counts = dict(counts)
