@@ -69,8 +69,8 @@ def make_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
             raise UserError(f"unknown hyperparameter {shown(name)} of {cls.name}{nearest(str(name), known)}")
         if not _fits(value, hints[name]):
             default = known[name].default
-            like = "" if default is MISSING or default is None else f" like {shown(default)}"
-            raise UserError(f"agent.{name}={shown(value)} is not allowed, expected {_words(hints[name])}{like}")
+            like = "" if default is MISSING or default is None else f", expected one like {shown(default)}"
+            raise UserError(f"agent.{name}={shown(value)} is not {_words(hints[name])}{like}")
     try:
         return cls.Config(**values)
     except UserError:
@@ -116,7 +116,7 @@ def _words(hint: Any) -> str:
         if origin in (Union, UnionType):
             return " or ".join(_words(one) for one in get_args(hint))
         return f"a sequence of {_words(get_args(hint)[0]).split(' ', 1)[1]}s"
-    words = {float: "a finite number", int: "a whole number", bool: "a truth value", str: "a word", type(None): "null"}
+    words = {float: "a number", int: "a whole number", bool: "a truth value", str: "a word", type(None): "null"}
     return words[hint]
 
 

@@ -221,9 +221,10 @@ class Persistent(BaseAlgorithm):
             raise ArtefactError(f"{path}: an artefact without training state, expected a checkpoint")
         with refusing(path, f"its training state does not fit {self.name}"):
             made_by = manifest["agent"] == self.name and loaded_config(type(self), manifest["config"])
-            if not made_by or made_by != without_own(self.config) or manifest["seed"] != self.seed:
+            if not made_by or (made_by, manifest["seed"]) != (without_own(self.config), self.seed):
                 raise ArtefactError(
-                    f"{path}: was made by another agent, seed or configuration; resuming would not be exact"
+                    f"{path}: was made by another agent or configuration, or from another seed; resuming would not be "
+                    "exact"
                 )
             self.check_source(Path(path), manifest)
             steps, extra = _count(manifest, "num_timesteps"), manifest["training"]["extra"]

@@ -187,8 +187,9 @@ def environment(entry: Any, where: str) -> EnvRecord | None:
         raise UserError(f"{where}: {shown(entry)} names no environment, expected id, kwargs and reference")
     env_id, settings = entry["id"], entry.get("kwargs") or {}
     if not ENV_ID.fullmatch(env_id):
-        raise UserError(f"{where}: {shown(env_id)} is no plain id of an environment, expected one like 'Hopper-v5'")
-    reference = _reference(entry.get("reference"), where)
+        what = "names a module to import" if ":" in env_id else "is no id of an environment"
+        raise UserError(f"{where}: {shown(env_id)} {what}, expected a plain id like 'Hopper-v5'")
+    reference = reference_returns(entry.get("reference"), where)
     known = _registered(env_id)
     found = EnvRecord(env_id, env_id, env_id, UNKNOWN, "", data=reference and DataSpec("", "", reference))
     if known is None:
@@ -210,20 +211,19 @@ def is_known(found: EnvRecord) -> bool:
 
 
 def _registered(env_id: str) -> list[EnvRecord] | None:
-    """The records with this id, else one for what Gymnasium knows by it, else None."""
+    """The records with this id, and one for what Gymnasium knows by it; None where there is neither."""
     known = [record for record in records().values() if env_id in (record.env_id, f"rlkit/{record.env_id}")]
-    if known:
-        return known
     spec = sys.modules["gymnasium"].registry.get(env_id) if "gymnasium" in sys.modules else None
     if spec is None:
-        return None
+        return known or None
     home = spec.entry_point if isinstance(spec.entry_point, str) else ""
     near = [prefix for prefix in GYMNASIUM if home.startswith(prefix)]
     arguments = GYMNASIUM[max(near, key=len)] if near else {}
-    return [EnvRecord(env_id, env_id, env_id, "", "", arguments=arguments)]
+    return [*known, EnvRecord(env_id, env_id, env_id, "", "", arguments=arguments)]
 
 
-def _reference(pair: Any, where: str) -> tuple[float, float] | None:
+def reference_returns(pair: Any, where: str) -> tuple[float, float] | None:
+    """What a file says that random and expert policies return, or None.  Raises :class:`UserError` for anything else."""
     if pair is None:
         return None
     numbers = isinstance(pair, (list, tuple)) and all(type(x) in (int, float) and abs(x) < 1e300 for x in pair)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -16,13 +17,17 @@ import gymnasium as gym
 import numpy as np
 
 from rlkit.data.dataset import OfflineDataset, Provenance
-from rlkit.errors import DataError
-from rlkit.registry import EnvRecord, records
+from rlkit.errors import DataError, refusing, shown
+from rlkit.machine import memory
+from rlkit.registry import ENV_ID, EnvRecord, environment, is_known, records, reference_returns
+from rlkit.spaces import read_space
 from rlkit.vector import hush_mujoco
 
 # Float32 rounding and old simulators put actions a hair outside their bounds.  An excess up to this share of the
 # bounds' half width is clipped when data is read; anything larger is an error.
 ACTION_TOLERANCE = 1e-3
+DEFLATE = 1100  # what compressed bytes can become, at most
+LAYOUT_VIRTUAL = 3  # h5py.h5d.VIRTUAL
 
 
 @lru_cache(maxsize=64)
@@ -38,7 +43,12 @@ def _env_facts(env_id: str, kwargs: str) -> tuple[gym.Space, gym.Space, int | No
 
 
 def env_facts(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> tuple[gym.Space, gym.Space, int | None]:
-    """Observation space, action space and step limit of a Gymnasium id; :class:`DataError` if it cannot be made."""
+    """Observation space, action space and step limit of a Gymnasium id; :class:`DataError` if it cannot be made.
+
+    An id with a module to import, which Gymnasium would import, is refused.
+    """
+    if not ENV_ID.fullmatch(env_id):
+        raise DataError(f"environment {shown(env_id)} is no plain id, expected one like 'Hopper-v5'")
     return _env_facts(env_id, json.dumps(dict(env_kwargs or {}), sort_keys=True))
 
 
@@ -94,10 +104,10 @@ def _space_to_json(space: gym.spaces.Box) -> dict[str, Any]:
     }
 
 
-def _space_from_json(data: Mapping[str, Any]) -> gym.spaces.Box:
-    dtype = np.dtype(data["dtype"])
-    low, high = np.array(data["low"], dtype=dtype), np.array(data["high"], dtype=dtype)
-    return gym.spaces.Box(low, high, shape=tuple(data["shape"]), dtype=dtype.type)
+def _space_from_json(data: Mapping[str, Any], where: str) -> gym.spaces.Box:
+    space = read_space({**data, "type": "Box"}, where)
+    assert isinstance(space, gym.spaces.Box)
+    return space
 
 
 def metadata_of(dataset: OfflineDataset) -> dict[str, Any]:
@@ -122,27 +132,48 @@ def metadata_of(dataset: OfflineDataset) -> dict[str, Any]:
     }
 
 
-def plain_env_id(env_id: str, where: str) -> str:
-    """``env_id`` if making it imports nothing by its name: Gymnasium reads ``module:id`` as an order to import."""
-    if ":" in env_id:
-        raise DataError(f"{where}: environment '{env_id}' names a module to import, expected a plain Gymnasium id")
-    return env_id
+def environment_fields(env_id: Any, kwargs: Any, reference: Any, where: str) -> dict[str, Any]:
+    """Fields of :class:`OfflineDataset` for the environment that a file names, checked by the registry.
+
+    An id that nothing is registered under is left out: the data is learnt from without evaluation.  Raises
+    :class:`DataError` for what :func:`rlkit.registry.environment` refuses.
+    """
+    with refusing(where, "names no environment", DataError):
+        found = environment({"id": env_id, "kwargs": kwargs}, where)
+        returns = reference_returns(reference, where)
+    if found is None or not is_known(found):
+        return {"env_id": None, "env_kwargs": {}, "reference": returns}
+    return {"env_id": found.env_id, "env_kwargs": dict(found.env_kwargs), "reference": returns}
 
 
-def fields_from_metadata(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of :func:`metadata_of`, provenance excepted; ``{}`` where ``meta`` is empty."""
+def fields_from_metadata(meta: Any, where: str = "rlkit's metadata") -> dict[str, Any]:
+    """The inverse of :func:`metadata_of`, provenance excepted; ``{}`` where ``meta`` is empty.
+
+    Raises :class:`DataError` that begins with ``where`` for anything that :func:`metadata_of` does not write.
+    """
     if not meta:
         return {}
-    return {
-        "env_id": meta["env_id"] and plain_env_id(meta["env_id"], "rlkit's metadata"),
-        "env_kwargs": dict(meta["env_kwargs"]),
-        "reference": tuple(meta["reference"]) if meta["reference"] else None,
-        "family": meta["family"],
-        "task": meta["task"],
-        "parts": tuple((str(name), int(rows)) for name, rows in meta.get("parts", ())),
-        "observation_space": _space_from_json(meta["observation_space"]),
-        "action_space": _space_from_json(meta["action_space"]),
-    }
+    with refusing(where, "is damaged, expected JSON as rlkit writes it", DataError):
+        return {
+            **environment_fields(meta["env_id"], meta["env_kwargs"], meta["reference"], where),
+            "family": _word(meta["family"], where),
+            "task": _word(meta["task"], where),
+            "parts": tuple((_word(name, where), _rows(rows, where)) for name, rows in meta.get("parts", ())),
+            "observation_space": _space_from_json(meta["observation_space"], f"{where}: observation_space"),
+            "action_space": _space_from_json(meta["action_space"], f"{where}: action_space"),
+        }
+
+
+def _word(text: Any, where: str) -> str:
+    if not isinstance(text, str) or not text.isprintable() or len(text) > 200:
+        raise DataError(f"{where}: {shown(text)} is no name, expected one line of text")
+    return text
+
+
+def _rows(count: Any, where: str) -> int:
+    if type(count) is not int or not 0 < count < 2**40:
+        raise DataError(f"{where}: {shown(count)} is no number of rows")
+    return count
 
 
 def provenance_of_copy(source: Any, locator: str, name: str, meta: Mapping[str, Any]) -> Provenance:
@@ -150,11 +181,13 @@ def provenance_of_copy(source: Any, locator: str, name: str, meta: Mapping[str, 
     origin = meta.get("origin") if meta else None
     if not origin:
         return Provenance(source, locator, name)
-    name = name if name != "unnamed" else origin["name"]
-    if origin["source"] == "generated":
-        made = origin["locator"].split(" <- ")[-1]
-        return Provenance("generated", f"{locator} <- {made}", name, dict(origin["details"]))
-    return Provenance(source, locator, name, {"origin": f"{origin['source']} {origin['locator']}"})
+    with refusing(locator, "does not say where its data is from, expected JSON as rlkit writes it", DataError):
+        made_by, told, place = (_word(origin[key][:200], locator) for key in ("source", "name", "locator"))
+        details = dict(origin["details"])
+    name = name if name != "unnamed" else told
+    if made_by == "generated":
+        return Provenance("generated", f"{locator} <- {place.split(' <- ')[-1]}", name, details)
+    return Provenance(source, locator, name, {"origin": f"{made_by} {place}"})
 
 
 def validate(arrays: dict[str, np.ndarray], action_space: gym.spaces.Box, where: str) -> int:
@@ -201,6 +234,20 @@ def first_broken_join(dataset: OfflineDataset) -> tuple[int, int]:
     differs = (here != following) & ~(np.isnan(here) & np.isnan(following))
     rows = inside[differs.any(axis=tuple(range(1, differs.ndim)))]
     return len(rows), int(rows[0]) if len(rows) else -1
+
+
+def require_held(node: Any, where: str) -> None:
+    """Raise :class:`DataError` unless the ``h5py.h5d.DatasetID`` has as many numbers as it declares, in its own file.
+
+    HDF5 gives fill values for what was never written: a file of a kilobyte may declare any size, and reading would take
+    that much memory.  Compressed numbers may take a thousandth of their size, which is the most that deflate reaches.
+    """
+    plan, declared = node.get_create_plist(), math.prod(node.shape) * node.dtype.itemsize
+    if plan.get_external_count() or plan.get_layout() == LAYOUT_VIRTUAL:
+        raise DataError(f"{where} refers to other files, expected its numbers in the file itself")
+    held = node.get_storage_size() * (DEFLATE if plan.get_nfilters() else 1)
+    if declared > held or declared > memory():
+        raise DataError(f"{where} declares {declared:,} bytes of numbers, the file holds {node.get_storage_size():,}")
 
 
 @contextmanager

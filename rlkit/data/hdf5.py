@@ -32,10 +32,11 @@ from rlkit.data._common import (
     provenance_of_copy,
     record_fields,
     require_boxes,
+    require_held,
     validate,
 )
 from rlkit.data.dataset import OfflineDataset
-from rlkit.errors import DataError
+from rlkit.errors import DataError, refusing
 from rlkit.registry import EnvRecord
 
 SUFFIXES = (".hdf5", ".h5")
@@ -62,11 +63,12 @@ def _open(path: Path) -> h5py.File:
 
 def _read(file: h5py.File, name: str, dtype: Any, path: Path) -> np.ndarray | None:
     """The array called ``name`` in ``dtype``, or None.  Links out of the file are not followed."""
-    if name not in file:
+    if file.get(name, getlink=True) is None:
         return None
     node = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(node, h5py.Dataset) or node.external or node.is_virtual or node.dtype.kind not in "fiub":
+    if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "fiub" or node.shape is None:
         raise DataError(f"{path}: '{name}' is not an array of numbers inside the file")
+    require_held(node.id, f"{path}: '{name}'")
     try:
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity, which validation names
             return np.ascontiguousarray(node[()].astype(dtype))
@@ -75,16 +77,18 @@ def _read(file: h5py.File, name: str, dtype: Any, path: Path) -> np.ndarray | No
 
 
 def _metadata(file: h5py.File, path: Path) -> dict[str, Any]:
-    if "metadata/rlkit" not in file:
+    group = file["metadata"] if isinstance(file.get("metadata", getlink=True), h5py.HardLink) else None
+    if not isinstance(group, h5py.Group) or not isinstance(group.get("rlkit", getlink=True), h5py.HardLink):
         return {}
+    node = group["rlkit"]
+    if not isinstance(node, h5py.Dataset) or node.shape != () or h5py.check_string_dtype(node.dtype) is None:
+        raise DataError(f"{path}: 'metadata/rlkit' is damaged, expected JSON as rlkit writes it")
     try:
-        text = file["metadata/rlkit"][()]
-        meta = json.loads(text)
-        fields_from_metadata(meta)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        meta = json.loads(node[()])
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError, MemoryError):
         raise DataError(f"{path}: 'metadata/rlkit' is damaged, expected JSON as rlkit writes it") from None
+    if not isinstance(meta, dict):
+        raise DataError(f"{path}: 'metadata/rlkit' is damaged, expected JSON as rlkit writes it")
     return meta
 
 
@@ -179,9 +183,9 @@ def read_d4rl(
     shapes, NaN or infinite values, actions out of bounds, and spaces that do not fit the environment.
     """
     path = Path(path)
-    with _open(path) as file:
+    with refusing(path, "is damaged; download or copy it again", DataError), _open(path) as file:
         raw, meta = _raw(file, path), _metadata(file, path)
-    fields = fields_from_metadata(meta)
+    fields = fields_from_metadata(meta, f"{path}: 'metadata/rlkit'")
     if record is None and env_id is None and not meta:
         record = find_record(path.name)
     if record is not None:

@@ -25,19 +25,21 @@ import gymnasium as gym
 import numpy as np
 
 from rlkit.data._common import (
+    environment_fields,
     fields_from_metadata,
     find_record,
     first_broken_join,
     metadata_of,
-    plain_env_id,
     provenance_of_copy,
     record_fields,
     require_boxes,
+    require_held,
     validate,
 )
 from rlkit.data.dataset import OfflineDataset, Source
-from rlkit.errors import DataError
+from rlkit.errors import DataError, refusing, shown
 from rlkit.registry import EnvRecord
+from rlkit.spaces import read_space
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 _KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
@@ -130,9 +132,18 @@ def _episodes_hdf5(file: Path, indices: Iterable[int]) -> dict[str, list[np.ndar
     with h5py.File(file, "r") as handle:
         for index in indices:
             for key in _KEYS:
-                node = h5py.h5d.open(handle.id, f"episode_{index}/{key}".encode())
+                name = f"episode_{index}/{key}".encode()
+                if any(
+                    handle.id.links.get_info(part).type != h5py.h5l.TYPE_HARD
+                    for part in (name.partition(b"/")[0], name)
+                ):
+                    raise DataError(
+                        f"{file}: '{key}' of episode {index} is a link, expected numbers in the file itself"
+                    )
+                node = h5py.h5d.open(handle.id, name)
                 if node.dtype.kind not in "fiub":
                     raise DataError(f"{file}: '{key}' of episode {index} is not an array of numbers")
+                require_held(node, f"{file}: '{key}' of episode {index}")
                 array = np.empty(node.shape, node.dtype)
                 node.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
                 columns[key].append(array)
@@ -230,12 +241,14 @@ def open_local(dataset_id: str) -> Any:
     if not {"observation_space", "action_space"} <= meta.keys():
         # Minari would make the environment to learn its spaces, running whatever entry point the file names.
         raise DataError(f"Minari dataset '{dataset_id}' names no spaces, expected both in its metadata.json")
+    where = f"Minari dataset '{dataset_id}'"
+    for key in ("observation_space", "action_space"):  # Minari would take whatever memory they ask for
+        with refusing(where, f"its {key} is unsound", DataError):
+            read_space(meta[key], f"{where}: its {key}")
     import minari
 
-    try:
+    with refusing(where, "cannot be opened", DataError):
         return minari.load_dataset(dataset_id)
-    except (ValueError, KeyError, AssertionError, OSError, ImportError) as error:
-        raise DataError(f"Minari dataset '{dataset_id}' cannot be opened: {error}") from None
 
 
 def from_minari(
@@ -255,12 +268,17 @@ def from_minari(
     raw_meta = dataset.storage.metadata
     meta = raw_meta.get("rlkit") or {}
     record = record or find_record(dataset.id)
-    fields: dict[str, Any] = {}
-    if dataset.env_spec is not None:
-        fields = {"env_id": plain_env_id(dataset.env_spec.id, where), "env_kwargs": dict(dataset.env_spec.kwargs)}
-    if raw_meta.get("ref_max_score") is not None:
-        fields["reference"] = (float(raw_meta["ref_min_score"]), float(raw_meta["ref_max_score"]))
-    fields |= fields_from_metadata(meta) | record_fields(record)
+    notes: dict[str, Any] = {}
+    fields = fields_from_metadata(meta, f"{where}, rlkit's metadata")
+    spec = dataset.env_spec
+    if record is not None:
+        fields |= record_fields(record)
+    elif not meta and spec is not None:
+        known = raw_meta.get("ref_max_score") is not None
+        reference = [raw_meta["ref_min_score"], raw_meta["ref_max_score"]] if known else None
+        fields = environment_fields(spec.id, dict(spec.kwargs), reference, where)
+        if fields["env_id"] is None:
+            notes["evaluation"] = f"none, its environment {shown(spec.id)} is not registered here"
     fields |= {"observation_space": observation_space, "action_space": action_space}
 
     arrays = _flatten(_columns(dataset), where)
@@ -271,6 +289,7 @@ def from_minari(
                 f"expected {[len(arrays[name]), *space.shape]} as its space says"
             )
     origin = provenance_of_copy(provenance, dataset.id, record.name if record else "unnamed", meta)
+    origin.details.update(notes)
     if strict:
         clipped = validate(arrays, action_space, where)
         if clipped:

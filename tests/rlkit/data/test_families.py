@@ -71,7 +71,7 @@ def test_a_record_agrees_with_its_environment(name: str) -> None:
     assert spec.max_episode_steps is not None
     assert callable(rlkit.registry.resolve_object(found.data.generator))
     if found.extra is not None:
-        assert tuple(spec.kwargs.get("keys", ())) == found.data.minari_keys
+        assert robotics.TASKS[spec.kwargs["task"]].keys == found.data.minari_keys
     sparse = found.family in ("antmaze", "pointmaze") and not name.endswith("dense")
     assert found.episodes == (100 if sparse else 10)
     assert (found.data.reward_shift == -1.0) == (sparse and found.task != "maze2d")
