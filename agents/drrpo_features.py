@@ -32,7 +32,7 @@ from torch import Tensor
 from rlkit.agents.drrpo import DRRPO
 from rlkit.agents.drrpo_core import check_features, check_reference, greedy, soft_value, softmax
 from rlkit.agents.robust_dual import nu_tv
-from rlkit.errors import UserError
+from rlkit.errors import ArtefactError, UserError
 from rlkit.hyperparameters import AgentConfig
 from rlkit.registry import register
 
@@ -82,6 +82,18 @@ class FeaturePolicy(NamedTuple):
     spreads: Array  # [A, m] β√diag Λ⁻¹
     average: Array  # [A, m]
     cap: Array  # [1] M
+
+    def require_sound(self, size: int, num_actions: int) -> None:
+        """Raise :class:`ArtefactError` unless the arrays fit ``size`` numbers per observation, and each other."""
+        m = self.weights.shape[-1] if self.weights.ndim == 2 else -1
+        bumps = m if len(self.centres) else 0  # none where ψ was given
+        rows = (num_actions, m)
+        for name, shape in zip(self._fields, ((bumps, size), (size,), (bumps,), rows, rows, rows, (1,)), strict=True):
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != np.float64:
+                raise ArtefactError(
+                    f"its policy's '{name}' is {array.dtype} {list(array.shape)}, expected {list(shape)}"
+                )
 
 
 @dataclass
@@ -346,10 +358,12 @@ class FeatureDRRPO(DRRPO):
 
     def _take(self, data: Any) -> None:
         super(DRRPO, self)._take(data)
-        size, num_actions = self.observation_space.shape[0], self.action_space.n  # type: ignore[index,attr-defined]
-        planner: Any = FeaturePlanner(size, int(num_actions), self.config, self.ref_policy, self.feature_map)
+        planner: Any = FeaturePlanner(*self._sizes(), self.config, self.ref_policy, self.feature_map)
         self.planner, self.state = planner, planner.initial(int(self.seed or 0))
         self.policy.planner, self.policy.plans = planner, planner.deployed(self.state)
+
+    def _sizes(self) -> tuple[int, int]:
+        return self.observation_space.shape[0], int(self.action_space.n)  # type: ignore[index,attr-defined]
 
     def _deploy(self) -> Any:
         if self.policy.plans is None:
@@ -359,12 +373,18 @@ class FeatureDRRPO(DRRPO):
 
     def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
         plans: Any = FeaturePolicy(*(tensors[f"deployed.{name}"].numpy() for name in FeaturePolicy._fields))
+        plans.require_sound(*self._sizes())
         self.policy.plans = plans
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         super(DRRPO, self).load_state(tensors, values)
         found = {k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("state.")}
         state: Any = FeatureState.from_arrays(found)
+        state.policy.require_sound(*self._sizes())
+        for name in ("counters", "observations", "actions", "rewards", "following", "terminal"):
+            own, given = getattr(self.state, name), getattr(state, name)
+            if own.shape != given.shape or own.dtype != given.dtype:
+                raise ArtefactError(f"its '{name}' is {given.dtype} {list(given.shape)}, expected {list(own.shape)}")
         self.state = state
         self.policy.random.bit_generator.state = values["sampling"]
 

@@ -346,6 +346,11 @@ class MBTL(Learner):
 
     def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
         found = {key[9:]: value.numpy() for key, value in tensors.items() if key.startswith("transfer.")}
+        d = len(self.config.features or ())
+        shapes = {"contexts": (len(found["contexts"]), d), "own": (d,), "sources": (len(found["sources"]),)}
+        shapes["returns"] = shapes["deviations"] = (len(found["sources"]), len(found["contexts"]))
+        if not d or any(found[name].shape != shape for name, shape in shapes.items()):
+            raise ArtefactError("its contexts, sources and returns do not fit each other")
         if self.record is not None and not np.array_equal(self.contexts, found["contexts"]):
             raise ArtefactError(f"{self.name}: the artefact's contexts are not those of {self.record.name}")
         self._begin(found["contexts"], found["own"])

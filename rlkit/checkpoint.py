@@ -197,7 +197,7 @@ def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mappi
 
 
 def require_alike(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
-    """Raise :class:`ArtefactError` unless ``found`` has the names of ``own``, and their shapes and dtypes."""
+    """Raise :class:`ArtefactError` unless ``found`` has the names of ``own``, their shapes and dtypes, and no NaN."""
     odd = sorted(found.keys() ^ own.keys())
     if odd:
         raise ArtefactError(f"{what}: tensor {shown(odd[0])} is {'unknown' if odd[0] in found else 'missing'}")
@@ -207,6 +207,8 @@ def require_alike(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: 
                 f"{what}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, expected {own[name].dtype} "
                 f"{list(own[name].shape)}"
             )
+        if tensor.is_floating_point() and tensor.isnan().any():
+            raise ArtefactError(f"{what}: tensor '{name}' holds NaN")
 
 
 class Allowance(TorchDispatchMode):

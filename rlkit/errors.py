@@ -33,7 +33,7 @@ def refusing(where: object, what: str, kind: type[UserError] = ArtefactError) ->
             text = f"{what} ({text or type(error).__name__})"
         elif isinstance(error, kind) and text.startswith(str(where)):
             raise
-        raise kind(text if text.startswith(str(where)) else f"{where}: {text}") from error
+        raise kind(text if text.startswith(str(where)) else one_line(f"{where}: {text}")) from error
 
 
 def one_line(text: object, most: int = 600) -> str:

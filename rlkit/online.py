@@ -200,6 +200,13 @@ class OnlineAlgorithm(Persistent):
                 sb3: Any = super()
                 name = tb_log_name or self.name
                 sb3.learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        except ValueError as error:  # what torch's distributions say of a policy that gives NaN, in many lines
+            if isinstance(error, UserError) or all(t.isfinite().all() for t in self.model_tensors().values()):
+                raise
+            raise UserError(
+                f"the networks of {self.name} are no longer finite by step {self.num_timesteps}; training stopped, "
+                "checkpoints kept"
+            ) from error
         finally:
             self._inside = False
         return self
@@ -269,7 +276,8 @@ class OnlineAlgorithm(Persistent):
         self.tally.load(tensors, values["counts"])
         # NumPy's legacy generator, which SB3 draws from, has one kind of state; it does not check its position
         legacy = ("MT19937", tensors["random.numpy"].numpy(), *values["numpy_random"])
-        if not 0 <= int(legacy[2]) <= 624:
+        np.random.RandomState().set_state(legacy)  # all of it but the position is checked
+        if not 0 <= int(legacy[2]) <= len(legacy[1]):
             raise ArtefactError(f"numpy_random={shown(values['numpy_random'])} is no state of a generator")
         self._random = {"torch": tensors["random.torch"], "numpy": legacy}
         if "random.cuda" in tensors:

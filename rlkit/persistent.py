@@ -149,7 +149,7 @@ class Persistent(BaseAlgorithm):
     def _class_of(cls: type[Self], path: str | Path, manifest: Mapping[str, Any]) -> type[Self]:
         name, known = str(manifest.get("agent")), registry.agent_names()
         if name not in known:
-            raise ArtefactError(f"{path}: unknown agent '{name}'{nearest(name, known)}")
+            raise ArtefactError(f"{path}: unknown agent {shown(name)}{nearest(name, known)}")
         found = registry.agent_class(name)
         if not issubclass(found, cls):
             raise ArtefactError(f"{path}: holds agent '{found.name}', expected '{cls.name}'")

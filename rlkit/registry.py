@@ -223,7 +223,7 @@ def _registered(env_id: str) -> list[EnvRecord] | None:
 
 
 def reference_returns(pair: Any, where: str) -> tuple[float, float] | None:
-    """What a file says that random and expert policies return, or None.  Raises :class:`UserError` for anything else."""
+    """What a file says that random and expert policies return, or None; :class:`UserError` for anything else."""
     if pair is None:
         return None
     numbers = isinstance(pair, (list, tuple)) and all(type(x) in (int, float) and abs(x) < 1e300 for x in pair)

@@ -241,7 +241,13 @@ def open_local(dataset_id: str) -> Any:
     if not {"observation_space", "action_space"} <= meta.keys():
         # Minari would make the environment to learn its spaces, running whatever entry point the file names.
         raise DataError(f"Minari dataset '{dataset_id}' names no spaces, expected both in its metadata.json")
-    where = f"Minari dataset '{dataset_id}'"
+    where, data = f"Minari dataset '{dataset_id}'", store_root() / dataset_id / "data"
+    size = sum(file.stat().st_size for file in data.rglob("*") if file.is_file())
+    episodes = meta.get("total_episodes")
+    if meta.get("dataset_id") != dataset_id or type(episodes) is not int or not 0 <= episodes <= size:
+        raise DataError(
+            f"{where} is damaged: its metadata.json has another id, or no number of episodes that it could hold"
+        )
     for key in ("observation_space", "action_space"):  # Minari would take whatever memory they ask for
         with refusing(where, f"its {key} is unsound", DataError):
             read_space(meta[key], f"{where}: its {key}")
