@@ -126,7 +126,7 @@ class DRRPO(EnvLearner):
         return {f"deployed.{name}": torch.from_numpy(array) for name, array in self._deploy()._asdict().items()}
 
     def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
-        require_alike(tensors, self.model_tensors(), f"its tensors do not fit {self.name}")
+        require_alike(tensors, self.model_tensors(), f"its tensors do not fit {self.name}", growing=True)
         self.policy.plans = Policy(*(tensors[f"deployed.{name}"].numpy() for name in Policy._fields))
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -140,9 +140,9 @@ class DRRPO(EnvLearner):
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         super().load_state(tensors, values)
         assert self.state is not None
-        held = {k[6:]: v for k, v in tensors.items() if k.startswith("state.")}
-        require_alike(held, {k: torch.from_numpy(v) for k, v in self.state.arrays().items()}, "state")
-        self.state = State.from_arrays({k: v.numpy() for k, v in held.items()})
+        found = State.from_arrays({k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("state.")})
+        found.require_sound(self.state)
+        self.state = found
         self.policy.random.bit_generator.state = values["sampling"]
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from rlkit.agents.robust_dual import add_sample, nu_tv, refactor
-from rlkit.errors import UserError, nearest
+from rlkit.errors import ArtefactError, UserError, nearest
 from rlkit.hyperparameters import AgentConfig
 
 Array = NDArray[np.float64]
@@ -174,6 +174,9 @@ def greedy(q: Float[np.ndarray, "*n a"]) -> Float[np.ndarray, "*n a"]:
 # ---- state -----------------------------------------------------------------------------------------------------------
 
 
+ROWS = ("observations", "terminal", "phi", "known", "log_reference", "sums", "coefficients")  # arrays with m rows
+
+
 @dataclass
 class State:
     """Everything the next episode depends on.  H steps, d features, A actions, m rows of room, J plans.
@@ -208,6 +211,19 @@ class State:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> State:
         return cls(**{f.name: np.array(arrays[f.name]) for f in fields(cls)})
+
+    def require_sound(self, like: State) -> None:
+        """Raise :class:`ArtefactError` unless the arrays are of one form, that of ``like``, with any m and J."""
+        m, plans = self.terminal.shape[1:2], self.gains.shape[:1]
+        for f in fields(self):
+            given, own = getattr(self, f.name), getattr(like, f.name)
+            shape = plans + own.shape[1:] if f.name in Policy._fields else own.shape
+            if f.name in ROWS:
+                shape = own.shape[:1] + m + (given.shape[2:] if f.name == "observations" else own.shape[2:])
+            if given.shape != shape or given.dtype != own.dtype:
+                raise ArtefactError(f"its '{f.name}' is {given.dtype} {list(given.shape)}, expected {list(shape)}")
+        if not ((self.size >= 0) & (self.size <= m)).all():
+            raise ArtefactError(f"its sizes {self.size.tolist()} are not within the {m[0]} rows of room")
 
     @property
     def episodes(self) -> int:

@@ -115,7 +115,8 @@ def learner_class(name: str, settings: Mapping[str, Any]) -> Any:
         known = set(inspect.signature(base.__init__).parameters) - OURS
         for key in settings:
             if key not in known:
-                raise UserError(f"agent.learner_kwargs: {name} takes no {shown(key)} here{nearest(str(key), known)}")
+                hint = nearest(str(key), known)
+                raise UserError(f"agent.learner_kwargs={shown(dict(settings))}: {name} takes no {shown(key)}{hint}")
         # SB3 writes into what it is given
         own = {"arguments": lambda self, config: copy.deepcopy(dict(settings)), "ACTIONS": spaces.Space}
         return type(base.__name__, (OnlineAlgorithm, base), {"name": name, "Config": AgentConfig, **own})

@@ -60,7 +60,7 @@ from rlkit.agents.orpo_core import (
     roll,
     shaping,
 )
-from rlkit.errors import UserError
+from rlkit.errors import ArtefactError, UserError
 from rlkit.hyperparameters import AgentConfig, make_config, presets
 from rlkit.online import OnlineAlgorithm, training_env
 from rlkit.persistent import Persistent
@@ -340,6 +340,15 @@ class ORPO(OnlineAlgorithm, PPO):
         super().load_state(tensors, values)
         own = {key[5:]: value.numpy() for key, value in tensors.items() if key.startswith("orpo.")}
         self.kl_coef, self._ref_observations = values["kl_coef"], None
+        held = {"ledger": self.ledger.sums, "steps_before": self.steps_before}
+        if "ref_observations" in own:
+            assert self.ref_env is not None
+            held |= {"ref_observations": self.ref_env.reset(), "ref_starts": np.ones(self.n_envs, np.bool_)}
+        for name, like in held.items():
+            if own[name].shape != like.shape or own[name].dtype != like.dtype:
+                raise ArtefactError(
+                    f"its '{name}' is {own[name].dtype} {list(own[name].shape)}, expected {list(like.shape)}"
+                )
         self.ledger.sums, self.steps_before = own["ledger"].copy(), own["steps_before"].copy()
         if "ref_observations" in own:
             assert isinstance(self.ref_env, StatefulVecEnv)

@@ -196,13 +196,17 @@ def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mappi
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def require_alike(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
-    """Raise :class:`ArtefactError` unless ``found`` has the names of ``own``, their shapes and dtypes, and no NaN."""
+def require_alike(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str, *, growing: bool = False) -> None:
+    """Raise :class:`ArtefactError` unless ``found`` has the names of ``own``, their shapes and dtypes, and no NaN.
+
+    With ``growing`` the tensors may have other numbers of rows than those of ``own``.
+    """
     odd = sorted(found.keys() ^ own.keys())
     if odd:
         raise ArtefactError(f"{what}: tensor {shown(odd[0])} is {'unknown' if odd[0] in found else 'missing'}")
     for name, tensor in found.items():
-        if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+        first = 1 if growing and tensor.ndim and own[name].ndim else 0
+        if tensor.shape[first:] != own[name].shape[first:] or tensor.dtype != own[name].dtype:
             raise ArtefactError(
                 f"{what}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, expected {own[name].dtype} "
                 f"{list(own[name].shape)}"

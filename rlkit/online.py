@@ -276,6 +276,7 @@ class OnlineAlgorithm(Persistent):
         self.tally.load(tensors, values["counts"])
         # NumPy's legacy generator, which SB3 draws from, has one kind of state; it does not check its position
         legacy = ("MT19937", tensors["random.numpy"].numpy(), *values["numpy_random"])
+        torch.Generator().set_state(tensors["random.torch"])
         np.random.RandomState().set_state(legacy)  # all of it but the position is checked
         if not 0 <= int(legacy[2]) <= len(legacy[1]):
             raise ArtefactError(f"numpy_random={shown(values['numpy_random'])} is no state of a generator")
