@@ -422,9 +422,9 @@ POINTS = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.3, 0.4]]
 @pytest.mark.parametrize(
     "name,arguments,sentence",
     [
-        ("tsp", {"num_nodes": 2}, "num_nodes=2 is out of range, expected at least 3"),
+        ("tsp", {"num_nodes": 2}, "num_nodes=2 is out of range, expected a whole number from 3 to 1000000"),
         ("cvrp", {"num_nodes": 2}, "num_nodes=2 is out of range"),
-        ("knapsack", {"num_nodes": 0}, "expected at least 1"),
+        ("knapsack", {"num_nodes": 0}, "expected a whole number from 1 to 1000000"),
         ("tsp", {"formulation": "bp"}, "formulation='bp' is unknown, expected one of bq, direct"),
         ("tsp", {"num_node": 5}, "unknown setting 'num_node'; did you mean 'num_nodes'"),
         ("cvrp", {"capacity": 8}, "capacity=8 is out of range"),
@@ -459,7 +459,11 @@ def test_sizes_without_a_usual_setting_ask_for_one(name: str, arguments: dict[st
 @pytest.mark.parametrize(
     "name,instance,sentence",
     [
-        ("tsp", {"coords": [*POINTS[:3], [1.0, 0.0]]}, r"'coords' 1 and 3 are both \(1, 0\), expected distinct points"),
+        (
+            "convex-hull",
+            {"coords": [*POINTS[:3], [1.0, 0.0]]},
+            r"'coords' 1 and 3 are both \(1, 0\), expected distinct points",
+        ),
         ("tsp", {"coords": [*POINTS[:3], [np.nan, 0.0]]}, r"'coords' holds nan at \(3, 0\)"),
         ("tsp", {"coords": POINTS[:3]}, r"shape \(3, 2\), expected \(4, 2\) for tsp with num_nodes=4"),
         ("tsp", {"coords": "here"}, "not an array of numbers"),

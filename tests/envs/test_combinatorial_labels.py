@@ -96,7 +96,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
     infeasible, swapped, moved = tours.copy(), tours.copy(), coords.copy()
     infeasible[2, 1] = infeasible[2, 2]
     swapped[3, [1, 2]] = swapped[3, [2, 1]]
-    moved[1, 0] = moved[1, 1]
+    moved[1, 0] = np.nan
     garbage = tmp_path / "garbage"
     garbage.write_bytes(path.read_bytes()[:200])
     cases: list[tuple[Any, str]] = [
@@ -106,7 +106,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
         (lambda: rewrite(path, {"solution": infeasible}), "solution 2 of tsp is infeasible"),
         (lambda: rewrite(path, {"solution": swapped}), "solution 3 is worth .* the labels are for another instance"),
         (lambda: rewrite(path, {"coords": coords[::-1].copy()}), "the labels are for another instance"),
-        (lambda: rewrite(path, {"coords": moved}), "instance 1: 'coords' 0 and 1 are both"),
+        (lambda: rewrite(path, {"coords": moved}), r"instance 1: 'coords' holds nan at \(0, 0\)"),
         (lambda: rewrite(path, {"coords": coords[:, :5].copy()}), "'coords' is missing or has another form"),
         (
             lambda: rewrite(path, {"objective": objective.astype(np.float32)}),
