@@ -44,8 +44,10 @@ FORMATS = {  # entries of EDGE_WEIGHT_SECTION as (row, column); the two triangle
     "UPPER_DIAG_COL": (0, True),
 }
 _COMMON = ("NAME", "TYPE", "COMMENT", "DIMENSION")
-_LENGTHS = ("EDGE_WEIGHT_TYPE", "EDGE_WEIGHT_FORMAT", "NODE_COORD_TYPE", "DISPLAY_DATA_TYPE")
-_LENGTHS += ("NODE_COORD_SECTION", "EDGE_WEIGHT_SECTION", "DISPLAY_DATA_SECTION")
+_LENGTHS = (
+    *("EDGE_WEIGHT_TYPE", "EDGE_WEIGHT_FORMAT", "NODE_COORD_TYPE", "DISPLAY_DATA_TYPE"),
+    *("NODE_COORD_SECTION", "EDGE_WEIGHT_SECTION", "DISPLAY_DATA_SECTION"),
+)
 KNOWN: dict[str, tuple[str, ...]] = {  # keywords and sections, by TYPE
     "TSP": _COMMON + _LENGTHS,
     "ATSP": _COMMON + _LENGTHS,
@@ -171,7 +173,7 @@ class Benchmark:
             raise UserError(f"{self.name}: a solution names node {visited.max()}, expected 0 to {self.nodes - 1}")
         following = np.roll(visited, -1)
         if self.matrix is not None:
-            return self.matrix[visited, following].sum().item()  # type: ignore[no-any-return]
+            return self.matrix[visited, following].sum().item()
         assert self.coords is not None
         steps = _lengths(self.kind, self.coords[visited], self.coords[following], self.rounded)
         total = float(np.where(visited == following, 0.0, steps).sum())
@@ -376,7 +378,7 @@ def _explicit(section: _Section, n: int, form: str, path: Path) -> NDArray[Any]:
             begin += width
     np.fill_diagonal(costs, 0.0)  # files write 0, 9999 or 100000000 there, all meaning nothing
     if costs.min() < 0.0:
-        i, j = np.unravel_index(int(costs.argmin()), costs.shape)
+        i, j = divmod(int(costs.argmin()), n)
         raise DataError(f"{path}: the length from node {i + 1} to {j + 1} is {costs[i, j]:g}, expected at least 0")
     return costs.astype(np.int64) if (costs == np.floor(costs)).all() else costs
 
