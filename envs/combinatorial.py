@@ -13,7 +13,8 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import gymnasium as gym
 import numpy as np
@@ -233,18 +234,40 @@ class Problem(ABC):
 
 def make_problem(name: str, /, **settings: Any) -> Problem:
     """The problem called ``name``; raises UserError for an unknown name or setting, or a value out of range."""
-    if not isinstance(name, str) or name not in PROBLEMS:
-        raise UserError(f"unknown problem {name!r}{nearest(str(name), PROBLEMS)}")
+    if name not in PROBLEMS:
+        raise UserError(f"unknown problem {name!r}{nearest(name, PROBLEMS)}")
     return build(resolve_object(PROBLEMS[name]), settings)
 
 
 def build(kind: type[Problem], settings: Mapping[str, Any]) -> Problem:
-    """``kind(**settings)``, with a sentence for a setting that does not exist."""
+    """``kind(**settings)``, each setting one that ``kind`` declares and of the type that it declares.
+
+    Raises UserError for others, and where ``kind`` does, for values out of range.
+    """
+    declared = get_type_hints(kind.__init__)
     known = list(inspect.signature(kind).parameters)
     for key in settings:
         if key not in known:
             raise UserError(f"{kind.name}: unknown setting '{key}'{nearest(key, known)}")
-    return kind(**settings)
+    return kind(**{key: _typed(kind.name, key, value, declared[key]) for key, value in settings.items()})
+
+
+def _typed(problem: str, name: str, value: Any, declared: Any) -> Any:
+    """``value`` as one of the ``declared`` types, int, float, str or a union of them with None; no bool is a number."""
+    kinds = get_args(declared) or (declared,)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, str) and str in kinds:
+        return value
+    if not isinstance(value, bool):
+        if isinstance(value, (int, np.integer)) and int in kinds:
+            return int(value)
+        if isinstance(value, (int, float, np.integer, np.floating)) and float in kinds and abs(value) <= LARGEST:
+            return float(value)
+    expected = {int: "a whole number", float: "a finite number", str: "a word", NoneType: "nothing"}
+    raise UserError(
+        f"{problem}: {name}={_short(value)} is out of range, expected {' or '.join(expected[kind] for kind in kinds)}"
+    )
 
 
 def generate(problem: Problem, size: int, seed: int, start: int = 0) -> dict[str, NDArray[Any]]:

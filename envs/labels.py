@@ -183,14 +183,15 @@ def _metadata(path: Path) -> tuple[Problem, dict[str, Any]]:
         raise DataError(f"cannot read {path}: {_one_line(OSError(error.strerror or error))}") from None
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not a labelled set, or truncated ({_one_line(error)})") from None
-    version_ = found.get("format")
-    if isinstance(version_, bool) or version_ != FORMAT:
-        raise DataError(f"{path}: format version {ascii(version_)[:20]} is unknown, this rlkit reads version {FORMAT}")
+    number = found.get("format")
+    if type(number) is not int or number != FORMAT:
+        shown = f"{str(number)[:20]} " if isinstance(number, int) else ""
+        raise DataError(f"{path}: format version {shown}is unknown, this rlkit reads version {FORMAT}")
     try:
         if set(found) != set(FIELDS):
             raise UserError(f"expected the fields {', '.join(FIELDS)}")
-        if not isinstance(found["settings"], dict):
-            raise UserError("'settings' is no mapping")
+        if not isinstance(found["problem"], str) or not isinstance(found["settings"], dict):
+            raise UserError("'problem' is no name, or 'settings' no mapping")
         rules = make_problem(found["problem"], **found["settings"])
         _require_making(found["size"], found["seed"], found["effort"])
         if not isinstance(found["solver"], str):

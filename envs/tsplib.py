@@ -217,7 +217,7 @@ class _Section:
                 raise ValueError
             self.numbers.extend(map(float, words))
         except ValueError:
-            bad = next(word for word in words if not _is_plain(word))
+            bad = next((word for word in words if not _is_plain(word)), text)
             raise DataError(f"{where}: {_quoted(bad)} in {self.name} is not a number") from None
         self.lines.append(line)
         self.counts.append(len(words))
