@@ -176,8 +176,8 @@ class Benchmark:
             return self.matrix[visited, following].sum().item()
         assert self.coords is not None
         steps = _lengths(self.kind, self.coords[visited], self.coords[following], self.rounded)
-        total = float(np.where(visited == following, 0.0, steps).sum())
-        return int(total) if self.rounded else total
+        steps = np.where(visited == following, 0.0, steps)
+        return int(steps.astype(np.int64).sum()) if self.rounded else float(steps.sum())
 
     def make_problem(self) -> Problem:
         """The problem at this size.

@@ -263,6 +263,23 @@ def test_gaps_and_lengths() -> None:
         metrics.gap(np.array([8.0]), np.array([0.0]))
 
 
+@pytest.mark.parametrize("name,n", [("tsp", 6), ("tsp", 15), ("atsp", 6), ("cvrp", 5), ("op", 6)])
+def test_coincident_points_are_solved(name: str, n: int) -> None:
+    usual = {"cvrp": {"capacity": 12}, "op": {"budget": 2.0}}.get(name, {})
+    problem = make_problem(name, num_nodes=n, **usual)
+    instance = problem.draw(np.random.default_rng(2))
+    pairs = np.random.default_rng(3).integers(0, 3, problem.num_points)
+    for group in (pairs, np.zeros_like(pairs)):  # at three places, at one
+        if name == "atsp":
+            instance["cost"] = instance["cost"][np.ix_(group, group)]
+            np.testing.assert_array_equal(np.isfinite(label_solvers._symmetric(instance["cost"])), True)
+        else:
+            instance["coords"] = instance["coords"][group]
+        checked = problem.check(instance)
+        assert problem.objective(checked, label_solvers.solve(problem, checked, "own")) >= 0
+        assert problem.objective(checked, solvers.nearest_neighbour(problem, checked)) >= 0
+
+
 def test_pyvrp_equals_cp_sat_on_twenty_nodes() -> None:
     pytest.importorskip("pyvrp")
     cp_model: Any = pytest.importorskip("ortools.sat.python.cp_model")

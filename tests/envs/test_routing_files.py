@@ -115,6 +115,7 @@ def test_refused_files_of_cvrplib(name: str, sentence: str) -> None:
         tsp().replace(" : ", ":").replace(": ", ":"),
         tsp().replace(" : ", "  :   "),
         tsp().replace(" : ", " = "),
+        tsp().replace(" : ", " ").replace(": ", "\t"),
         tsp().replace("NODE_COORD_SECTION", "NODE_COORD_SECTION :"),
         tsp().replace("NODE_COORD_SECTION", "\n  node_coord_section\n"),
         tsp().replace("EUC_2D", "euc_2d").replace("TSP", "tsp (a remark)"),
