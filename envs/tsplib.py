@@ -287,8 +287,8 @@ def _parse(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, str], dict[str
             break
         if key not in known:
             raise DataError(
-                f"{where}: {_quoted(match[1])} is not understood{nearest(key[:40], known)}, and nothing of a file is "
-                "left out"
+                f"{where}: {_quoted(match[1])} is not understood, and nothing of a file is left out"
+                f"{nearest(key[:40], known)}"
             )
         if key != "COMMENT" and (key in sections or key in header):
             raise DataError(f"{where}: a second {key}, expected one")
