@@ -116,7 +116,10 @@ class World:
         self.name, self.device = name, torch.device(device)
         self.exact = {key: torch.as_tensor(np.asarray(value), device=device) for key, value in instances.items()}
         self.limit = self.exact.get("budget", self.exact.get("capacity"))  # int64 or float64 [B]
-        self.static, self.matrix = observed(name, {key: np.asarray(value) for key, value in instances.items()}, device)
+        seen = {key: np.asarray(value) for key, value in instances.items()}
+        if "coords" in seen:
+            seen["coords"] = near_origin(seen["coords"])
+        self.static, self.matrix = observed(name, seen, device)
         self.nodes = self.static.shape[1]
 
     def initial(self, owner: Int[Tensor, " p"], copy: Int[Tensor, " p"], start: Int[Tensor, " p"]) -> States:
@@ -201,6 +204,13 @@ class World:
         close = key.topk(k - k // 2, dim=1, largest=False).indices
         rich = (last - self.exact["prize"][owner, rest]).scatter(1, close, 2 * LARGE)
         return torch.cat((close, rich.topk(k // 2, dim=1, largest=False).indices), dim=1).sort(dim=1).values
+
+
+def near_origin(coords: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``coords [B, N, 2]``, those of instances that leave the unit square moved to where float32 has most digits."""
+    low, high = coords.min(axis=1, keepdims=True), coords.max(axis=1, keepdims=True)
+    outside = ((low < 0) | (high > 1)).any(axis=2, keepdims=True)
+    return np.where(outside, coords - low, coords)
 
 
 def observed(name: str, arrays: Instance, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
@@ -417,6 +427,14 @@ class Solutions:
     log_probabilities: NDArray[np.float64]
 
 
+def shape_of(value: Any, key: str, where: str) -> tuple[int, ...]:
+    """Shape of ``value`` as an array; raises UserError where its rows are of different lengths."""
+    try:
+        return np.shape(value)
+    except ValueError:
+        raise UserError(f"{where}: '{key}' is not an array of numbers, its rows differ in length") from None
+
+
 def by_size(name: str, instances: Any) -> list[tuple[NDArray[np.int64], Problem, dict[str, NDArray[Any]]]]:
     """``(places, problem, batch)`` of every size among ``instances``, checked.
 
@@ -430,14 +448,15 @@ def by_size(name: str, instances: Any) -> list[tuple[NDArray[np.int64], Problem,
     def size_of(instance: Any, where: str) -> int:
         if not isinstance(instance, Mapping) or key not in instance:
             raise UserError(f"{where}: expected a mapping of arrays with '{key}' for {name}")
-        return int(np.shape(instance[key])[-dims]) - depot if np.ndim(instance[key]) >= dims else 0
+        shape = shape_of(instance[key], key, where)
+        return int(shape[-dims]) - depot if len(shape) >= dims else 0
 
     if isinstance(instances, Mapping):
         size_of(instances, "instances")
         if np.ndim(instances[key]) == dims + 1:
             count = len(instances[key])
             for name_, value in instances.items():
-                if np.ndim(value) < 1 or len(value) != count:
+                if shape_of(value, name_, "instances")[:1] != (count,):
                     raise UserError(f"instances: '{name_}' has not the {count} rows that '{key}' has")
             instances = [{k: np.asarray(v)[i] for k, v in instances.items()} for i in range(count)]
         else:

@@ -342,8 +342,8 @@ class PtrNet(EnvLearner):
         """
         if self.problem.name != "tsp":
             raise UserError(f"active search is for tsp, got {self.problem.name}")
-        coords = np.asarray(instance["coords"] if isinstance(instance, Mapping) else instance, np.float64)
-        problem, batch = checked(self.problem, coords[None])
+        coords = instance["coords"] if isinstance(instance, Mapping) and "coords" in instance else instance
+        problem, batch = checked(self.problem, [coords])
         settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "seed": seed}
         settings |= {"learning_rate": self.usual.learning_rate / 100, "max_grad_norm": self.usual.max_grad_norm}
         return decode.active_search(self.policy.network, problem, batch[0], **settings)

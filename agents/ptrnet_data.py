@@ -51,7 +51,10 @@ def resized(problem: Problem, n: int) -> Problem:
 
 def checked(problem: Problem, instances: Any) -> tuple[Problem, NDArray[np.float64]]:
     """``problem`` of the size of ``instances``, and their coordinates ``[B, n, 2]``; UserError for unsound ones."""
-    coords = np.asarray(instances["coords"] if isinstance(instances, Mapping) else instances, np.float64)
+    try:
+        coords = np.asarray(instances["coords"] if isinstance(instances, Mapping) else instances, np.float64)
+    except (KeyError, TypeError, ValueError):
+        raise UserError("instances: expected coordinates of shape [B, n, 2], or a mapping with 'coords'") from None
     if coords.ndim != 3 or coords.shape[2] != 2 or not len(coords):
         raise UserError(f"instances: expected coordinates of shape [B, n, 2], got {coords.shape}")
     problem = resized(problem, coords.shape[1])

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkit.agents.ptrnet_network import Memory, Pointer, chosen, tour_masks
+from rlkit.agents.ptrnet_network import Memory, Pointer, chosen, tour_masks, unit_square
 from rlkit.envs.combinatorial import Problem
 from rlkit.envs.geometry import convex_hull, polygon_area, triangulation
 from rlkit.envs.metrics import corners_of, is_simple, tour_length, triangles_of
@@ -213,7 +213,7 @@ def solve(
         rules = Rules(problem, torch.from_numpy(part).to(device), network.ends, valid)
         rows = torch.arange(len(part), device=device)
         with torch.no_grad():
-            memory = network.encode(rules.coords.float())
+            memory = network.encode(unit_square(rules.coords).float())
         if samples:
             draw = sampler(generator, temperature)
             parts.append(_best_of(network, problem, memory, rules, samples, draw, max(1, block // len(part))))
@@ -318,7 +318,7 @@ def active_search(
     parameters = list(network.parameters())
     optimiser = torch.optim.Adam(parameters, lr=learning_rate)
     generator = torch.Generator(network.start.device).manual_seed(seed)
-    points = torch.from_numpy(coords).to(network.start.device)  # [n, 2]
+    points = unit_square(torch.from_numpy(coords[None]).to(network.start.device))[0]  # [n, 2]
     n, opening = len(points), len(problem.opening())
     best, shortest, probability, average = np.arange(n), np.inf, 0.0, 0.0
     for step in range(steps):

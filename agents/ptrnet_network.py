@@ -38,6 +38,7 @@ from rlkit.nets import linear
 
 INIT = 0.08  # what both papers draw weights from: uniform on ± this
 MOST = 1 << 25  # floats of one block of tanh(W₁ e + W₂ d), which is what takes memory
+HUDDLE = 0.1  # of the unit square's side: instances of training are hardly ever smaller
 
 M = TypeVar("M", bound=nn.Module)
 State = tuple[Tensor, Tensor]  # h, c of an LSTM, [1, rows, hidden] each
@@ -71,6 +72,17 @@ def build(make: Callable[[], M], generator: torch.Generator, reach: float = INIT
         for parameter in module.parameters():
             parameter.uniform_(-reach, reach, generator=generator)
     return module
+
+
+def unit_square(coords: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n 2"]:
+    """``coords`` as in training: instances in the unit square as they are, others moved and scaled, alike in x and y,
+    until their box fills it; those that huddle in a tenth of it too.  So no answer depends on the unit or the origin.
+    """
+    exact = coords.double()
+    low, high = exact.amin(dim=1, keepdim=True), exact.amax(dim=1, keepdim=True)  # [b, 1, 2]
+    extent = (high - low).amax(dim=2, keepdim=True)  # [b, 1, 1]
+    inside = ((low >= 0) & (high <= 1)).all(dim=2, keepdim=True) & (extent >= HUDDLE)
+    return torch.where(inside, exact, (exact - low) / extent.clamp_min(1e-300)).to(coords.dtype)
 
 
 def reading_order(coords: Float[Tensor, "b n 2"], order: str) -> Int[Tensor, "b n"]:
@@ -378,7 +390,7 @@ class PointerPolicy(BasePolicy):
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         """Int64 ``[b]`` for a batch of observations; 0 for a row that has ended, where nothing is allowed."""
         network, sequence = self.network, observation["sequence"]  # [b, l], padded
-        memory = network.encode(observation["coords"].float())
+        memory = network.encode(unit_square(observation["coords"]).float())
         known = (sequence >= 0).sum(dim=1)  # [b]
         tokens = sequence[:, : int(known.max())] + network.ends
         inputs = torch.cat((network.begin(memory), network.inputs(memory, tokens)), dim=1)  # [b, t + 1, e]

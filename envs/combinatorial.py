@@ -13,7 +13,8 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import gymnasium as gym
 import numpy as np
@@ -35,6 +36,10 @@ PROBLEMS = {
     "delaunay": "rlkit.envs.geometry:Delaunay",
 }
 FORMULATIONS = ("bq", "direct")
+MOST_NODES = 1_000_000
+MOST_SQUARE = 5_000  # nodes of a matrix of costs, which then takes 200 MB
+LARGEST = 1e30  # of an instance's numbers: their squares and sums, and float32, hold them
+LARGEST_WHOLE = 2**53  # up to which float64 counts by ones
 
 
 class FeasibleDiscrete(spaces.Discrete):
@@ -55,20 +60,19 @@ class Problem(ABC):
         num_nodes: nodes of an instance, the depot of cvrp and op not counted; items of a knapsack.
 
     Raises:
-        UserError: too few nodes, or a setting that is unknown or out of range.
+        UserError: too few or too many nodes, or a setting that is unknown, of another type or out of range.
     """
 
     name: ClassVar[str]
     maximise: ClassVar[bool]
     least: ClassVar[int] = 3  # nodes
+    most: ClassVar[int] = MOST_NODES
     closing: ClassVar[tuple[int, ...]] = ()  # what ends a solution that does not end so by itself
     shows_sequence: ClassVar[bool] = False  # whether the solution so far is always observed
     optimum: ClassVar[float] = np.nan  # of every instance, where there is one
 
     def __init__(self, num_nodes: int) -> None:
-        if isinstance(num_nodes, bool) or not isinstance(num_nodes, (int, np.integer)) or num_nodes < self.least:
-            raise UserError(f"{self.name}: num_nodes={num_nodes} is out of range, expected at least {self.least}")
-        self.num_nodes = int(num_nodes)
+        self.num_nodes = require_whole(self.name, "num_nodes", num_nodes, self.least, self.most)
 
     def settings(self) -> dict[str, Any]:
         """Arguments of the constructor that make an equal problem; JSON."""
@@ -126,14 +130,18 @@ class Problem(ABC):
                 raise UserError(f"{where}: '{key}' holds {array[at]} at {at}, expected finite numbers")
             if kind is np.int64 and (array != np.floor(array)).any():
                 raise UserError(f"{where}: '{key}' holds fractions, expected whole numbers")
+            largest = LARGEST if kind is np.float64 else LARGEST_WHOLE
+            if (np.abs(array) > largest).any():
+                raise UserError(f"{where}: '{key}' holds numbers beyond {largest:.3g}, expected smaller ones")
             found[key] = np.ascontiguousarray(array, kind).reshape(shape)
         self.check_sound(found, where)
         return found
 
-    def check_sound(self, instance: dict[str, NDArray[Any]], where: str) -> None:
-        """Raise UserError for an instance whose arrays have the right form and make no problem."""
-        if "coords" in instance:
-            require_distinct(instance["coords"], where)
+    def check_sound(self, instance: dict[str, NDArray[Any]], where: str) -> None:  # noqa: B027  # not all need it
+        """Raise UserError for an instance whose arrays have the right form and make no problem.
+
+        Points may coincide: two orders at one address are two nodes.
+        """
 
     def derive(self, instance: Instance) -> dict[str, NDArray[Any]]:
         """Further arrays that the rules look up, such as the area of the true hull."""
@@ -224,20 +232,42 @@ class Problem(ABC):
 # ---- helpers -------------------------------------------------------------------------------------------------------
 
 
-def make_problem(name: str, **settings: Any) -> Problem:
-    """The problem called ``name``; raises UserError for an unknown name or setting."""
+def make_problem(name: str, /, **settings: Any) -> Problem:
+    """The problem called ``name``; raises UserError for an unknown name or setting, or a value out of range."""
     if name not in PROBLEMS:
-        raise UserError(f"unknown problem '{name}'{nearest(name, PROBLEMS)}")
+        raise UserError(f"unknown problem {name!r}{nearest(name, PROBLEMS)}")
     return build(resolve_object(PROBLEMS[name]), settings)
 
 
 def build(kind: type[Problem], settings: Mapping[str, Any]) -> Problem:
-    """``kind(**settings)``, with a sentence for a setting that does not exist."""
+    """``kind(**settings)``, each setting one that ``kind`` declares and of the type that it declares.
+
+    Raises UserError for others, and where ``kind`` does, for values out of range.
+    """
+    declared = get_type_hints(kind.__init__)
     known = list(inspect.signature(kind).parameters)
     for key in settings:
         if key not in known:
             raise UserError(f"{kind.name}: unknown setting '{key}'{nearest(key, known)}")
-    return kind(**settings)
+    return kind(**{key: _typed(kind.name, key, value, declared[key]) for key, value in settings.items()})
+
+
+def _typed(problem: str, name: str, value: Any, declared: Any) -> Any:
+    """``value`` as one of the ``declared`` types, int, float, str or a union of them with None; no bool is a number."""
+    kinds = get_args(declared) or (declared,)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, str) and str in kinds:
+        return value
+    if not isinstance(value, bool):
+        if isinstance(value, (int, np.integer)) and int in kinds:
+            return int(value)
+        if isinstance(value, (int, float, np.integer, np.floating)) and float in kinds and abs(value) <= LARGEST:
+            return float(value)
+    expected = {int: "a whole number", float: "a finite number", str: "a word", NoneType: "nothing"}
+    raise UserError(
+        f"{problem}: {name}={_short(value)} is out of range, expected {' or '.join(expected[kind] for kind in kinds)}"
+    )
 
 
 def generate(problem: Problem, size: int, seed: int, start: int = 0) -> dict[str, NDArray[Any]]:
@@ -259,19 +289,35 @@ def row(instances: Instance, k: int) -> dict[str, NDArray[Any]]:
     return {key: np.asarray(value[k]) for key, value in instances.items()}
 
 
-def require_distinct(coords: NDArray[np.float64], where: str) -> None:
-    """Raise UserError where two points ``[n, 2]`` coincide."""
-    order = np.lexsort(coords.T[::-1])
-    same = np.flatnonzero((coords[order[1:]] == coords[order[:-1]]).all(axis=1))
-    if len(same):
-        first, second = sorted(int(i) for i in order[same[0] : same[0] + 2])
-        place = ", ".join(f"{x:g}" for x in coords[first])
-        raise UserError(f"{where}: 'coords' {first} and {second} are both ({place}), expected distinct points")
-
-
 def require_choice(problem: str, name: str, value: Any, known: Sequence[str]) -> None:
-    if value not in known:
+    """Raise UserError unless ``value`` is one of ``known``."""
+    if not isinstance(value, str) or value not in known:
         raise UserError(f"{problem}: {name}={value!r} is unknown, expected one of {', '.join(known)}")
+
+
+def require_whole(problem: str, name: str, value: Any, least: int, most: int) -> int:
+    """``value`` as an int; raises UserError unless it is a whole number, no bool, from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+        raise UserError(
+            f"{problem}: {name}={_short(value)} is out of range, expected a whole number from {least} to {most}"
+        )
+    return int(value)
+
+
+def require_number(problem: str, name: str, value: Any, least: float) -> float:
+    """``value`` as a float; raises UserError unless it is a number, no bool, from ``least`` to :data:`LARGEST`."""
+    kinds = (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= LARGEST:
+        raise UserError(f"{problem}: {name}={_short(value)} is out of range, expected a number of at least {least:g}")
+    return float(value)
+
+
+def _short(value: Any) -> str:
+    """``value`` for a sentence, whatever it is."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"a number of {value.bit_length()} bits"  # which Python may refuse to write out
+    text = repr(value) if isinstance(value, str) else str(value)
+    return " ".join(text.split())[:60]
 
 
 def require_permutations(problem: str, solutions: NDArray[np.int64], nodes: NDArray[np.int64]) -> None:
@@ -318,6 +364,8 @@ class CombinatorialEnv(gym.Env[dict[str, Any], np.int64]):
     def __init__(self, *, render_mode: str | None = None, observe_sequence: bool = False, **settings: Any) -> None:
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode={render_mode!r} is unknown, expected 'rgb_array' or None")
+        if not isinstance(observe_sequence, bool):
+            raise UserError(f"observe_sequence={observe_sequence!r} is unknown, expected True or False")
         self.problem = build(self.kind, settings)
         self.render_mode, self.observe_sequence = render_mode, observe_sequence or self.problem.shows_sequence
         self.observation_space = self.problem.observation_space(self.observe_sequence)

@@ -21,7 +21,15 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from rlkit.envs.bisimulation import Instance, State
-from rlkit.envs.combinatorial import FORMULATIONS, CombinatorialEnv, Problem, lengths, require_choice
+from rlkit.envs.combinatorial import (
+    FORMULATIONS,
+    LARGEST_WHOLE,
+    CombinatorialEnv,
+    Problem,
+    lengths,
+    require_choice,
+    require_whole,
+)
 from rlkit.envs.combinatorial_vector import RESET, SKIP, CombinatorialVectorEnv
 from rlkit.errors import UserError
 
@@ -36,10 +44,10 @@ class CVRP(Problem):
     """``coords`` float64 ``[n + 1, 2]``, ``demand`` int64 ``[n + 1]`` (0 at the depot), ``capacity`` int64.
 
     Args:
-        num_nodes: n, customers, at least 3.
+        num_nodes: n, customers, at least 3 and at most 1,000,000.
         formulation: "bq" or "direct".
         capacity: of a vehicle, in random instances; by default the literature's, which is known for 20, 50, 100, 200,
-            500 and 1000 customers.
+            500 and 1000 customers; a whole number of at least 9, the largest demand drawn.
         capacities: whose table, "bq" or "rl4co"; they differ above 100 customers.
     """
 
@@ -51,13 +59,9 @@ class CVRP(Problem):
         super().__init__(num_nodes)
         require_choice(self.name, "formulation", formulation, FORMULATIONS)
         require_choice(self.name, "capacities", capacities, tuple(CAPACITIES))
-        if capacity is not None and (not float(capacity).is_integer() or capacity < MOST_DEMAND):
-            raise UserError(
-                f"cvrp: capacity={capacity} is out of range, expected a whole number of at least {MOST_DEMAND}, the "
-                "largest demand drawn"
-            )
-        self.formulation, self.capacities = formulation, capacities
-        self.capacity = None if capacity is None else int(capacity)
+        if capacity is not None:  # the least is the largest demand drawn
+            capacity = require_whole(self.name, "capacity", capacity, MOST_DEMAND, LARGEST_WHOLE)
+        self.formulation, self.capacities, self.capacity = formulation, capacities, capacity
 
     @property
     def num_points(self) -> int:

@@ -27,6 +27,7 @@ from rlkit.envs.combinatorial import CombinatorialEnv, Problem
 from rlkit.envs.combinatorial_vector import RESET, SKIP, CombinatorialVectorEnv
 from rlkit.errors import UserError
 
+MOST_POINTS = 5_000  # of an instance, whose rules look at pairs of points
 DEGENERATE = 1e-12  # relative to the unit square's area, and to its square for circles
 
 # ---- geometry --------------------------------------------------------------------------------------------------------
@@ -36,6 +37,13 @@ def turn(coords: NDArray[np.float64], i: int, j: int, k: int) -> float:
     """Twice the signed area of the triangle: above 0 where i, j, k turn left."""
     (x, y), (u, v), (s, t) = (coords[m].tolist() for m in (i, j, k))
     return (u - x) * (t - y) - (v - y) * (s - x)
+
+
+def turns(first: NDArray[np.float64], second: NDArray[np.float64], third: NDArray[np.float64]) -> NDArray[np.float64]:
+    """:func:`turn` of triangles of points ``[n, 2]``, or ``[2]`` for the same one in all; rounded as it rounds."""
+    (x, y), (u, v), (s, t) = first.T, second.T, third.T
+    found: NDArray[np.float64] = (u - x) * (t - y) - (v - y) * (s - x)
+    return found
 
 
 def convex_hull(coords: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -63,10 +71,18 @@ def polygon_area(coords: NDArray[np.float64], corners: NDArray[np.int64]) -> flo
 
 
 def triangulation(coords: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Delaunay triangles ``[T, 3]``: increasing indices each, in lexicographic order (Qhull, through SciPy)."""
-    from scipy.spatial import Delaunay as Qhull
+    """Delaunay triangles ``[T, 3]``: increasing indices each, in lexicographic order (Qhull, through SciPy).
 
-    triangles: NDArray[np.int64] = np.sort(Qhull(coords).simplices.astype(np.int64), axis=1)
+    Raises UserError where rounding leaves Qhull no triangulation.
+    """
+    from scipy.spatial import Delaunay as Qhull
+    from scipy.spatial import QhullError
+
+    try:
+        found = Qhull(coords).simplices
+    except QhullError:
+        raise UserError("'coords' are too close to one line to be triangulated, expected a general position") from None
+    triangles: NDArray[np.int64] = np.sort(found.astype(np.int64), axis=1)
     return triangles[np.lexsort(triangles.T[::-1])]
 
 
@@ -92,17 +108,25 @@ def delaunay_target(coords: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _require_general_position(coords: NDArray[np.float64], where: str) -> None:
+    order = np.lexsort(coords.T[::-1])
+    same = np.flatnonzero((coords[order[1:]] == coords[order[:-1]]).all(axis=1))
+    if len(same):  # which of the two to point at would be open
+        first, second = sorted(int(i) for i in order[same[0] : same[0] + 2])
+        place = ", ".join(f"{x:g}" for x in coords[first])
+        raise UserError(f"{where}: 'coords' {first} and {second} are both ({place}), expected distinct points")
     size = max(float(np.ptp(coords, axis=0).max()), np.finfo(np.float64).tiny)
     unit = (coords - coords.min(axis=0)) / size
     corners = convex_hull(unit)
     if len(corners) < 3 or polygon_area(unit, corners) < DEGENERATE:
         raise UserError(f"{where}: 'coords' lie on one line, expected points in general position")
     for a, b in zip(corners.tolist(), np.roll(corners, -1).tolist(), strict=True):
-        for k in range(len(unit)):
-            if k not in (a, b) and abs(turn(unit, a, b, k)) < DEGENERATE:
-                raise UserError(
-                    f"{where}: 'coords' {a}, {b} and {k} lie on one line of the hull, expected a general position"
-                )
+        beside = np.abs(turns(unit[a], unit[b], unit)) < DEGENERATE
+        beside[[a, b]] = False
+        if beside.any():
+            raise UserError(
+                f"{where}: 'coords' {a}, {b} and {int(np.argmax(beside))} lie on one line of the hull, expected a "
+                "general position"
+            )
 
 
 def _require_unique_triangles(coords: NDArray[np.float64], where: str) -> None:
@@ -128,7 +152,7 @@ def _require_unique_triangles(coords: NDArray[np.float64], where: str) -> None:
 class _PointSet(Problem):
     """``coords`` float64 ``[n, 2]``, uniform on the unit square; a state is the tuple of pointers so far."""
 
-    shows_sequence, optimum = True, 1.0
+    shows_sequence, optimum, most = True, 1.0, MOST_POINTS
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
         return {"coords": ((self.num_nodes, 2), np.float64)}
@@ -151,7 +175,7 @@ class _PointSet(Problem):
 
 
 class ConvexHull(_PointSet):
-    """Args: num_nodes: n points, at least 3."""
+    """Args: num_nodes: n points, at least 3 and at most 5,000."""
 
     name, maximise = "convex-hull", True
 
@@ -170,22 +194,19 @@ class ConvexHull(_PointSet):
         coords, n = instance["coords"], self.num_nodes
         if not state:
             return np.ones(n, np.int8)
-        mask = np.zeros(n, np.int8)
         if len(state) > 1 and state[0] == state[-1]:
-            return mask
-        first, last = state[0], state[-1]
-        for j in range(n):
-            if j in state:
-                mask[j] = j == first and len(state) > 2
-            elif len(state) == 1:
-                mask[j] = any(turn(coords, first, j, k) > 0 for k in range(n) if k not in (first, j))
-            else:
-                before, second = state[-2], state[1]
-                mask[j] = (
-                    turn(coords, before, last, j) > 0
-                    and turn(coords, last, j, first) > 0
-                    and (len(state) == 2 or turn(coords, j, first, second) > 0)
-                )
+            return np.zeros(n, np.int8)
+        first = coords[state[0]]
+        if len(state) == 1:  # something must lie to the left of the first edge
+            free = np.array([(turns(first, coords[j], coords) > 0).any() for j in range(n)])
+        else:
+            last, before, second = (coords[state[k]] for k in (-1, -2, 1))
+            free = (turns(before, last, coords) > 0) & (turns(last, coords, first) > 0)
+            if len(state) > 2:
+                free &= turns(coords, first, second) > 0
+        mask = free.astype(np.int8)
+        mask[list(state)] = 0
+        mask[state[0]] = len(state) > 2
         return mask
 
     def step(
@@ -215,7 +236,7 @@ class ConvexHull(_PointSet):
 
 
 class Delaunay(_PointSet):
-    """Args: num_nodes: n points, at least 3."""
+    """Args: num_nodes: n points, at least 3 and at most 5,000."""
 
     name, maximise = "delaunay", True
 

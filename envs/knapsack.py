@@ -18,7 +18,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from rlkit.envs.bisimulation import Instance, State
-from rlkit.envs.combinatorial import CombinatorialEnv, Problem, require_choice
+from rlkit.envs.combinatorial import CombinatorialEnv, Problem, require_choice, require_number
 from rlkit.envs.combinatorial_vector import RESET, SKIP, CombinatorialVectorEnv
 from rlkit.errors import UserError
 
@@ -31,9 +31,10 @@ class Knapsack(Problem):
     """``weight`` and ``value`` float64 ``[n]``, ``capacity`` float64.
 
     Args:
-        num_nodes: n, items.
+        num_nodes: n, items, at most 1,000,000.
         items: "bq" or "uniform".
-        capacity: of random instances; by default 12.5 for 50 items and 25 from 100 on, as in the literature.
+        capacity: of random instances, at least 1, the largest weight drawn; by default 12.5 for 50 items and 25 from
+            100 on, as in the literature.
     """
 
     name, maximise, least = "knapsack", True, 1
@@ -41,11 +42,9 @@ class Knapsack(Problem):
     def __init__(self, num_nodes: int = 50, items: str = "bq", capacity: float | None = None) -> None:
         super().__init__(num_nodes)
         require_choice(self.name, "items", items, ITEMS)
-        if capacity is not None and not 1.0 <= capacity < np.inf:
-            raise UserError(
-                f"knapsack: capacity={capacity} is out of range, expected at least 1, the largest weight drawn"
-            )
-        self.items, self.capacity = items, None if capacity is None else float(capacity)
+        if capacity is not None:  # the least is the largest weight drawn
+            capacity = require_number(self.name, "capacity", capacity, 1.0)
+        self.items, self.capacity = items, capacity
 
     @property
     def solution_length(self) -> int:

@@ -80,10 +80,15 @@ def _fast_tsp(problem: Problem, instance: Instance, effort: float, seed: int) ->
             if found is not None:
                 return found
         raise UserError("fast-tsp found no tour of the asymmetric problem, expected more effort or solver=own")
-    whole = np.round(cost * (FAST_TSP_LARGEST / cost.max())).astype(np.int64)
+    whole = np.round(cost * (FAST_TSP_LARGEST / _largest(cost))).astype(np.int64)
     seconds = effort * n * 1e-4 * (1.0 + n / 100)
     tour = np.array(fast_tsp.find_tour(whole.tolist(), seconds), np.int64)
     return np.roll(tour, -int(np.argmin(tour)))
+
+
+def _largest(cost: NDArray[np.float64]) -> float:
+    """Of ``cost``, to divide by; 1 where all nodes are at one place."""
+    return float(cost.max()) or 1.0
 
 
 def _symmetric(cost: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -94,7 +99,7 @@ def _symmetric(cost: NDArray[np.float64]) -> NDArray[np.int64]:
     n = len(cost)
     largest = FAST_TSP_LARGEST // 8
     shift = 4 * largest
-    whole = np.round(cost * (largest / cost.max())).astype(np.int64) + shift
+    whole = np.round(cost * (largest / _largest(cost))).astype(np.int64) + shift
     found = np.full((2 * n, 2 * n), FAST_TSP_LARGEST, np.int64)
     found[n:, :n], found[:n, n:] = whole, whole.T
     found[n + np.arange(n), np.arange(n)] = found[np.arange(n), n + np.arange(n)] = 0

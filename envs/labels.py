@@ -6,8 +6,9 @@ array.  Instance k of seed s is the k-th of :func:`rlkit.envs.combinatorial.gene
 made from (s, k): the same call writes the same bytes, however many processes work on it, except with fast-tsp, which
 has no seed and stops by the clock (its instances are the same, its tours nearly).
 
-Whatever is read is checked: hashes, the form of every array, that every solution is feasible and its objective is what
-the file says.
+Whatever is read is checked, and before anything is taken into memory: what the metadata say, which are values for what
+the problem declares and name no code, and the shape and type of every array; then hashes, every instance, that every
+solution is feasible, and that its objective is what the file says.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from rlkit.envs.combinatorial import Problem, generate, make_problem, row
+from rlkit.envs.combinatorial import Problem, generate, make_problem, require_number, require_whole, row
 from rlkit.envs.label_solvers import Task, solve_chunk, solver_name, solver_version
 from rlkit.errors import DataError, UserError
 
 FORMAT = 1
 CHUNK = 64  # instances per task of a process
+MOST_HEADER = 1 << 20  # bytes; a real one has about two thousand
+FIELDS = ("format", "problem", "settings", "size", "seed", "solver", "effort", "versions", "sha256")
+TYPES: dict[Any, str] = {np.float64: "F64", np.int64: "I64"}  # as safetensors calls them
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,8 @@ def make_labels(
     Raises:
         UserError: arguments out of range, a solver that is not installed, or a file of that name that is another set.
     """
-    for what, value in (("size", size), ("jobs", jobs), ("effort", effort)):
-        if not value > 0:
-            raise UserError(f"{what}={value} is out of range, expected a number above 0")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
+    _require_making(size, seed, effort)
+    require_whole("labels", "jobs", jobs, 1, 2**16)
     rules = make_problem(problem, **({} if num_nodes is None else {"num_nodes": num_nodes}), **settings)
     solver = solver_name(problem, solver)
     description = {
@@ -115,7 +116,7 @@ def make_labels(
     }
     path = labels_root() / _file_name(description) if path is None else Path(path)
     if path.exists():
-        made = _metadata(path)
+        made = _metadata(path)[1]
         if {key: made.get(key) for key in description} != description:
             raise UserError(f"{path} exists and holds another set, expected another name; nothing was overwritten")
         return path
@@ -155,62 +156,112 @@ def _digest(array: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def _require_making(size: Any, seed: Any, effort: Any) -> None:
+    """Raise UserError for what no set is made of."""
+    require_whole("labels", "size", size, 1, 2**32)
+    require_whole("labels", "seed", seed, 0, 2**32 - 1)
+    require_number("labels", "effort", effort, 1e-6)
+
+
+def _one_line(error: Exception) -> str:
+    """What another library says, perhaps in the words of the file, as a part of a sentence."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:300]
+
+
+def _metadata(path: Path) -> tuple[Problem, dict[str, Any]]:
+    """The problem, and what the file says of its making, each value of the type and in the range that it must have."""
     try:
-        with safe_open(path, "numpy") as file:
-            found: dict[str, Any] = json.loads((file.metadata() or {})["rlkit"])
-        if found["format"] != FORMAT:
-            raise DataError(f"{path}: format version {found['format']!r} is unknown, this rlkit reads version {FORMAT}")
+        with path.open("rb") as file:
+            if int.from_bytes(file.read(8), "little") > MOST_HEADER:
+                raise ValueError(f"its header is larger than {MOST_HEADER} bytes")
+        with safe_open(path, "numpy") as tensors:
+            found = json.loads((tensors.metadata() or {})["rlkit"])
+        if not isinstance(found, dict):
+            raise ValueError("its metadata are no mapping")
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: not a labelled set, or truncated ({error})") from None
-    return found
+        raise DataError(f"cannot read {path}: {_one_line(OSError(error.strerror or error))}") from None
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: not a labelled set, or truncated ({_one_line(error)})") from None
+    number = found.get("format")
+    if type(number) is not int or number != FORMAT:
+        shown = f"{str(number)[:20]} " if isinstance(number, int) else ""
+        raise DataError(f"{path}: format version {shown}is unknown, this rlkit reads version {FORMAT}")
+    try:
+        if set(found) != set(FIELDS):
+            raise UserError(f"expected the fields {', '.join(FIELDS)}")
+        if not isinstance(found["problem"], str) or not isinstance(found["settings"], dict):
+            raise UserError("'problem' is no name, or 'settings' no mapping")
+        rules = make_problem(found["problem"], **found["settings"])
+        _require_making(found["size"], found["seed"], found["effort"])
+        if not isinstance(found["solver"], str):
+            raise UserError("'solver' is no name")
+        solver_name(rules.name, found["solver"])
+        _require_words("versions", found["versions"], {"rlkit", "numpy", found["solver"]})
+        _require_words("sha256", found["sha256"], set(_forms(rules)))
+    except UserError as error:
+        raise DataError(f"{path}: its metadata name no problem and making ({_one_line(error)})") from None
+    return rules, found
+
+
+def _require_words(name: str, found: Any, keys: set[str]) -> None:
+    """Raise UserError unless ``found`` has the ``keys``, each with a short printable text."""
+    whole = isinstance(found, dict) and set(found) == keys
+    if not whole or not all(isinstance(v, str) and v.isprintable() and len(v) <= 64 for v in found.values()):
+        raise UserError(f"expected texts in '{name}' for {', '.join(sorted(keys))}")
+
+
+def _forms(rules: Problem) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape of a row, and type, of every array of a set."""
+    return {**rules.shapes(), "solution": ((rules.solution_length,), np.int64), "objective": ((), np.float64)}
 
 
 def read_labels(path: str | Path, problem: Problem | None = None) -> Labels:
     """The set in ``path``, every part of it checked.
 
     ``problem``, if given, must be what the set is for.  Raises DataError for a file that is unreadable, truncated or
-    altered, for instances that are unsound, for solutions that are infeasible or for another instance, and for a set of
-    another problem or size.
+    altered, whose metadata or arrays have another form than its problem's, for instances that are unsound, for
+    solutions that are infeasible or for another instance, and for a set of another problem or size.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file, expected a labelled set")
-    metadata = _metadata(path)
-    try:
-        rules = make_problem(metadata["problem"], **metadata["settings"])
-        hashes = dict(metadata["sha256"])
-    except (KeyError, TypeError, UserError) as error:
-        raise DataError(f"{path}: its metadata name no problem ({error})") from None
+    rules, metadata = _metadata(path)
     if problem is not None and (rules.name, rules.num_nodes) != (problem.name, problem.num_nodes):
         raise DataError(
             f"{path}: holds {rules.name} with {rules.num_nodes} nodes, expected {problem.name} with {problem.num_nodes}"
         )
+    rows, forms, arrays = int(metadata["size"]), _forms(rules), {}
     try:
         with safe_open(path, "numpy") as file:
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
+            names = set(file.keys())
+            for key, (shape, kind) in forms.items():
+                part = file.get_slice(key) if key in names else None
+                if part is None or part.get_shape() != [rows, *shape] or part.get_dtype() != TYPES[kind]:
+                    raise DataError(
+                        f"{path}: '{key}' is missing or has another form, expected {rows} rows of shape {shape}"
+                    )
+            if names != set(forms):
+                raise DataError(f"{path}: has {len(names)} arrays, expected {', '.join(forms)} alone")
+            for key in forms:
+                arrays[key] = file.get_tensor(key)
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a labelled set, or truncated ({error})") from None
-    expected = {key: (tuple(shape), kind) for key, (shape, kind) in rules.shapes().items()}
-    expected |= {"solution": ((rules.solution_length,), np.int64), "objective": ((), np.float64)}
-    rows = len(arrays["objective"]) if "objective" in arrays else 0
-    for key, (shape, kind) in expected.items():
-        if key not in arrays or arrays[key].shape != (rows, *shape) or arrays[key].dtype != kind:
-            raise DataError(f"{path}: '{key}' is missing or has another form, expected {rows} rows of shape {shape}")
-        if _digest(arrays[key]) != hashes.get(key):
+        raise DataError(f"{path}: not a labelled set, or truncated ({_one_line(error)})") from None
+    for key, array in arrays.items():
+        if _digest(array) != metadata["sha256"][key]:
             raise DataError(f"{path}: '{key}' does not match its SHA-256 in the metadata; the file was altered")
+    ended = arrays["solution"] < 0
+    if (arrays["solution"] < -1).any() or (ended[:, :-1] & ~ended[:, 1:]).any():
+        raise DataError(f"{path}: 'solution' holds numbers below -1, or goes on behind -1, which ends one")
     instances = {key: arrays[key] for key in rules.shapes()}
     try:
         for k in range(rows):
             rules.check(row(instances, k), f"instance {k}")
         objectives = rules.objectives(instances, arrays["solution"])
     except UserError as error:
-        raise DataError(f"{path}: {error}") from None
-    wrong = np.flatnonzero(np.abs(objectives - arrays["objective"]) > 1e-9 * np.maximum(1.0, np.abs(objectives)))
+        raise DataError(f"{path}: {_one_line(error)}") from None
+    near = np.abs(objectives - arrays["objective"]) <= 1e-9 * np.maximum(1.0, np.abs(objectives))
+    wrong = np.flatnonzero(~near)  # NaN is near nothing
     if len(wrong):
         k = wrong[0]
         raise DataError(

@@ -20,13 +20,21 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from rlkit.envs.bisimulation import Instance, State
-from rlkit.envs.combinatorial import FORMULATIONS, CombinatorialEnv, Problem, lengths, require_choice
+from rlkit.envs.combinatorial import (
+    FORMULATIONS,
+    CombinatorialEnv,
+    Problem,
+    lengths,
+    require_choice,
+    require_number,
+)
 from rlkit.envs.combinatorial_vector import RESET, SKIP, CombinatorialVectorEnv
 from rlkit.errors import UserError
 
 BUDGETS = {20: 2.0, 50: 3.0, 100: 4.0}  # lengths, by number of nodes
 PRIZES = ("distance", "uniform", "const")
 TOLERANCE = 1e-6  # of the budget, for the rounding of sums
+LEAST_BUDGET = 1e-9
 MOST_DRAWS = 1000  # of an instance whose budget reaches some node
 
 
@@ -34,9 +42,10 @@ class Orienteering(Problem):
     """``coords`` float64 ``[n + 1, 2]``, ``prize`` float64 ``[n + 1]`` (0 at the depot), ``budget`` float64.
 
     Args:
-        num_nodes: n, nodes to visit, at least 3.
+        num_nodes: n, nodes to visit, at least 3 and at most 1,000,000.
         formulation: "bq" or "direct".
-        budget: length of a tour, in random instances; by default the literature's, which is known for 20, 50 and 100.
+        budget: length of a tour, in random instances, at least 1e-9; by default the literature's, which is known for
+            20, 50 and 100.
         prizes: "distance", "uniform" or "const".
     """
 
@@ -48,10 +57,8 @@ class Orienteering(Problem):
         super().__init__(num_nodes)
         require_choice(self.name, "formulation", formulation, FORMULATIONS)
         require_choice(self.name, "prizes", prizes, PRIZES)
-        if budget is not None and not 0.0 < budget < np.inf:
-            raise UserError(f"op: budget={budget} is out of range, expected a length above 0")
         self.formulation, self.prizes = formulation, prizes
-        self.budget = None if budget is None else float(budget)
+        self.budget = None if budget is None else require_number(self.name, "budget", budget, LEAST_BUDGET)
 
     @property
     def num_points(self) -> int:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rlkit.envs.bisimulation import Instance, State
 from rlkit.envs.combinatorial import (
     FORMULATIONS,
+    MOST_SQUARE,
     CombinatorialEnv,
     Problem,
     lengths,
@@ -38,7 +39,7 @@ class TSP(Problem):
     """Points ``coords`` float64 ``[n, 2]``.
 
     Args:
-        num_nodes: n, at least 3.
+        num_nodes: n, at least 3 and at most 1,000,000 (atsp: 5,000).
         formulation: "bq" or "direct".
     """
 
@@ -100,7 +101,7 @@ class TSP(Problem):
 class ATSP(TSP):
     """Costs ``cost`` float64 ``[n, n]`` from row to column, zero on the diagonal.  Arguments as :class:`TSP`."""
 
-    name = "atsp"
+    name, most = "atsp", MOST_SQUARE
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
         return {"cost": ((self.num_nodes, self.num_nodes), np.float64)}

@@ -224,7 +224,7 @@ def read_files(problem: str, folder: Path) -> list[Benchmark]:
         one = replace(one, optimum=OPTIMA.get(path.stem))
         if one.problem == problem and one.optimum is not None:
             found.append(one)
-    return sorted(found, key=lambda one: len(one.costs))
+    return sorted(found, key=lambda one: one.nodes)
 
 
 def files(problem: str, folder: Path) -> None:
@@ -235,7 +235,7 @@ def files(problem: str, folder: Path) -> None:
     known = [json.loads(line) for line in FILES.read_text().splitlines()] if FILES.exists() else []
     known = [line for line in known if line["problem"] != problem]
     for one in read_files(problem, folder):
-        rules, nodes = one.make_problem(), len(one.costs)
+        rules, nodes = one.make_problem(), one.nodes
         instances = {key: value[None] for key, value in one.instance.items()}
         near = ways(problem, nodes)["greedy"]
         solved = {way: {**options, **near} for way, options in ways(problem, SEARCHED).items()}

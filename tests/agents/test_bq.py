@@ -751,3 +751,45 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected an environment of it"):
         BQ.load(tmp_path / "bare.rlk", "op")
     BQ.load(tmp_path / "bare.rlk", gym.make("rlkit/TSP-v0", num_nodes=8)).learn(1)
+
+
+# ---- any unit, any place ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tsp", "cvrp", "op"])
+def test_neither_unit_nor_origin_changes_a_solution(name: str) -> None:
+    agent = make(name)
+    problem = make_problem(name, **SIZES[name])
+    instances = generate(problem, 4, 11)
+    found = agent.solve(instances)
+    for unit, origin in ((1000.0, 0.0), (1000.0, 4e6), (1e-3, -5.0)):
+        moved = instances | {"coords": instances["coords"] * unit + origin}
+        if name == "op":
+            moved["budget"] = instances["budget"] * unit
+        again = agent.solve(moved)
+        np.testing.assert_array_equal(again.solutions, found.solutions)
+        scale = 1.0 if name == "op" else unit  # of what is counted
+        np.testing.assert_allclose(again.objectives, found.objectives * scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tsp", "cvrp", "op"])
+def test_coincident_points_are_solved(name: str) -> None:
+    agent, problem = make(name), make_problem(name, **SIZES[name])
+    instances = generate(problem, 2, 12)
+    instances["coords"][0, 3] = instances["coords"][0, 2]  # two orders at one address
+    instances["coords"][0, 4] = instances["coords"][0, 0]  # one where the tour begins
+    instances["coords"][1] = 0.5  # all of them
+    for options in ({}, {"beam": 4}, {"augment": 4}, {"knn": 2}):
+        found = agent.solve(instances, **options)
+        assert np.isfinite(found.log_probabilities).all() and found.objectives[0] > 0
+        np.testing.assert_array_equal(problem.objectives(instances, found.solutions), found.objectives)
+
+
+def test_ragged_instances_are_one_sentence() -> None:
+    for name in SIZES:
+        ragged = {key: [[0, 1], [2]] for key in ("coords", "cost", "weight")}
+        with pytest.raises(UserError, match="is not an array of numbers, its rows differ in length"):
+            make(name).solve(ragged)
+    rows = {"coords": np.random.default_rng(0).random((2, 5, 2)), "demand": [[0, 1, 1, 1, 1], [0]], "capacity": [9, 9]}
+    with pytest.raises(UserError, match="'demand' is not an array of numbers"):
+        make("cvrp").solve(rows)

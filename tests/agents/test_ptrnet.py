@@ -638,6 +638,73 @@ def test_what_a_city_has_to_do_with_the_next_is_in_the_first_weights_of_reinforc
     assert share(init_range=networks.INIT) < 1e-4 < 1e-3 < share()
 
 
+# ---- instances of any unit -------------------------------------------------------------------------------------------
+
+
+def moved(coords: np.ndarray) -> list[np.ndarray]:
+    """The same instances in other units and places, each of them outside the unit square or in a corner of it."""
+    return [coords * 1000, coords * 1000 - 300, coords * 0.02 + 0.5, coords - 7, coords * 3e5 + 4e6, coords * 1e-6]
+
+
+@pytest.mark.parametrize("env,settings", [*((env, {}) for env in PROBLEMS), ("tsp", {"network": "attention"})])
+def test_neither_unit_nor_origin_changes_an_answer(env: str, settings: dict[str, Any]) -> None:
+    agent = sharpened(env, 7, order="given" if settings else "angle", **settings)
+    coords = np.random.default_rng(3).random((12, 7, 2))
+    low, high = coords.min(axis=1, keepdims=True), coords.max(axis=1, keepdims=True)
+    coords = (coords - low) / (high - low).max(axis=2, keepdims=True)  # whose box is the unit square already
+    ways: tuple[dict[str, Any], ...] = ({}, {"beam": 3}, {"valid": False}, {"samples": 4, "seed": 1})
+    for options in ways:
+        found = agent.solve(coords, **options)
+        for other in moved(coords):
+            again = agent.solve(other, **options)
+            np.testing.assert_array_equal(again.solutions, found.solutions)
+            np.testing.assert_allclose(again.log_probabilities, found.log_probabilities, atol=1e-3)
+    world = agent.make_world(replace(record(env), env_kwargs={"num_nodes": 7}))[0]
+    for k, points in enumerate(agent.solve(coords).solutions):
+        for other in moved(coords)[:4]:  # float32, which observations are, has no digits left for the last two
+            observation, info = world.reset(options={"instance": {"coords": other[k]}})
+            while info["action_mask"].any():
+                action, _ = agent.predict(observation, deterministic=True)
+                observation, _, _, _, info = world.step(action)
+            np.testing.assert_array_equal(info["solution"], points)
+
+
+def test_instances_as_in_training_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    coords = np.random.default_rng(4).random((500, 6, 2))
+    for kind in (torch.float64, torch.float32):
+        points = torch.from_numpy(coords).to(kind)
+        assert torch.equal(networks.unit_square(points), points)
+    apart = networks.unit_square(torch.from_numpy(coords * 50 - 9))
+    assert apart.amin(dim=1).abs().max() == 0.0 and (apart.amax(dim=1).amax(dim=1) == 1.0).all()
+    sides = np.ptp(coords, axis=1)
+    np.testing.assert_allclose(np.ptp(apart.numpy(), axis=1), sides / sides.max(axis=1, keepdims=True))
+    assert networks.unit_square(torch.full((1, 4, 2), 7.0)).tolist() == [[[0.0, 0.0]] * 4]  # one place
+    agent = sharpened("tsp", 6)
+    found = agent.solve(coords)
+    monkeypatch.setattr(decode, "unit_square", lambda points: points)
+    again = agent.solve(coords)
+    np.testing.assert_array_equal(again.solutions, found.solutions)
+    np.testing.assert_array_equal(again.log_probabilities, found.log_probabilities)
+
+
+def test_active_search_takes_any_unit() -> None:
+    agent = make("tsp", 7, training="reinforce")
+    coords = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.3, 0.6], [0.8, 0.4], [0.5, 0.1]])
+    found, again = (agent.active_search(points, steps=5, batch_size=8) for points in (coords, coords * 1000 - 70))
+    np.testing.assert_array_equal(again.solutions, found.solutions)
+    assert again.objectives[0] == pytest.approx(1000 * found.objectives[0])
+
+
+def test_tours_through_coincident_points() -> None:
+    coords = np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+    for points in (coords, coords * 9, np.zeros((5, 2))):
+        found = make("tsp", 5).solve(points[None], beam=2)
+        assert sorted(found.solutions[0]) == [0, 1, 2, 3, 4] and found.invalid == 0.0
+    for env in ("convex-hull", "delaunay"):  # which of the two would be the answer?
+        with pytest.raises(UserError, match="instance 0: 'coords' 0 and 1 are both"):
+            make(env, 5).solve(coords[None])
+
+
 # ---- bad input ---------------------------------------------------------------------------------------------------
 
 
@@ -680,7 +747,8 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
         PtrNet(env=gym.make("rlkit/TSP-v0", num_nodes=6), **TINY)
     agent = make("tsp", 6)
     for coords, arguments, expected in (
-        (np.zeros((2, 6, 2)), {}, "instance 0: 'coords' 0 and 1 are both"),
+        ([[[0.0, 1.0], [2.0]]], {}, "expected coordinates of shape"),
+        ({"points": np.zeros((1, 6, 2))}, {}, "or a mapping with 'coords'"),
         (np.zeros((6, 2)), {}, r"expected coordinates of shape \[B, n, 2\], got \(6, 2\)"),
         (np.full((1, 6, 2), np.nan), {}, "expected finite numbers"),
         (np.zeros((1, 2, 2)), {}, "num_nodes=2 is out of range"),

@@ -422,9 +422,9 @@ POINTS = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.3, 0.4]]
 @pytest.mark.parametrize(
     "name,arguments,sentence",
     [
-        ("tsp", {"num_nodes": 2}, "num_nodes=2 is out of range, expected at least 3"),
+        ("tsp", {"num_nodes": 2}, "num_nodes=2 is out of range, expected a whole number from 3 to 1000000"),
         ("cvrp", {"num_nodes": 2}, "num_nodes=2 is out of range"),
-        ("knapsack", {"num_nodes": 0}, "expected at least 1"),
+        ("knapsack", {"num_nodes": 0}, "expected a whole number from 1 to 1000000"),
         ("tsp", {"formulation": "bp"}, "formulation='bp' is unknown, expected one of bq, direct"),
         ("tsp", {"num_node": 5}, "unknown setting 'num_node'; did you mean 'num_nodes'"),
         ("cvrp", {"capacity": 8}, "capacity=8 is out of range"),
@@ -433,6 +433,21 @@ POINTS = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.3, 0.4]]
         ("op", {"prizes": "x"}, "prizes='x' is unknown"),
         ("knapsack", {"capacity": 0.5}, "capacity=0.5 is out of range"),
         ("knapsack", {"items": "x"}, "items='x' is unknown"),
+        ("tsp", {"num_nodes": 1_000_001}, "num_nodes=1000001 is out of range"),
+        ("atsp", {"num_nodes": 5_001}, "expected a whole number from 3 to 5000"),
+        ("delaunay", {"num_nodes": 5_001}, "expected a whole number from 3 to 5000"),
+        ("tsp", {"num_nodes": True}, "num_nodes=True is out of range, expected a whole number"),
+        ("tsp", {"num_nodes": 7.0}, "num_nodes=7.0 is out of range, expected a whole number"),
+        ("tsp", {"num_nodes": "7"}, "num_nodes='7' is out of range, expected a whole number"),
+        ("tsp", {"num_nodes": None}, "num_nodes=None is out of range"),
+        ("tsp", {"num_nodes": 10**5000}, "num_nodes=a number of 16610 bits is out of range"),
+        ("tsp", {"formulation": ["bq"]}, r"formulation=\['bq'\] is out of range, expected a word"),
+        ("cvrp", {"capacity": True}, "capacity=True is out of range, expected a whole number or nothing"),
+        ("cvrp", {"capacity": 2**53 + 1}, "capacity=9007199254740993 is out of range"),
+        ("op", {"budget": np.nan}, "budget=nan is out of range, expected a finite number or nothing"),
+        ("op", {"budget": 10**400}, "budget=a number of 1329 bits is out of range"),
+        ("knapsack", {"capacity": np.inf}, "capacity=inf is out of range"),
+        ("knapsack", {"capacity": False}, "capacity=False is out of range"),
     ],
 )
 def test_bad_arguments_are_one_sentence(name: str, arguments: dict[str, Any], sentence: str) -> None:
@@ -459,7 +474,11 @@ def test_sizes_without_a_usual_setting_ask_for_one(name: str, arguments: dict[st
 @pytest.mark.parametrize(
     "name,instance,sentence",
     [
-        ("tsp", {"coords": [*POINTS[:3], [1.0, 0.0]]}, r"'coords' 1 and 3 are both \(1, 0\), expected distinct points"),
+        (
+            "convex-hull",
+            {"coords": [*POINTS[:3], [1.0, 0.0]]},
+            r"'coords' 1 and 3 are both \(1, 0\), expected distinct points",
+        ),
         ("tsp", {"coords": [*POINTS[:3], [np.nan, 0.0]]}, r"'coords' holds nan at \(3, 0\)"),
         ("tsp", {"coords": POINTS[:3]}, r"shape \(3, 2\), expected \(4, 2\) for tsp with num_nodes=4"),
         ("tsp", {"coords": "here"}, "not an array of numbers"),
@@ -507,6 +526,37 @@ def test_bad_instances_are_one_sentence(name: str, instance: Any, sentence: str)
     )
     with pytest.raises(UserError, match="instance: expected" if unlike else sentence):
         many.reset(options={"instance": whole})
+
+
+@pytest.mark.parametrize("name", ["tsp", "cvrp", "op"])
+@pytest.mark.parametrize("formulation", ["bq", "direct"])
+def test_points_may_coincide(name: str, formulation: str) -> None:
+    usual = {"cvrp": {"capacity": 9}, "op": {"budget": 9.0}}.get(name, {})
+    problem = make_problem(name, num_nodes=4, formulation=formulation, **usual)
+    generator = np.random.default_rng(0)
+    instance = problem.draw(generator) | {"coords": np.array([[1.0, 0.0], [1, 0], [3, 4], [3, 4], [1, 0]])}
+    instance["coords"] = instance["coords"][: problem.num_points]
+    env = gym.make(f"rlkit/{IDS[name]}-v0", num_nodes=4, formulation=formulation, **usual)
+    many = batch(name, 1, num_nodes=4, formulation=formulation, **usual)
+    _, info = env.reset(options={"instance": instance})
+    many.reset(options={"instance": stack([instance])})
+    ended = False
+    while not ended:
+        action = int(generator.choice(np.flatnonzero(info["action_mask"])))
+        _, reward, ended, _, info = env.step(action)
+        _, rewards, ends, _, _ = many.step(np.array([action]))
+        assert rewards[0] == reward and ends[0] == ended
+    assert problem.objective(instance, info["solution"]) == pytest.approx(info["objective"])
+
+
+def test_settings_of_the_declared_types_are_taken() -> None:
+    assert make_problem("knapsack", num_nodes=np.int64(3), capacity=2).settings()["capacity"] == 2.0
+    assert make_problem("op", budget=np.float32(2.0), num_nodes=5).settings()["budget"] == 2.0
+    assert make_problem("cvrp", capacity=None).settings()["capacity"] is None
+    with pytest.raises(UserError, match="tsp: unknown setting 'self'"):
+        make_problem("tsp", self=3)
+    with pytest.raises(UserError, match="tsp: unknown setting 'name'"):
+        make_problem("tsp", name="cvrp")
 
 
 def test_bad_calls() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
     infeasible, swapped, moved = tours.copy(), tours.copy(), coords.copy()
     infeasible[2, 1] = infeasible[2, 2]
     swapped[3, [1, 2]] = swapped[3, [2, 1]]
-    moved[1, 0] = moved[1, 1]
+    moved[1, 0] = np.nan
     garbage = tmp_path / "garbage"
     garbage.write_bytes(path.read_bytes()[:200])
     cases: list[tuple[Any, str]] = [
@@ -106,7 +107,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
         (lambda: rewrite(path, {"solution": infeasible}), "solution 2 of tsp is infeasible"),
         (lambda: rewrite(path, {"solution": swapped}), "solution 3 is worth .* the labels are for another instance"),
         (lambda: rewrite(path, {"coords": coords[::-1].copy()}), "the labels are for another instance"),
-        (lambda: rewrite(path, {"coords": moved}), "instance 1: 'coords' 0 and 1 are both"),
+        (lambda: rewrite(path, {"coords": moved}), r"instance 1: 'coords' holds nan at \(0, 0\)"),
         (lambda: rewrite(path, {"coords": coords[:, :5].copy()}), "'coords' is missing or has another form"),
         (
             lambda: rewrite(path, {"objective": objective.astype(np.float32)}),
@@ -116,9 +117,35 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
         (lambda: rewrite(path, {}, {"problem": "tps"}), "name no problem"),
         (lambda: rewrite(path, {}, {"settings": {"nodes": 6}}), "name no problem"),
     ]
+    wrong, late, gone = tours.copy(), tours.copy(), objective.copy()
+    wrong[0, 0], late[0, :2], gone[1] = -7, (-1, 2), np.nan
+    cases += [
+        (lambda: rewrite(path, {"solution": wrong}), "'solution' holds numbers below -1"),
+        (lambda: rewrite(path, {"solution": late}), "goes on behind -1"),
+        (lambda: rewrite(path, {"objective": gone}), "the file says nan"),
+        (lambda: rewrite(path, {"more": objective}), "expected texts in 'sha256' for coords, objective, solution"),
+        (lambda: rewrite(path, {}, {"size": 4}), "expected 4 rows of shape"),
+        (lambda: rewrite(path, {}, {"size": True}), "size=True is out of range"),
+        (lambda: rewrite(path, {}, {"size": 10**12}), "size=1000000000000 is out of range"),
+        (lambda: rewrite(path, {}, {"format": True}), "format version True is unknown"),
+        (lambda: rewrite(path, {}, {"problem": "os:system"}), "unknown problem 'os:system'"),
+        (lambda: rewrite(path, {}, {"problem": ["tsp"]}), "'problem' is no name"),
+        (lambda: rewrite(path, {}, {"settings": [6]}), "'settings' no mapping"),
+        (lambda: rewrite(path, {}, {"settings": {"num_nodes": 10**9}}), "num_nodes=1000000000 is out of range"),
+        (lambda: rewrite(path, {}, {"settings": {"num_nodes": True}}), "num_nodes=True is out of range"),
+        (lambda: rewrite(path, {}, {"settings": {"num_nodes": float("nan")}}), "num_nodes=nan is out of range"),
+        (lambda: rewrite(path, {}, {"settings": {"num_nodes": 5}}), "'coords' is missing or has another form"),
+        (lambda: rewrite(path, {}, {"solver": "os"}), "unknown solver 'os' of tsp"),
+        (lambda: rewrite(path, {}, {"solver": None}), "'solver' is no name"),
+        (lambda: rewrite(path, {}, {"effort": float("inf")}), "effort=inf is out of range"),
+        (lambda: rewrite(path, {}, {"seed": -1}), "seed=-1 is out of range"),
+        (lambda: rewrite(path, {}, {"versions": {"rlkit": "1", "numpy": "2", "own": "a\nb"}}), "texts in 'versions'"),
+        (lambda: rewrite(path, {}, {"callable": "os:system"}), "expected the fields format, problem, settings"),
+    ]
     for make, sentence in cases:
-        with pytest.raises(DataError, match=sentence):
+        with pytest.raises(DataError, match=sentence) as error:
             read_labels(make() if callable(make) else make)
+        assert "\n" not in str(error.value)
     plain = tmp_path / "plain.safetensors"
     save_file(arrays, plain)
     with pytest.raises(DataError, match="not a labelled set"):
@@ -127,6 +154,23 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
         read_labels(path, make_problem("tsp", num_nodes=7))
     with pytest.raises(DataError, match="holds tsp with 6 nodes, expected atsp with 6"):
         read_labels(path, make_problem("atsp", num_nodes=6))
+
+
+def test_shapes_are_compared_before_arrays_are_read() -> None:
+    path = make_labels("tsp", num_nodes=6, size=5, solver="own")
+    many = {key: np.concatenate([array] * 10_000) for key, array in load_file(path).items()}
+    for change, size in (({"coords": many["coords"].astype(np.float32)}, 50_000), ({}, 49_999)):
+        wrong = rewrite(path, {**many, **change}, {"size": size})
+        tracemalloc.start()
+        with pytest.raises(DataError, match="'coords' is missing or has another form"):
+            read_labels(wrong)
+        memory = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert memory < 2**20 < wrong.stat().st_size
+    huge = (2 << 20).to_bytes(8, "little") + b" " * (2 << 20)
+    path.write_bytes(huge)
+    with pytest.raises(DataError, match="its header is larger than 1048576 bytes"):
+        read_labels(path)
 
 
 @pytest.mark.parametrize(
