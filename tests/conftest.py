@@ -86,6 +86,8 @@ CHECKED = [
     "rlkit.envs.point_maze",
     "rlkit.envs.robotics",
     "rlkit.evaluate",
+    "rlkit.files",
+    "rlkit.folder",
     "rlkit.hyperparameters",
     "rlkit.env_learner",
     "rlkit.learner",
