@@ -10,12 +10,11 @@ import json
 import os
 import platform
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,12 +43,11 @@ from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluation
 from rlkit.folder import checkpoints
 from rlkit.hyperparameters import check_seed_and_device, make_config
+from rlkit.interrupt import AGAIN, handling, stop, tell
 from rlkit.machine import processor
 from rlkit.online import OnlineAlgorithm
 from rlkit.persistent import Persistent
 from rlkit.stats import bootstrap_interval, decimals
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends before it kills
 
 
 # Settings of which no number of a run depends: they may differ from the checkpoint's.
@@ -181,7 +179,8 @@ class _Session:
             log_interval = None
         if config.progress_bar:
             hooks.append(Progress(self.evaluate))
-        previous = {number: signal.signal(number, partial(self._interrupt, stopper)) for number in SIGNALS}
+        handlers = ExitStack()
+        handlers.enter_context(handling(partial(self._interrupt, stopper)))
         try:
             remaining = config.total_timesteps - agent.num_timesteps
             if remaining > 0:
@@ -204,8 +203,7 @@ class _Session:
             folder.write(out, "result.json", (json.dumps(result, indent=1) + "\n").encode())
             print(sentence(result, out))
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            handlers.close()
             logger.close()
             if evaluator is not None:
                 evaluator.close()
@@ -213,7 +211,8 @@ class _Session:
 
     def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
         if stopper.signal:  # a second Ctrl-C does not wait for the step to end
-            raise KeyboardInterrupt
+            stop(number, frame)
+        tell(f"interrupted, ending with a checkpoint after the step, roll-out or evaluation that runs now ({AGAIN})")
         stopper.stop(number)
 
     def _restore(self) -> dict[str, Any]:

@@ -89,6 +89,7 @@ CHECKED = [
     "rlkit.files",
     "rlkit.folder",
     "rlkit.hyperparameters",
+    "rlkit.interrupt",
     "rlkit.env_learner",
     "rlkit.learner",
     "rlkit.machine",

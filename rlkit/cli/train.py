@@ -45,9 +45,11 @@ def _job(config: object) -> int:
     """One combination of a sweep, in its own process; Hydra has already set the overrides of this job."""
     from hydra.core.hydra_config import HydraConfig
 
+    from rlkit.cli import make_printable
     from rlkit.config import compose_config
     from rlkit.run import train
 
+    make_printable()
     overrides = list(HydraConfig.get().overrides.task)
     try:
         return train(compose_config([*overrides, "progress_bar=false"]))
