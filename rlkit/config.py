@@ -193,7 +193,7 @@ def read_plain(path: Path) -> dict[str, Any]:
             data = file.read(MAX_CONFIG + 1)
         if len(data) > MAX_CONFIG:
             raise ValueError(f"more than {MAX_CONFIG} bytes")
-        found = yaml.load(data.decode("utf-8"), _PlainLoader)  # noqa: S506  # a SafeLoader
+        found = yaml.load(data.decode("utf-8"), _PlainLoader)  # a SafeLoader
         _require_plain(found)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -240,9 +240,12 @@ def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> DictCon
                 raise UserError(f"unknown {group} '{name}'{nearest(str(name), names)}")
             chosen[group] = name
         kwargs = dict(registry.record(chosen["env"]).env_kwargs)
-        groups = {"agent": _schema(chosen["agent"]), "env": EnvConfig(name=chosen["env"], kwargs=kwargs)}
+        schema: Any = _plain(TrainConfig()) | {
+            "agent": _schema(chosen["agent"]),
+            "env": EnvConfig(name=chosen["env"], kwargs=kwargs),
+        }
         try:
-            config = OmegaConf.merge({**_plain(TrainConfig()), **groups}, data)
+            config = OmegaConf.merge(schema, data)
         except (OmegaConfBaseException, ValueError, OverflowError, RecursionError) as error:
             raise UserError(_sentence(error)) from error
         assert isinstance(config, DictConfig)

@@ -61,7 +61,7 @@ def check_folder(out: Path, overwrite: bool) -> None:
         for place in (out, *(out / name for name in (*filter(None, NAMES), FORMER, PART))):
             if place.is_symlink():
                 raise UserError(
-                    f"{place} is a link to {place.resolve()}, overwrite=true goes through none; expected the folder itself"
+                    f"{place} is a link to {place.resolve()}, expected a folder: overwrite=true goes through no link"
                 )
         if not (marked(out) or _old_run(out)):
             raise UserError(f"out={out} is not empty and not a run; overwrite=true replaces runs alone")

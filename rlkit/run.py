@@ -49,7 +49,6 @@ from rlkit.online import OnlineAlgorithm
 from rlkit.persistent import Persistent
 from rlkit.stats import bootstrap_interval, decimals
 
-
 # Settings of which no number of a run depends: they may differ from the checkpoint's.
 FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path")
 NOTED = ("device", "threads")  # these may too, but sums may round differently: the run says so
@@ -110,9 +109,10 @@ def _writing(out: Path) -> Iterator[None]:
     with folder.locked(out):
         try:
             yield
-        finally:
+        except UserError as error:
             if (out / folder.FORMER).exists():
-                print(f"the run before this one is still in {out / folder.FORMER}", file=sys.stderr)
+                raise type(error)(f"{error}; the run before this one is in {out / folder.FORMER}") from error
+            raise
 
 
 def _own_folder(out: Path) -> Path:
