@@ -49,8 +49,8 @@ from rlkit.online import OnlineAlgorithm
 from rlkit.persistent import Persistent
 from rlkit.stats import bootstrap_interval, decimals
 
-# Settings of which no number of a run depends: they may differ from the checkpoint's.
-FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path")
+# Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
+FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path", "env.source")
 NOTED = ("device", "threads")  # these may too, but sums may round differently: the run says so
 
 
@@ -121,7 +121,7 @@ def _own_folder(out: Path) -> Path:
         return out
     own = Path(tempfile.mkdtemp()) / "run"
     if (out / "config.yaml").is_file():
-        shutil.copytree(out, own)
+        shutil.copytree(out, own, ignore=shutil.ignore_patterns("*.tmp"))
     return own
 
 
