@@ -56,7 +56,7 @@ def build(folder: Path, home: Path) -> list[str]:
     texts = {"nod": NODES, "edg": EDGES, "con": CONNECTIONS, "rou": TRAFFIC}
     names = {kind: folder / f"merge.{kind}.xml" for kind in (*texts, "net")}
     for kind, text in texts.items():
-        names[kind].write_text(text)
+        names[kind].write_text(text, encoding="utf-8")
     plain = ["-n", names["nod"], "-e", names["edg"], "-x", names["con"], "-o", names["net"]]
     settings = ["--no-turnarounds", "--junctions.limit-turn-speed", "-1", "--xml-validation", "never"]
     command = [str(home / "bin" / "netconvert"), *map(str, plain), *settings]
@@ -99,7 +99,7 @@ def serve(libsumo: Any, options: list[str], replies: TextIO) -> None:
 
 
 def main() -> None:
-    replies = os.fdopen(os.dup(1), "w")
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # SUMO writes where it likes to stdout
     libsumo, sumo = import_module("libsumo"), import_module("sumo")
     os.environ.setdefault("SUMO_HOME", sumo.SUMO_HOME)

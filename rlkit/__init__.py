@@ -2,6 +2,8 @@
 
 from pathlib import Path as _Path
 
+from rlkit.caches import prepare_caches as _prepare_caches
+
 __version__ = "0.1.0"
 
 # `agents/` and `envs/` stand beside this folder in a checkout and inside it in an installed copy.  Standing in a
@@ -9,3 +11,4 @@ __version__ = "0.1.0"
 _root = _Path(__file__).resolve().parent.parent
 if not (_root / "rlkit" / "agents").exists() and (_root / "agents" / "__init__.py").exists():
     __path__.append(str(_root))
+_prepare_caches(_root / "rlkit")

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import itertools
 import json
+import os
+import socket
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
+from rlkit.errors import UserError
 from rlkit.evaluate import Evaluator
+from rlkit.folder import checkpoints
 
 NUMBER = (int, float, np.number)
+_numbers = itertools.count()  # two writers of one second and process have files of their own
 
 
 class JsonlWriter(KVWriter):
@@ -24,39 +37,97 @@ class JsonlWriter(KVWriter):
     """
 
     def __init__(self, path: Path, position: int | None = None):
-        """``position``: bytes to keep of an existing file; what a killed run wrote after its checkpoint is cut off."""
-        self.file = path.open("ab")
-        if position is not None:
-            self.file.truncate(position)
-            self.file.seek(position)
+        """``position``: bytes to keep of an existing file; what a killed run wrote after its checkpoint is cut off.
+
+        Raises :class:`UserError` where the file cannot be written, or is shorter than ``position``.
+        """
+        self.path = path
+        try:
+            self.file = path.open("ab", buffering=0)  # what a write could not place is known at once
+            self.position = self.file.seek(0, os.SEEK_END)
+            if position is not None:
+                if self.position < position:
+                    raise UserError(f"{path} has {self.position} bytes, expected the {position} written before")
+                self.position = self.file.truncate(position)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Append a line.  Raises :class:`UserError` where the disk refuses, or somebody removed the file."""
         values = {k: float(v) for k, v in key_values.items() if not k.startswith("time/") and isinstance(v, NUMBER)}
         line = {"step": step, **{k: values[k] for k in sorted(values)}}
-        self.file.write(json.dumps(line).encode() + b"\n")
-        self.file.flush()
+        data = json.dumps(line).encode() + b"\n"
+        self._require_there()
+        try:
+            if self.file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror or error}; rlkit resume goes on from the last checkpoint"
+            ) from error
+        self.position += len(data)
 
-    @property
-    def position(self) -> int:
-        return self.file.tell()
+    def sync(self) -> int:
+        """Flush to disk what was written; returns its bytes.  A checkpoint that counts on them comes after."""
+        self._require_there()
+        try:
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+        return self.position
+
+    def _require_there(self) -> None:
+        """A file that was removed can still be written to; nobody would find it."""
+        try:
+            there = os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        except OSError:
+            there = False
+        if not there:
+            raise UserError(f"{self.path} was deleted or replaced while the run was writing it, expected it to stay")
 
     def close(self) -> None:
         self.file.close()
 
 
 class TensorBoardWriter(KVWriter):
-    """Scalars to TensorBoard; events at or after ``purge_step`` of an interrupted run are hidden."""
+    """Scalars to TensorBoard; events at or after ``purge_step`` of an interrupted run are hidden.
+
+    Written in this thread, a log line at a time.  They are for looking at: where they cannot be written, one sentence
+    says so and the run goes on without them.
+    """
 
     def __init__(self, folder: Path, purge_step: int | None = None):
-        self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / f"{name}.{next(_numbers)}"
+        self.failed = False
+        events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            events.append(Event(wall_time=time.time(), step=purge_step, session_log=start))
+        self._append(events)
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        for key, value in sorted(key_values.items()):
-            if isinstance(value, NUMBER):
-                self.writer.add_scalar(key, value, step)
+        numbers = [(key, float(value)) for key, value in sorted(key_values.items()) if isinstance(value, NUMBER)]
+        values = [Summary.Value(tag=key, simple_value=number) for key, number in numbers]
+        self._append([Event(wall_time=time.time(), step=step, summary=Summary(value=values))])
+
+    def _append(self, events: list[Any]) -> None:
+        if self.failed:
+            return
+        buffer = io.BytesIO()
+        for event in events:
+            RecordWriter(buffer).write(event.SerializeToString())
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(buffer.getvalue())
+        except OSError as error:
+            self.failed = True
+            reason = error.strerror or error
+            print(f"rlkit: cannot write {self.path}: {reason}; going on without TensorBoard", file=sys.stderr)
 
     def close(self) -> None:
-        self.writer.close()
+        """Nothing is held open."""
 
 
 def passed(model: Any, every: int) -> bool:
@@ -127,9 +198,19 @@ class Checkpoint(BaseCallback):
     that moment.
     """
 
-    def __init__(self, folder: Path, every: int, extra: Any, stopper: StopOnSignal | None = None, keep: int = 2):
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        extra: Any,
+        stopper: StopOnSignal | None = None,
+        keep: int = 2,
+        saved: Callable[[], Any] | None = None,
+    ):
+        """``extra()`` is what a checkpoint holds beside the agent; ``saved()`` is called once one is written."""
         super().__init__()
         self.folder, self.every, self.extra, self.stopper, self.keep = folder, every, extra, stopper, keep
+        self.saved = saved
         self.rolls_out = False
         self.seconds = 0.0
 
@@ -167,15 +248,14 @@ class Checkpoint(BaseCallback):
         started = time.perf_counter()
         path = self._path()
         self.model.save_checkpoint(path, self.extra())  # type: ignore[attr-defined]  # every rlkit agent has it
-        for old in checkpoints(self.folder)[: -self.keep]:
-            old.unlink()
+        # later ones, which could not be read, are written anew when the run comes there
+        for old in [found for found in checkpoints(self.folder) if found <= path][: -self.keep]:
+            with contextlib.suppress(OSError):  # one too many does no harm
+                old.unlink()
+        if self.saved is not None:
+            self.saved()
         self.seconds += time.perf_counter() - started
         return path
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint files, oldest first."""
-    return sorted(folder.glob("step_*.rlk"))
 
 
 class Progress(BaseCallback):

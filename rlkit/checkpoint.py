@@ -7,11 +7,9 @@ generators, counters' tensors).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -24,7 +22,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rlkit.errors import ArtefactError, UserError, refusing, shown
+from rlkit.errors import ArtefactError, refusing, shown
+from rlkit.files import write_atomically
 
 FORMAT = 1
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
@@ -54,30 +53,6 @@ LIBRARIES = ("rlkit", "torch", "numpy", "gymnasium", "stable-baselines3", "mujoc
 def versions() -> dict[str, str]:
     """Versions of the libraries a result depends on."""
     return {name: version(name) for name in LIBRARIES}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write through a temporary file, flushed to disk, then renamed: ``path`` is whole or as it was before.
-
-    Raises :class:`UserError` when the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the rename itself must survive a power cut
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}; nothing was overwritten") from error
 
 
 def write_artefact(

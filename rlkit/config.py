@@ -6,9 +6,12 @@ line says wins over both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -58,6 +61,7 @@ class TrainConfig:
 
 POSITIVE = ("total_timesteps", "threads", "log_every", "eval_episodes", "final_episodes")
 NON_NEGATIVE = ("eval_every", "checkpoint_every", "seed")
+MAX_THREADS = 4096
 
 
 def fill_store(names: list[str]) -> None:
@@ -137,21 +141,120 @@ def _compose(parsed: list[Override], overrides: list[str]) -> DictConfig:
     try:
         config = compose("train", overrides=overrides)
         OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_sentence(error)) from error
+    return _checked(config)
+
+
+def _checked(config: DictConfig) -> DictConfig:
+    """``config``, its values of the schema's types; raises :class:`UserError` for a type or range that is wrong."""
+    try:
         schema = OmegaConf.structured(TrainConfig)
         for name in config:
             if name not in ("agent", "env"):
                 schema[name] = config[name]
-    except (HydraException, OmegaConfBaseException) as error:
+                config[name] = schema[name]  # a quoted number is a number
+    except (OmegaConfBaseException, ValueError, OverflowError) as error:
         raise UserError(_sentence(error)) from error
+    for name in sorted(map(str, OmegaConf.missing_keys(config))):
+        raise UserError(f"{name} has no value, expected one")
     for name in POSITIVE:
         if config[name] is not None and config[name] <= 0:
             raise UserError(f"{name}={config[name]} is out of range, expected a number above 0")
     for name in NON_NEGATIVE:
         if config[name] < 0:
             raise UserError(f"{name}={config[name]} is out of range, expected a number of at least 0")
+    if config.threads > MAX_THREADS:
+        raise UserError(f"threads={config.threads} is out of range, expected at most {MAX_THREADS}")
     if config.seed >= 2**32:
         raise UserError(f"seed={config.seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
     return config
+
+
+MAX_CONFIG = 1 << 16  # bytes
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without references: a few lines of them can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("it holds an alias")
+        return super().compose_node(parent, index)
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """The ``config.yaml`` of a run as plain data: nothing in it is resolved, looked up or made.
+
+    Raises :class:`UserError` for a file that cannot be read or holds anything but text, numbers, lists and mappings.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG + 1)
+        if len(data) > MAX_CONFIG:
+            raise ValueError(f"more than {MAX_CONFIG} bytes")
+        found = yaml.load(data.decode("utf-8"), _PlainLoader)  # a SafeLoader
+        _require_plain(found)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not the configuration of a run: {reason}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not the configuration of a run: it holds no settings")
+    return found
+
+
+def _require_plain(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, below in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} is no name")
+            _require_plain(below)
+    elif isinstance(value, list):
+        for below in value:
+            _require_plain(below)
+    elif isinstance(value, str) and ("${" in value or value == "???"):
+        raise ValueError(f"{value!r} stands for another value")
+    elif not isinstance(value, (str, int, float, type(None))):
+        raise ValueError(f"it holds a {type(value).__name__}")
+
+
+def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> DictConfig:
+    """The configuration in ``path``, with ``changes``, as :func:`compose_config` gives it: the same types and ranges.
+
+    A key that is not there has its default: older versions wrote fewer.  Raises :class:`UserError` as
+    :func:`compose_config` does.
+    """
+    data = {**read_plain(path), **(changes or {})}
+    try:
+        for key in data:
+            known = [f.name for f in fields(TrainConfig)]
+            if key not in known:
+                raise UserError(f"unknown key '{key}'{nearest(key, known)}")
+        chosen: dict[str, str] = {}
+        for group, names in (("agent", registry.agent_names()), ("env", sorted(registry.records()))):
+            value = data.get(group)
+            name = value.get("name") if isinstance(value, dict) else None
+            if name not in names:
+                raise UserError(f"unknown {group} '{name}'{nearest(str(name), names)}")
+            chosen[group] = name
+        kwargs = dict(registry.record(chosen["env"]).env_kwargs)
+        schema: Any = _plain(TrainConfig()) | {
+            "agent": _schema(chosen["agent"]),
+            "env": EnvConfig(name=chosen["env"], kwargs=kwargs),
+        }
+        try:
+            config = OmegaConf.merge(schema, data)
+        except (OmegaConfBaseException, ValueError, OverflowError, RecursionError) as error:
+            raise UserError(_sentence(error)) from error
+        assert isinstance(config, DictConfig)
+        for key in map(str, config.env.kwargs):
+            if key not in kwargs:
+                raise UserError(f"unknown key 'env.kwargs.{key}'{nearest(key, kwargs)}")
+        return _checked(config)
+    except UserError as error:
+        raise UserError(str(error) if changes else f"{path}: {error}") from None  # without changes it was right
 
 
 def _keys(node: DictConfig, prefix: str = "") -> list[str]:

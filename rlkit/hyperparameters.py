@@ -54,7 +54,7 @@ def presets(cls: type[Any], record_name: str, task: str, family: str) -> dict[st
     The file's keys are families, tasks and record names; the more specific one wins.
     """
     path = Path(inspect.getfile(cls)).parent / "presets" / f"{cls.name}.yaml"
-    table = yaml.safe_load(path.read_text()) if path.exists() else {}
+    table = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     found: dict[str, Any] = {}
     for key in (family, task, record_name):
         found |= table.get(key, {})

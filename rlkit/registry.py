@@ -136,7 +136,9 @@ def agent_summary(name: str) -> str:
         text = sys.modules[cls.__module__].__doc__ or cls.__doc__
     else:
         spec = importlib.util.find_spec(_entries("rlkit.agents")[name].module)
-        text = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) if spec and spec.origin else ""
+        text = (
+            ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) if spec and spec.origin else ""
+        )
     return (text or "").strip().split("\n")[0]
 
 

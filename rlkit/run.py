@@ -10,10 +10,11 @@ import json
 import os
 import platform
 import shutil
-import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 
-from rlkit import registry
+from rlkit import folder, registry
 from rlkit.callbacks import (
     Checkpoint,
     Evaluate,
@@ -35,57 +36,83 @@ from rlkit.callbacks import (
     Progress,
     StopOnSignal,
     TensorBoardWriter,
-    checkpoints,
 )
-from rlkit.checkpoint import versions, write_atomically
+from rlkit.checkpoint import read_artefact, versions
+from rlkit.config import read_config
 from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluation
+from rlkit.folder import checkpoints
 from rlkit.hyperparameters import check_seed_and_device, make_config
+from rlkit.interrupt import AGAIN, handling, stop, tell
 from rlkit.machine import processor
 from rlkit.online import OnlineAlgorithm
 from rlkit.persistent import Persistent
 from rlkit.stats import bootstrap_interval, decimals
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends before it kills
-
-
-def check_folder(out: Path, overwrite: bool) -> None:
-    """Refuse an ``out`` that a run must not be written into, before minutes are spent on its data.
-
-    Raises :class:`UserError` for a file, a folder that is not empty without ``overwrite``, or one that is no run.
-    """
-    for path in (out, *out.parents):
-        if path.exists() and not path.is_dir():
-            raise UserError(f"out={out} cannot be written: {path} is a file, expected a folder")
-    if out.exists() and any(out.iterdir()):
-        if not overwrite:
-            raise UserError(
-                f"out={out} exists and is not empty; pass another out=, overwrite=true, or rlkit resume {out}"
-            )
-        if not (out / "config.yaml").exists():
-            raise UserError(f"out={out} is not empty and not a run; overwrite=true would delete foreign files")
-
-
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make ``out`` an empty folder.  Only a former run is ever emptied, and only with ``overwrite``."""
-    check_folder(out, overwrite)
-    try:
-        if out.exists():
-            shutil.rmtree(out)
-        (out / "checkpoints").mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"out={out} cannot be written: {error.strerror}") from error
+# Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
+FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path", "env.source")
+NOTED = ("device", "threads")  # these may too, but sums may round differently: the run says so
 
 
 def train(config: DictConfig) -> int:
     """Run ``config`` (from :func:`rlkit.config.compose_config`); returns the exit code."""
-    out = _own_folder(Path(config.out))
+    out = _own_folder(folder.folder_of(config.out))
+    folder.check_folder(out, config.overwrite)
     torch.set_num_threads(config.threads)
-    check_folder(out, config.overwrite)
     agent = build(config)
-    prepare_folder(out, config.overwrite)
-    write_atomically(out / "config.yaml", OmegaConf.to_yaml(config).encode())
-    return _Session(config, agent, out).run()
+    with _writing(out):
+        folder.begin(out, config.overwrite)
+        return _Session(config, agent, out).run()
+
+
+def resume(out: Path, **changes: Any) -> int:
+    """Continue the run in ``out`` from its newest readable checkpoint, or from the start where there is none.
+
+    ``changes``: settings that may differ from the run's: ``total_timesteps`` (more), ``progress_bar``, ``device``,
+    ``threads``.  Raises :class:`UserError` for a folder that is no run, is being written by another process, or whose
+    configuration is not that of its checkpoint.
+    """
+    if not folder.marked(out):
+        _config_of(out)  # before anything is written beside it
+    out = _own_folder(out)
+    with _writing(out):
+        folder.reopen(out)
+        before, config = _config_of(out), _config_of(out, changes)
+        if config.total_timesteps < before.total_timesteps:
+            raise UserError(
+                f"total_timesteps={config.total_timesteps} is less than the {before.total_timesteps} of {out}, "
+                "expected more; a run cannot be shortened"
+            )
+        if (out / "model.rlk").exists() and not checkpoints(out / "checkpoints"):
+            raise UserError(
+                f"{out} has a model.rlk and no checkpoint to go on from, expected one in {out / 'checkpoints'}; "
+                "begin again with rlkit train, into another folder or with overwrite=true"
+            )
+        torch.set_num_threads(config.threads)
+        return _Session(config, build(config), out).run(resuming=True)
+
+
+def _config_of(out: Path, changes: Mapping[str, Any] | None = None) -> DictConfig:
+    if not (out / "config.yaml").is_file():
+        former = f"; the run before it is kept in {out / folder.FORMER}" if (out / folder.FORMER).exists() else ""
+        raise UserError(f"{out} is not a run: expected a folder with config.yaml, written by rlkit train{former}")
+    return read_config(out / "config.yaml", changes)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Hold ``out``'s lock, and say where a former run is if the new one ended before its first checkpoint."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written: {error.strerror}") from error
+    with folder.locked(out):
+        try:
+            yield
+        except UserError as error:
+            if (out / folder.FORMER).exists():
+                raise type(error)(f"{error}; the run before this one is in {out / folder.FORMER}") from error
+            raise
 
 
 def _own_folder(out: Path) -> Path:
@@ -94,22 +121,8 @@ def _own_folder(out: Path) -> Path:
         return out
     own = Path(tempfile.mkdtemp()) / "run"
     if (out / "config.yaml").is_file():
-        shutil.copytree(out, own)
+        shutil.copytree(out, own, ignore=shutil.ignore_patterns("*.tmp"))
     return own
-
-
-def resume(out: Path, *, total_timesteps: int | None = None, progress_bar: bool = True) -> int:
-    """Continue the run in ``out`` from its newest readable checkpoint, or from the start where there is none."""
-    if not (out / "config.yaml").is_file():
-        raise UserError(f"{out} is not a run: expected a folder with config.yaml, written by rlkit train")
-    config = OmegaConf.create((out / "config.yaml").read_text())
-    assert isinstance(config, DictConfig)
-    config.progress_bar = progress_bar
-    if total_timesteps is not None:
-        config.total_timesteps = total_timesteps
-    torch.set_num_threads(config.threads)
-    agent = build(config)
-    return _Session(config, agent, _own_folder(out)).run(resuming=True)
 
 
 def build(config: DictConfig) -> Persistent:
@@ -142,6 +155,8 @@ class _Session:
         evaluator = agent.evaluator(config.eval_episodes, config.seed)
         self.evaluate = Evaluate(evaluator, config.eval_every) if evaluator is not None else None
         extra = self._restore() if resuming else {}
+        self.changes = list(extra.get("changes", [])) + self._changed(extra)
+        folder.write(out, "config.yaml", OmegaConf.to_yaml(config).encode())
         if self.evaluate is not None:
             self.evaluate.history = list(extra.get("evaluations", []))
         self.seconds_before = float(extra.get("seconds", 0.0))
@@ -153,7 +168,9 @@ class _Session:
         agent.set_logger(logger)
         self.started = time.perf_counter()
         stopper = StopOnSignal()
-        saver = Checkpoint(out / "checkpoints", config.checkpoint_every, self._extra, stopper)
+        saver = Checkpoint(
+            out / "checkpoints", config.checkpoint_every, self._extra, stopper, saved=partial(folder.forget_former, out)
+        )
         saver.init_callback(agent)  # it also writes where nothing is left to learn
         hooks: list[BaseCallback] = [c for c in (self.evaluate, saver, stopper) if c is not None]
         log_interval: int | None = config.log_every
@@ -162,7 +179,8 @@ class _Session:
             log_interval = None
         if config.progress_bar:
             hooks.append(Progress(self.evaluate))
-        previous = {number: signal.signal(number, partial(self._interrupt, stopper)) for number in SIGNALS}
+        handlers = ExitStack()
+        handlers.enter_context(handling(partial(self._interrupt, stopper)))
         try:
             remaining = config.total_timesteps - agent.num_timesteps
             if remaining > 0:
@@ -180,11 +198,12 @@ class _Session:
                 evaluator.episodes = config.final_episodes
                 final = evaluator(agent, index=0)
             result = self._result(final, seconds, saver.seconds)
-            write_atomically(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+            if self.changes:
+                result["changes"] = self.changes
+            folder.write(out, "result.json", (json.dumps(result, indent=1) + "\n").encode())
             print(sentence(result, out))
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            handlers.close()
             logger.close()
             if evaluator is not None:
                 evaluator.close()
@@ -192,17 +211,26 @@ class _Session:
 
     def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
         if stopper.signal:  # a second Ctrl-C does not wait for the step to end
-            raise KeyboardInterrupt
+            stop(number, frame)
+        tell(f"interrupted, ending with a checkpoint after the step, roll-out or evaluation that runs now ({AGAIN})")
         stopper.stop(number)
 
     def _restore(self) -> dict[str, Any]:
-        problems, saved = [], self.out / "checkpoints"
+        problems, saved, log = [], self.out / "checkpoints", self.out / "metrics.jsonl"
+        written = log.stat().st_size if log.is_file() else 0
         for path in reversed(checkpoints(saved)):
             try:
                 extra = self.agent.restore(path)
+                self._require_same(path, extra)
+                if written < extra.get("metrics_bytes", 0):
+                    raise ArtefactError(
+                        f"{path}: counts on {extra['metrics_bytes']} bytes of {log}, which has {written}"
+                    )
             except ArtefactError as error:
                 problems.append(str(error))
                 continue
+            for problem in problems:
+                print(f"{problem}; going on from an older checkpoint")
             print(f"resuming at step {self.agent.num_timesteps} from {path}")
             return extra
         if problems:
@@ -210,12 +238,42 @@ class _Session:
         print(f"no checkpoint in {saved} yet; starting from step 0")
         return {}
 
+    def _require_same(self, path: Path, extra: Mapping[str, Any]) -> None:
+        """Raise :class:`UserError` where the checkpoint is of other settings than those that would be claimed."""
+        now, before = _settings(self.config), extra.get("config")
+        if before is None:  # written before checkpoints held the run's settings
+            manifest = read_artefact(path)[0]
+            kwargs = {} if manifest["env"] is None else _flat(manifest["env"]["kwargs"], "env.kwargs.")
+            before = {"seed": manifest["seed"], **kwargs}
+        for key in sorted({*before} & {*now}):
+            more = key == "total_timesteps" and now[key] > before[key]
+            if before[key] != now[key] and not more and key not in NOTED:
+                raise UserError(
+                    f"{path}: was made with {key}={before[key]}, expected that in config.yaml, not {now[key]}; "
+                    "a run goes on with the settings it began with"
+                )
+
+    def _changed(self, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What :data:`NOTED` settings are others than the checkpoint's, said on the console."""
+        before = extra.get("config", {})
+        changed = [key for key in NOTED if key in before and before[key] != self.config[key]]
+        for key in changed:
+            print(f"{key} was {before[key]} and is {self.config[key]}: sums may round differently from here on")
+        step = self.agent.num_timesteps
+        return [{"step": step, "setting": key, "from": before[key], "to": self.config[key]} for key in changed]
+
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
 
     def _extra(self) -> dict[str, Any]:
         history = self.evaluate.history if self.evaluate is not None else []
-        return {"evaluations": history, "metrics_bytes": self.jsonl.position, "seconds": self._seconds()}
+        return {
+            "evaluations": history,
+            "metrics_bytes": self.jsonl.sync(),
+            "seconds": self._seconds(),
+            "config": _settings(self.config),
+            "changes": self.changes,
+        }
 
     def _result(self, final: Evaluation | None, seconds: float, saving: float) -> dict[str, Any]:
         agent, config = self.agent, self.config
@@ -246,6 +304,19 @@ class _Session:
             result["best"] = float(np.max(values))
             result["measure"] = key
         return result
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """What a checkpoint remembers of ``config``, as JSON gives it back: ``{"agent.batch_size": 256, ...}``."""
+    flat = _flat(json.loads(json.dumps(OmegaConf.to_container(config))))
+    return {key: value for key, value in flat.items() if key not in FREE}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def sentence(result: dict[str, Any], out: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
 from rlkit import __version__
 from rlkit.errors import UserError, nearest
+from rlkit.interrupt import Interrupted, handling, stop
 
 VERBS = {
     "train": "train an agent:  rlkit train agent=prdc env=hopper-medium [key=value ...] [-m]",
@@ -21,7 +23,7 @@ USAGE = "usage: rlkit VERB ...\n\n" + "\n".join(f"  {verb:<8}{text}" for verb, t
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run one command; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help"):
         print(USAGE)
@@ -30,14 +32,26 @@ def main(argv: list[str] | None = None) -> int:
         print(f"rlkit {__version__}")
         return 0
     verb, rest = args[0], args[1:]
+    make_printable()
     try:
         if verb not in VERBS:
             raise UserError(f"unknown verb '{verb}'{nearest(verb, VERBS)}")
-        return int(import_module(f"rlkit.cli.{verb}").main(rest) or 0)
+        with handling(stop):
+            return int(import_module(f"rlkit.cli.{verb}").main(rest) or 0)
     except UserError as error:
         print(f"rlkit: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
-    except KeyboardInterrupt:
-        return 130
+    except OSError as error:  # a disk that fills up where nobody expected it
+        print(f"rlkit: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        return 128 + (error.number if isinstance(error, Interrupted) else 2)
+
+
+def make_printable() -> None:
+    """What a terminal of few characters (``LC_ALL=C``) cannot show is printed by its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -30,8 +30,8 @@ def read_curve(run: Path, key: str) -> tuple[str, list[int], list[float]]:
     import yaml
 
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise UserError(f"{run} is not a run: expected a folder with config.yaml and metrics.jsonl") from error
     found = [(line["step"], line[key]) for line in lines if key in line]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rlkit.errors import UserError
+
+KEYS = ("total_timesteps", "progress_bar", "device", "threads")
+USAGE = "usage: rlkit resume RUN [total_timesteps=N] [progress_bar=false] [device=NAME] [threads=N]"
 
 
 def main(argv: list[str]) -> int:
-    folders = [a for a in argv if "=" not in a]
-    settings = dict(a.split("=", 1) for a in argv if "=" in a)
-    if len(folders) != 1 or set(settings) - {"total_timesteps", "progress_bar"}:
-        raise UserError("usage: rlkit resume RUN [total_timesteps=N] [progress_bar=false]")
+    if {"-h", "--help"} & set(argv):
+        print(USAGE)
+        return 0
+    settings = dict(a.split("=", 1) for a in argv if a.split("=")[0] in KEYS and "=" in a)
+    folders = [a for a in argv if a.split("=")[0] not in KEYS]  # a run's name may hold an equals sign
+    if len(folders) != 1:
+        raise UserError(USAGE)
+    from rlkit.folder import folder_of
     from rlkit.run import resume
 
-    total = settings.get("total_timesteps")
-    if total is not None and not total.isdigit():
-        raise UserError(f"total_timesteps={total} is not a whole number")
-    return resume(
-        Path(folders[0]),
-        total_timesteps=int(total) if total else None,
-        progress_bar=settings.get("progress_bar", "true").lower() != "false",
-    )
+    return resume(folder_of(folders[0]), **settings)

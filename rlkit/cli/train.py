@@ -45,9 +45,11 @@ def _job(config: object) -> int:
     """One combination of a sweep, in its own process; Hydra has already set the overrides of this job."""
     from hydra.core.hydra_config import HydraConfig
 
+    from rlkit.cli import make_printable
     from rlkit.config import compose_config
     from rlkit.run import train
 
+    make_printable()
     overrides = list(HydraConfig.get().overrides.task)
     try:
         return train(compose_config([*overrides, "progress_bar=false"]))
@@ -56,12 +58,22 @@ def _job(config: object) -> int:
         return 2
 
 
+def _result(out: Path) -> tuple[int, int] | None:
+    """What changes once a run has written its result; None where there is none."""
+    try:
+        found = (out / "result.json").stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def _sweep(overrides: list[str]) -> int:
     import itertools
 
     import hydra
 
     from rlkit.config import compose_config, fill_store, parse
+    from rlkit.folder import folder_of
 
     ours = [o for o in parse(overrides) if not o.key_or_group.startswith("hydra")]
     choices = [
@@ -73,7 +85,7 @@ def _sweep(overrides: list[str]) -> int:
     for combination in itertools.product(*choices):  # every job is checked before the first one starts
         config = compose_config([c for c in combination if c is not None])
         agents.add(config.agent.name)
-        outs.append(config.out)
+        outs.append(folder_of(config.out).resolve())
     if len(set(outs)) != len(outs):
         raise UserError(
             "two runs of this sweep would share a folder; put what differs into out=, as out='runs/b${agent.beta}'"
@@ -82,7 +94,7 @@ def _sweep(overrides: list[str]) -> int:
     launcher = [] if any(o.startswith("hydra/launcher=") for o in overrides) else ["hydra/launcher=joblib"]
     jobs = [] if any("n_jobs" in o for o in overrides) or not launcher else [f"hydra.launcher.n_jobs={os.cpu_count()}"]
     quiet = ["hydra.output_subdir=null", "hydra.sweep.dir=.", "hydra.sweep.subdir=.", "hydra/job_logging=disabled"]
-    before = sys.argv
+    before, results = sys.argv, [_result(out) for out in outs]
     sys.argv = ["rlkit train", "-m", *launcher, *jobs, *quiet, *overrides]
     try:
         hydra.main(version_base="1.3", config_path=None, config_name="train")(_job)()
@@ -90,7 +102,7 @@ def _sweep(overrides: list[str]) -> int:
         return int(error.code or 0) and 2
     finally:
         sys.argv = before
-    missing = [out for out in outs if not (Path(out) / "result.json").exists()]
+    missing = [out for out, old in zip(outs, results, strict=True) if _result(out) in (None, old)]
     if missing:  # Hydra hands no return values back from a sweep
         raise UserError(
             f"{len(missing)} of {len(outs)} runs did not finish, first {missing[0]}; see the messages above"

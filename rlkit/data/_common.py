@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +16,7 @@ import numpy as np
 
 from rlkit.data.dataset import OfflineDataset, Provenance
 from rlkit.errors import DataError, refusing, shown
+from rlkit.files import replacing
 from rlkit.machine import memory
 from rlkit.registry import ENV_ID, EnvRecord, environment, is_known, records, reference_returns
 from rlkit.spaces import read_space
@@ -259,20 +258,8 @@ def atomic_path(path: Path, overwrite: bool) -> Iterator[Path]:
         raise DataError(f"{path} is a folder, expected the name of a file to write")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: the folder {path.parent} does not exist")
-    temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        os.close(handle)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide a shared dataset from its group
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

@@ -111,7 +111,7 @@ def manifest() -> dict[str, Any]:
     """The behaviours' manifest (see the module's docstring); without one, a manifest of no tasks."""
     path = BEHAVIOURS / "manifest.json"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {"format": 1, "versions": {}, "tasks": {}}
     except ValueError:

@@ -10,6 +10,7 @@ Nothing read here is a pickle: Minari keeps spaces, environment specs and metada
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -38,12 +39,14 @@ from rlkit.data._common import (
 )
 from rlkit.data.dataset import OfflineDataset, Source
 from rlkit.errors import DataError, refusing, shown
+from rlkit.files import replacing, sync_folder, sync_tree
 from rlkit.registry import EnvRecord
 from rlkit.spaces import read_space
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 _KEYS = ("observations", "actions", "rewards", "terminations", "truncations")
 _SCRATCH = ".rlkit"  # hidden, so Minari does not list it: locks, and datasets being written
+_SLASH = "+"  # in the names there; no id holds one
 
 
 def store_root() -> Path:
@@ -61,12 +64,17 @@ def check_id(dataset_id: str) -> str:
 
 def has_local(dataset_id: str) -> bool:
     """Whether the local store holds ``dataset_id``."""
+    if not (store_root() / dataset_id).exists() and _retired(dataset_id).exists():
+        with contextlib.suppress(OSError), store_lock(dataset_id):
+            pass  # whoever takes the lock puts back what a killed process had taken out
     return (store_root() / dataset_id / "data" / "metadata.json").is_file()
 
 
 def local_ids() -> list[str]:
     """Ids of the datasets in the local store, without importing Minari."""
     root, found = store_root(), []
+    for retired in (root / _SCRATCH).glob("*.old"):
+        has_local(retired.name.removesuffix(".old").replace(_SLASH, "/"))
     for folder, names, _ in os.walk(root):
         names[:] = sorted(name for name in names if not name.startswith("."))
         if (Path(folder) / "data" / "metadata.json").is_file():
@@ -78,10 +86,10 @@ def local_ids() -> list[str]:
 def read_metadata(dataset_id: str) -> dict[str, Any]:
     """Minari's ``metadata.json`` of a local dataset; :class:`DataError` where it is missing or no JSON object."""
     path = store_root() / check_id(dataset_id) / "data" / "metadata.json"
+    if not has_local(dataset_id):
+        raise DataError(f"Minari dataset '{dataset_id}' is not in the local store {store_root()}")
     try:
-        meta = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"Minari dataset '{dataset_id}' is not in the local store {store_root()}") from None
+        meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         meta = None
     if not isinstance(meta, dict):
@@ -89,39 +97,63 @@ def read_metadata(dataset_id: str) -> dict[str, Any]:
     return meta
 
 
+def _scratch(dataset_id: str, kind: str) -> Path:
+    return store_root() / _SCRATCH / f"{dataset_id.replace('/', _SLASH)}{kind}"
+
+
+def _retired(dataset_id: str) -> Path:
+    """Where a dataset lies between the moment it leaves its place and the moment its successor has it."""
+    return _scratch(dataset_id, ".old")
+
+
 @contextmanager
 def store_lock(dataset_id: str) -> Iterator[None]:
     """Hold the right to write ``dataset_id``; other processes wait.  Raises OSError where the store is read-only."""
     from filelock import FileLock
 
-    folder = store_root() / _SCRATCH
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{dataset_id.replace('/', '__')}.lock"):
+    path = _scratch(dataset_id, ".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        _put_back(dataset_id)
         yield
+
+
+def _put_back(dataset_id: str) -> None:
+    """The dataset that a process took out of its place, when it was stopped before the new one had it."""
+    target, retired = store_root() / dataset_id, _retired(dataset_id)
+    if retired.exists() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        retired.rename(target)
 
 
 @contextmanager
 def staged(dataset_id: str) -> Iterator[Path]:
     """An empty folder that becomes the dataset's folder once the block ends without an error.
 
-    The caller holds :func:`store_lock`, which is why what a killed process left in the staging folder can be removed.
+    At every moment one whole copy is in its place, or is put back by the next :func:`store_lock`.  The caller holds
+    that lock, which is why what a killed process left in the staging folder can be removed.
     """
-    root = store_root()
-    staging = root / _SCRATCH / dataset_id.replace("/", "__")
-    retired = staging.with_name(f"{staging.name}.old")
-    for leftover in (staging, retired):
-        shutil.rmtree(leftover, ignore_errors=True)
+    target, staging, retired = store_root() / dataset_id, _scratch(dataset_id, ""), _retired(dataset_id)
+    _discard(staging, retired)
     staging.mkdir(parents=True)
     try:
         yield staging
-        target = root / dataset_id
+        sync_tree(staging)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             target.rename(retired)
         staging.rename(target)
+        sync_folder(target.parent)
     finally:
-        for leftover in (staging, retired):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _put_back(dataset_id)
+        _discard(staging, retired)
+
+
+def _discard(*leftovers: Path) -> None:
+    for path in leftovers:
+        if path.is_symlink():  # a dataset that somebody keeps on another disk: what it leads to is theirs
+            path.unlink()
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _episodes_hdf5(file: Path, indices: Iterable[int]) -> dict[str, list[np.ndarray]]:
@@ -364,7 +396,8 @@ def enter_namespace(dataset_id: str) -> None:
     for parent in list(Path(dataset_id).parents)[:-1]:
         mark = store_root() / parent / "namespace_metadata.json"
         if not mark.exists():
-            mark.write_text("{}")
+            with replacing(mark) as temporary:
+                temporary.write_text("{}", encoding="utf-8")
 
 
 def to_minari(dataset: OfflineDataset, dataset_id: str, *, overwrite: bool = False) -> Any:

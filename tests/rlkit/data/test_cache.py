@@ -89,7 +89,7 @@ def test_a_killed_generation_leaves_nothing(behaviours, made, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             load_dataset("pendulum-medium")
     assert local_ids() == [] and not folder().exists()
-    half = store_root() / ".rlkit" / "rlkit__pendulum__medium-v0" / "data"
+    half = store_root() / ".rlkit" / "rlkit+pendulum+medium-v0" / "data"
     half.mkdir(parents=True)  # SIGKILL leaves what it was writing
     (half / "main_data.hdf5").write_bytes(b"half")
     assert len(load_dataset("pendulum-medium")) == 700 and not half.exists()
