@@ -113,8 +113,9 @@ class Watch:
             self.seen.append(f"{event} {args!r:.200}")
         elif event == "import" and str(args[0]).partition(".")[0] not in self.known:
             self.seen.append(f"import {args[0]}")
-        elif event == "exec" and str(getattr(args[0], "co_filename", "")).startswith(("<string>", "<stdin>")):
-            self.seen.append(f"exec {args[0]!r:.200}")
+        elif event == "exec" and str(getattr(args[0], "co_filename", "")).startswith("<"):
+            if not sys._getframe(1).f_code.co_filename.endswith(("dataclasses.py", "collections/__init__.py")):
+                self.seen.append(f"exec {args[0]!r:.200}")
         elif event == "open" and self._writes(args) and not self._allowed(args[0]):
             self.seen.append(f"open {args!r:.200}")
         elif event in self.CHANGES and not self._allowed(args[0]):
@@ -523,10 +524,10 @@ def run_door(folder: Path, generator: np.random.Generator) -> Door:
     write_d4rl(toy_dataset(ds=11, da=3), data, overwrite=True)
     source, out = folder / "valid", folder / "input"
     settings = ["agent=bc", "env=hopper-medium", f"env.path={data}", "agent.hidden_sizes=[8]", "agent.batch_size=8"]
-    quiet = ["total_timesteps=4", "log_every=1", "checkpoint_every=2", "eval_every=0", "progress_bar=false"]
+    quiet = ["total_timesteps=4", "log_every=1", "checkpoint_every=2", "eval_every=0", "final_episodes=1"]
     shutil.rmtree(source, ignore_errors=True)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        code = command(["train", *settings, *quiet, "tensorboard=false", f"out={source}"])
+        code = command(["train", *settings, *quiet, "tensorboard=false", "progress_bar=false", f"out={source}"])
     assert code == 0, "the valid run did not end well"
 
     def read() -> None:
@@ -544,7 +545,11 @@ def run_door(folder: Path, generator: np.random.Generator) -> Door:
         config = yaml.safe_load((out / "config.yaml").read_text())
         kind = int(generator.integers(6))
         if kind < 3:
-            (out / "config.yaml").write_text(yaml.safe_dump(spoilt(config, generator)))
+            config = spoilt(config, generator)
+            for key in ("total_timesteps", "final_episodes", "eval_episodes"):  # as many as asked for is no fault
+                if type(config.get(key)) is int:
+                    config[key] = min(config[key], 6)
+            (out / "config.yaml").write_text(yaml.safe_dump(config))
         elif kind == 3:
             texts = ("[" * 5000, "a: !!python/object/apply:os.system [touch hit]", "\x00", "- 1", "a: &a [*a]", "")
             (out / "config.yaml").write_text(texts[generator.integers(len(texts))])
