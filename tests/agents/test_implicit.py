@@ -557,7 +557,11 @@ def test_presets_reach_the_command_line_and_lambda_follows_the_divergence() -> N
     assert presets(IQL, "antmaze-large-play", "antmaze", "antmaze")["lam"] == 0.9
     assert presets(XQL, "antmaze-large-play", "antmaze", "antmaze")["value_clip"] == 5.0
     for cls in (FDVL, IQL, SQL, XQL):  # the authors scale rewards for three tasks
-        scaled = {t for t in ("ant", "halfcheetah", "hopper", "walker2d") if "reward_scaling" in presets(cls, "", t, "locomotion")}
+        scaled = {
+            t
+            for t in ("ant", "halfcheetah", "hopper", "walker2d")
+            if "reward_scaling" in presets(cls, "", t, "locomotion")
+        }
         assert scaled == {"halfcheetah", "hopper", "walker2d"}, cls
     assert presets(SQL, "walker2d-medium-expert", "walker2d", "locomotion")["temperature"] == 1.0
     assert presets(SQL, "antmaze-umaze-diverse", "antmaze", "antmaze")["temperature"] == 3.0

@@ -489,7 +489,9 @@ def as_published(agent: SMODICE, pool: list[Batch], expert: list[Batch], bootstr
 
     def with_rows(b: Batch) -> tuple[torch.Tensor, ...]:
         ended, width = b.not_terminal[:, 0] == 0, b.observations.shape[1]
-        states, following = (torch.cat([x, torch.zeros(len(x), 1)], dim=1) for x in (b.observations, b.next_observations))
+        states, following = (
+            torch.cat([x, torch.zeros(len(x), 1)], dim=1) for x in (b.observations, b.next_observations)
+        )
         absorbing = torch.eye(width + 1)[-1]
         following[ended] = absorbing
         more = absorbing.repeat(int(ended.sum()), 1)
