@@ -16,8 +16,8 @@ does, w picks almost nothing, which is what ReCOIL avoids.
 Behind every terminal row of a batch comes one of an absorbing state, an extra input of the discriminator and of V: an
 expert that never falls makes falling unlike it.  As in the authors' code both rows are terminal, δ = R(s) - V(s), so
 that V of the absorbing state reaches no other.  With `agent.bootstrap_absorbing=true` the state leads to itself instead
-and terminal states to it.  The flow equation, hence the weights' being an occupancy's, needs that; without it an episode
-is worth 0 from its end on, which rewards ending where R is negative.
+and terminal states to it.  The flow equation, hence the weights' being an occupancy's, needs that.  Else an episode is
+worth 0 from its end on, which rewards ending where R is negative.
 
 Deviations: e^δ is divided by its mean, since without terminal rows L_V leaves V's, hence δ's, constant free; the
 discriminator learns along with V and not before it; both are ReLU networks like all others here.  The policy is that of
