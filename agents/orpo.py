@@ -141,8 +141,7 @@ class ORPO(OnlineAlgorithm, PPO):
     def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
         own = {key[5:]: value for key, value in tensors.items() if key.startswith("base.")}
         self.base = self.base.like(own).to(self.device)
-        above = any(key.startswith("policy.mlp_extractor.policy_net.base.") for key in tensors)
-        put_under(self.policy, self.base if above else None)
+        put_under(self.policy, self.base if "policy.mlp_extractor.policy_net.base.epsilon" in tensors else None)
         super()._load_model(tensors)
 
     def _take(self, data: Any) -> None:

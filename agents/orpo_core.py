@@ -285,7 +285,8 @@ class BasePolicy(nn.Module):
     def of(policy: Any, epsilon: float = 0.0) -> BasePolicy:
         """The actor inside ``policy``, an SB3 actor-critic over a flat observation.  Raises UserError for others."""
         known = isinstance(policy, ActorCriticPolicy) and isinstance(policy.features_extractor, FlattenExtractor)
-        hidden, last = (policy.mlp_extractor.policy_net, policy.action_net) if known else ([], None)
+        hidden: Any = policy.mlp_extractor.policy_net if known else []
+        last: Any = policy.action_net if known else None
         under = hidden.base if isinstance(hidden, Above) else None
         if under is not None:
             hidden, last = hidden.net, last.linear
