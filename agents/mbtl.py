@@ -38,15 +38,14 @@ from rlkit.agents.mbtl_train import (
     ask_many,
     learner_class,
     learner_name,
-    leaves,
     policy_of,
     train_sources,
 )
 from rlkit.agents.mbtl_worlds import Array, Spread, grid, nearest_points, probe
-from rlkit.callbacks import Progress, StopOnSignal
+from rlkit.callbacks import Progress, StopOnSignal, leaves
 from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluator
-from rlkit.hyperparameters import AgentConfig, make_config, presets
+from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config, presets
 from rlkit.learner import Learner
 from rlkit.registry import EnvRecord, register
 
@@ -120,6 +119,9 @@ class MBTL(Learner):
     """
 
     Config: ClassVar[type[AgentConfig]] = MBTLConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults(
+        unit="steps", total_timesteps=3_000_000, log_every=1, eval_every=1, checkpoint_every=1  # after every source
+    )
     config: MBTLConfig
     record: EnvRecord | None = None
     contexts: Array  # [N, d]
@@ -284,6 +286,15 @@ class MBTL(Learner):
         self.measured.append(row)
         self.deviations.append(deviation)
         self.tensors.append(tensors)
+
+    def shortfall(self, total_timesteps: int) -> str | None:
+        needed = self.config.budget * self.config.task_timesteps * self.config.trials
+        if total_timesteps >= needed:
+            return None
+        return f"total_timesteps={total_timesteps} ends before agent.budget={self.config.budget} sources, {needed} steps"
+
+    def counts(self) -> dict[str, int]:
+        return {**super().counts(), "sources": len(self.sources)}
 
     # ---- serving ---------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
 
@@ -207,12 +207,6 @@ def _train_source(task: SourceTask, alive: Alive) -> Trained | None:
         watch.envs.close()
     tensors = {key: value.detach().numpy().copy() for key, value in agent.model_tensors().items()}
     return Trained(tensors, measure(agent, task), agent.num_timesteps)
-
-
-def leaves(hook: BaseCallback) -> list[BaseCallback]:
-    """``hook`` and all that it calls."""
-    inside = hook.callbacks if isinstance(hook, CallbackList) else []
-    return [hook, *(leaf for one in inside for leaf in leaves(one))]
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ from rlkit.agents.orpo_core import (
     shaping,
 )
 from rlkit.errors import UserError
-from rlkit.hyperparameters import AgentConfig, make_config, presets
+from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config, presets
 from rlkit.online import OnlineAlgorithm, training_env
 from rlkit.persistent import Persistent
 from rlkit.registry import EnvRecord, register
@@ -78,6 +78,9 @@ class ORPO(OnlineAlgorithm, PPO):
     """
 
     Config: ClassVar[type[AgentConfig]] = ORPOConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults(
+        unit="steps", total_timesteps=240_000, log_every=6_000, eval_every=12_000, judged="sampled"
+    )
     objective: ClassVar[str] = "value_loss"
     ACTIONS: ClassVar[type[spaces.Space]] = spaces.Space
     ref_env: VecEnv | None = None
@@ -320,6 +323,11 @@ class ORPO(OnlineAlgorithm, PPO):
 
     def _distribution(self, observations: Any) -> Any:
         return self.policy.get_distribution(observations).distribution
+
+    def counts(self) -> dict[str, int]:
+        """SB3 counts an epoch of minibatches as one update; these are gradient steps."""
+        minibatches = -(-self.n_steps * self.n_envs // self.config.batch_size)
+        return {**super().counts(), "updates": self._n_updates * minibatches}
 
     # ---- state -----------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ RECORDS = {
             "rlkit/Tomato-v0",
             "hacking",
             "tomato",
+            env_kwargs={"reward": "proxy"},
             episodes=20,
         ),
         EnvRecord(
@@ -26,6 +27,7 @@ RECORDS = {
             "rlkit/Glucose-v0",
             "hacking",
             "glucose",
+            env_kwargs={"reward": "proxy"},
             episodes=4,
         ),
         EnvRecord(
@@ -34,6 +36,7 @@ RECORDS = {
             "rlkit/Pandemic-v0",
             "hacking",
             "pandemic",
+            env_kwargs={"reward": "proxy"},
             episodes=20,
         ),
         EnvRecord(
@@ -42,6 +45,7 @@ RECORDS = {
             "rlkit-sumo/Traffic-v0",
             "hacking",
             "traffic",
+            env_kwargs={"reward": "proxy"},
             episodes=10,
             extra="traffic",
         ),

@@ -41,17 +41,17 @@ class TrainConfig:
 
     agent: Any = field(default_factory=dict)
     env: EnvConfig = field(default_factory=EnvConfig)
-    total_timesteps: int = 1_000_000
+    total_timesteps: int | None = None  # None, here and below: the agent's own (``Agent.defaults``)
     seed: int = 0
     device: str = "cpu"  # small networks are faster there; cuda where there is one
     threads: int = 1  # torch threads of this process; several seeds beat several threads
     out: str = "runs/${agent.name}_${env.name}_s${seed}"
     overwrite: bool = False
-    log_every: int = 1_000
-    eval_every: int = 5_000
+    log_every: int | None = None
+    eval_every: int | None = None
     eval_episodes: int | None = None  # None: what evaluations of this family have
-    final_episodes: int = 100  # episodes of the one evaluation after the last step
-    checkpoint_every: int = 50_000
+    final_episodes: int | None = None  # episodes of the one evaluation after the last step
+    checkpoint_every: int | None = None
     tensorboard: bool = True
     progress_bar: bool = True
 
@@ -120,8 +120,10 @@ def compose_config(overrides: list[str]) -> DictConfig:
     env = _choice(parsed, "env", sorted(registry.records()))
     fill_store([agent])
     record = registry.record(env)
-    chosen = presets(registry.agent_class(agent), record.name, record.task, record.family)
-    preset_overrides = [f"agent.{key}={value}" for key, value in chosen.items()]
+    cls = registry.agent_class(agent)
+    chosen = presets(cls, record.name, record.task, record.family)
+    preset_overrides = [f"{key}={value}" for key, value in cls.defaults.settings().items()]
+    preset_overrides += [f"agent.{key}={value}" for key, value in chosen.items()]
     if GlobalHydra.instance().is_initialized():
         return _compose(parsed, [*preset_overrides, *overrides])
     with initialize(config_path=None, version_base="1.3"):
@@ -143,15 +145,27 @@ def _compose(parsed: list[Override], overrides: list[str]) -> DictConfig:
                 schema[name] = config[name]
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_sentence(error)) from error
+    config.env.kwargs.update(words(config.env.kwargs, registry.record(config.env.name).env_kwargs))
     for name in POSITIVE:
+        if config[name] is None and name != "eval_episodes":
+            raise UserError(f"{name}=null is out of range, expected a number above 0")
         if config[name] is not None and config[name] <= 0:
             raise UserError(f"{name}={config[name]} is out of range, expected a number above 0")
     for name in NON_NEGATIVE:
-        if config[name] < 0:
+        if config[name] is None or config[name] < 0:
             raise UserError(f"{name}={config[name]} is out of range, expected a number of at least 0")
     if config.seed >= 2**32:
         raise UserError(f"seed={config.seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
     return config
+
+
+def words(given: Any, declared: Any) -> dict[str, str]:
+    """Those of ``given`` that are true or false where ``declared`` has a word, as words: YAML has no other ``true``."""
+    return {
+        str(key): str(value).lower()
+        for key, value in given.items()
+        if isinstance(value, bool) and isinstance(declared.get(key), str)
+    }
 
 
 def _keys(node: DictConfig, prefix: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from rlkit import registry
 from rlkit.checkpoint import load_optimiser, optimiser_tensors, read_artefact, write_artefact
 from rlkit.errors import ArtefactError, nearest
 from rlkit.evaluate import Evaluator
-from rlkit.hyperparameters import AgentConfig, make_config
+from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config
 from rlkit.registry import EnvRecord
 
 Self = TypeVar("Self", bound="Persistent")
@@ -31,6 +31,7 @@ class Persistent(BaseAlgorithm):
     name: ClassVar[str] = "algorithm"
     Config: ClassVar[type[AgentConfig]] = AgentConfig
     objective: ClassVar[str] = "actor_loss"  # the metric that falls when the agent learns
+    defaults: ClassVar[RunDefaults]  # how it is run and judged, declared by every family of agents
     config: Any
 
     # ---- what there is to keep -------------------------------------------------------------------------------------
@@ -85,7 +86,26 @@ class Persistent(BaseAlgorithm):
         if env is None or env["id"] is None:
             return None
         reference = tuple(env["reference"]) if env["reference"] else None  # JSON knows lists only
-        return Evaluator(env["id"], episodes=episodes, seed=seed, env_kwargs=env["kwargs"], reference=reference)
+        found = Evaluator(env["id"], episodes=episodes, seed=seed, env_kwargs=env["kwargs"], reference=reference)
+        found.judged = self.defaults.judged
+        return found
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether there is anything to evaluate yet but the policy it began with."""
+        return self._n_updates > 0
+
+    def shortfall(self, total_timesteps: int) -> str | None:
+        """A sentence where ``total_timesteps`` are too few for the configuration; None where they are not."""
+        starts = getattr(self.config, "learning_starts", 0)
+        if total_timesteps > starts:
+            return None
+        few = f"total_timesteps={total_timesteps} ends before learning begins (agent.learning_starts={starts})"
+        return f"{few}: what is evaluated is the untrained policy"
+
+    def counts(self) -> dict[str, int]:
+        """How much was done so far, by name; first what ``num_timesteps`` counts."""
+        return {self.defaults.unit: self.num_timesteps}
 
     def result(self) -> dict[str, Any]:
         """What ``result.json`` says of the source."""

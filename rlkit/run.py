@@ -6,21 +6,19 @@ and ``result.json``.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -36,15 +34,15 @@ from rlkit.callbacks import (
     StopOnSignal,
     TensorBoardWriter,
     checkpoints,
+    episodes_bar,
 )
-from rlkit.checkpoint import versions, write_atomically
+from rlkit.checkpoint import write_atomically
 from rlkit.errors import ArtefactError, UserError
-from rlkit.evaluate import Evaluation
+from rlkit.evaluate import Evaluation, Evaluator
 from rlkit.hyperparameters import check_seed_and_device, make_config
-from rlkit.machine import processor
 from rlkit.online import OnlineAlgorithm
 from rlkit.persistent import Persistent
-from rlkit.stats import bootstrap_interval, decimals
+from rlkit.report import add_best, add_final, as_json, opening, sentence, summarise
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C, and what a scheduler sends before it kills
 
@@ -141,6 +139,8 @@ class _Session:
         config, agent, out = self.config, self.agent, self.out
         evaluator = agent.evaluator(config.eval_episodes, config.seed)
         self.evaluate = Evaluate(evaluator, config.eval_every) if evaluator is not None else None
+        self.finishing = False  # all that is left can be done again, and need not be waited for
+        print("".join(f"{line}\n" for line in opening(agent, config, evaluator)), end="", flush=True)
         extra = self._restore() if resuming else {}
         if self.evaluate is not None:
             self.evaluate.history = list(extra.get("evaluations", []))
@@ -175,12 +175,19 @@ class _Session:
             saver.latest() or saver.save()
             agent.save(out / "model.rlk")
             seconds = self._seconds()
-            final = None
+            result = summarise(agent, config, self._history(), evaluator)
+            result |= {"seconds": round(seconds, 2), "seconds_saving": round(saver.seconds, 3)}
+            result["seconds_evaluating"] = round(self.evaluate.seconds, 2) if self.evaluate is not None else 0.0
+            for name in {agent.defaults.unit, *({"updates"} & result.keys())}:
+                result[f"{name}_per_second"] = round(result[name] / seconds, 2)
             if evaluator is not None:
-                evaluator.episodes = config.final_episodes
-                final = evaluator(agent, index=0)
-            result = self._result(final, seconds, saver.seconds)
-            write_atomically(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+                try:
+                    add_final(result, self._final(evaluator, stopper), evaluator)
+                except KeyboardInterrupt:
+                    print(f"interrupted in the final evaluation, the training is saved\ncontinue with: rlkit resume {out}")
+                    return 128 + (stopper.signal or signal.SIGINT)
+            add_best(result)
+            write_atomically(out / "result.json", as_json(result))
             print(sentence(result, out))
         finally:
             for number, handler in previous.items():
@@ -190,10 +197,28 @@ class _Session:
                 evaluator.close()
         return 0
 
-    def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
-        if stopper.signal:  # a second Ctrl-C does not wait for the step to end
+    def _final(self, evaluator: Evaluator, stopper: StopOnSignal) -> Evaluation:
+        """The evaluation after the last step, on the log too.  A signal ends it at once: it is repeated on resuming."""
+        config, agent = self.config, self.agent
+        evaluator.episodes = config.final_episodes
+        bar = episodes_bar("final evaluation", config.final_episodes) if config.progress_bar else nullcontext()
+        self.finishing = True
+        if stopper.signal:  # it came while the training was being saved
             raise KeyboardInterrupt
+        with bar as evaluator.on_progress:
+            found = evaluator(agent, index=0)
+        evaluator.on_progress, self.finishing = None, False
+        for key, value in found.summary().items():
+            agent.logger.record(f"final/{key}", value)
+        agent.logger.dump(agent.num_timesteps)
+        return found
+
+    def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
+        again = stopper.signal or self.finishing
         stopper.stop(number)
+        if again:  # a second Ctrl-C does not wait for the step to end
+            raise KeyboardInterrupt
+        os.write(2, b"\nstopping after this step; once more to stop at once\n")  # print() might be what is interrupted
 
     def _restore(self) -> dict[str, Any]:
         problems, saved = [], self.out / "checkpoints"
@@ -210,65 +235,11 @@ class _Session:
         print(f"no checkpoint in {saved} yet; starting from step 0")
         return {}
 
+    def _history(self) -> list[dict[str, Any]]:
+        return self.evaluate.history if self.evaluate is not None else []
+
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
 
     def _extra(self) -> dict[str, Any]:
-        history = self.evaluate.history if self.evaluate is not None else []
-        return {"evaluations": history, "metrics_bytes": self.jsonl.position, "seconds": self._seconds()}
-
-    def _result(self, final: Evaluation | None, seconds: float, saving: float) -> dict[str, Any]:
-        agent, config = self.agent, self.config
-        history = self.evaluate.history if self.evaluate is not None else []
-        result: dict[str, Any] = {
-            "agent": agent.name,
-            "env": config.env.name,
-            "seed": config.seed,
-            "updates": agent.num_timesteps,
-            **agent.result(),
-            "config": OmegaConf.to_container(config),
-            "seconds": round(seconds, 2),
-            "seconds_evaluating": round(self.evaluate.seconds, 2) if self.evaluate is not None else 0.0,
-            "seconds_saving": round(saving, 3),
-            "updates_per_second": round(agent.num_timesteps / seconds, 2),
-            "machine": {"processor": processor(), "system": platform.system(), "threads": config.threads},
-            "versions": versions(),
-            "evaluations": history,
-        }
-        if final is not None:
-            result["final"] = {**final.summary(), "episodes": len(final.returns), "returns": final.returns.tolist()}
-            key, sample = ("score", final.scores) if final.scores is not None else ("return", final.returns)
-            result["final"][f"{key}_interval95"] = list(bootstrap_interval(sample))
-        if history:
-            key = "score" if "score" in history[-1] else "return"
-            values = [entry[key] for entry in history]
-            result["last10"] = float(np.mean(values[-10:]))
-            result["best"] = float(np.max(values))
-            result["measure"] = key
-        return result
-
-
-def sentence(result: dict[str, Any], out: Path) -> str:
-    """The closing lines of a run: what was measured, on what data."""
-    lines = []
-    if "final" in result:
-        final = result["final"]
-        key = "score" if "score" in final else "return"
-        low, high = final[f"{key}_interval95"]
-        name = "normalised score" if key == "score" else "return"
-        digits = 1 if key == "score" else decimals(final[key])
-        interval = f"95 % interval {low:.{digits}f} to {high:.{digits}f} over {final['episodes']} episodes; one seed"
-        lines.append(f"{name} {final[key]:.{digits}f} ({interval})")
-        if "gap" in final:
-            lines.append(f"gap to the solver's solutions {final['gap']:.2f} %")
-    if "last10" in result:
-        count = len(result["evaluations"])
-        digits = 1 if result["measure"] == "score" else decimals(result["last10"])
-        last = f"mean of the last {min(10, count)} of {count} evaluations {result['last10']:.{digits}f}"
-        lines.append(f"{last}, best {result['best']:.{digits}f}")
-    if "score_mean" in result.get("dataset", {}):
-        lines.append(f"mean of the dataset's episodes {result['dataset']['score_mean']:.1f}")
-    if "source_sentence" in result:
-        lines.append(f"data: {result['source_sentence']}")
-    lines.append(f"written to {out}")
-    return "\n".join(lines)
+        return {"evaluations": self._history(), "metrics_bytes": self.jsonl.position, "seconds": self._seconds()}

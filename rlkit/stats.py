@@ -1,10 +1,13 @@
-"""Statistics for tables: interquartile mean and stratified bootstrap intervals (Agarwal et al. 2021)."""
+"""Statistics for tables: interquartile mean and bootstrap intervals, stratified or not (Agarwal et al. 2021)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
+
+from rlkit.errors import UserError
 
 
 def iqm(values: np.ndarray) -> float:
@@ -16,16 +19,36 @@ def iqm(values: np.ndarray) -> float:
 
 def bootstrap_interval(
     values: np.ndarray,
-    statistic: Callable[[np.ndarray], float] = lambda x: float(np.mean(x)),
+    statistic: Callable[[np.ndarray], float] | None = None,
     level: float = 0.95,
     samples: int = 2000,
     seed: int = 0,
+    strata: Sequence[Hashable] | None = None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of ``statistic`` over a vector of independent ``values`` ``[n]``."""
+    """Percentile bootstrap interval of ``statistic`` (the mean) over a vector of independent ``values`` ``[n]``.
+
+    ``strata`` ``[n]`` names the group of each value, such as its task: with it every group is resampled by itself.
+
+    One value says nothing of how values spread: its interval is ``(nan, nan)``, there is none, and so with strata of
+    one value each.  Raises :class:`UserError` for no values, ones that are not finite, and strata of another length.
+    """
     values = np.asarray(values, np.float64).ravel()
+    if not len(values) or not np.isfinite(values).all():
+        what = f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} not finite" if len(values) else "none"
+        raise UserError(f"an interval needs finite values, got {what}")
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    if strata is not None and len(strata) != len(values):
+        raise UserError(f"an interval of {len(values)} values needs as many strata, got {len(strata)}")
+    for i, name in enumerate(strata if strata is not None else [None] * len(values)):
+        groups[name].append(i)
+    if all(len(rows) == 1 for rows in groups.values()):
+        return float("nan"), float("nan")
     generator = np.random.default_rng(seed)
-    drawn = values[generator.integers(len(values), size=(samples, len(values)))]
-    found = np.array([statistic(row) for row in drawn])
+    drawn = np.concatenate(
+        [values[np.array(rows)[generator.integers(len(rows), size=(samples, len(rows)))]] for rows in groups.values()],
+        axis=1,
+    )  # [samples, n]
+    found = drawn.mean(axis=1) if statistic is None else np.array([statistic(row) for row in drawn])
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

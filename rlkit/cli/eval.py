@@ -2,6 +2,7 @@
 
 ``rlkit eval agent=NAME env=NAME`` takes the weights that ship with the agent.  Further ``key=value`` are arguments of
 the environment, such as ``num_nodes=100``; ``beam=`` and ``augment=`` are passed on to agents that search.
+``judged=greedy|sampled`` says how the policy acts, instead of as its agent is judged.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import Any
 
 from rlkit.errors import UserError, nearest
 
-USAGE = "usage: rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [key=value of the environment]"
+USAGE = (
+    "usage: rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [judged=greedy|sampled] "
+    "[key=value of the environment]"
+)
 LEAST = {"episodes": 1, "seed": 0, "beam": 1, "augment": 1}  # whole numbers
-KEYS = ("agent", "env", *LEAST)
+KEYS = ("agent", "env", "judged", *LEAST)
 
 
 def main(argv: list[str]) -> int:
@@ -29,6 +33,9 @@ def main(argv: list[str]) -> int:
         if not text.isdigit() or int(text) < least:
             raise UserError(f"{key}={text} is out of range, expected a whole number of at least {least}")
         numbers[key] = int(text)
+    judged = settings.get("judged")
+    if judged not in (None, "greedy", "sampled"):
+        raise UserError(f"judged={judged} is unknown, expected greedy or sampled")
     rest = {key: value for key, value in settings.items() if key not in KEYS}
     if "env" not in settings:
         for key in rest:
@@ -38,12 +45,15 @@ def main(argv: list[str]) -> int:
 
     from rlkit import registry
     from rlkit.checkpoint import read_artefact
+    from rlkit.evaluate import measures
     from rlkit.persistent import Persistent
-    from rlkit.stats import bootstrap_interval, decimals
+    from rlkit.report import interval, named
+    from rlkit.stats import bootstrap_interval
 
     record = registry.record(settings["env"]) if "env" in settings else None
     if record is not None:
-        record = replace(record, env_kwargs={**record.env_kwargs, **{k: _value(v) for k, v in rest.items()}})
+        values = {key: _value(text, record.env_kwargs.get(key)) for key, text in rest.items()}
+        record = replace(record, env_kwargs={**record.env_kwargs, **values})
         if rest:
             _check(record, rest)
     if "agent" in settings:
@@ -59,6 +69,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{path} names no environment; pass env=NAME")
     evaluator = agent.evaluator(numbers["episodes"], numbers["seed"], record)
     assert evaluator is not None
+    evaluator.judged = judged or evaluator.judged
     search = {key: numbers[key] for key in ("beam", "augment") if key in settings}
     if search:
         if not hasattr(evaluator, "search"):
@@ -66,18 +77,18 @@ def main(argv: list[str]) -> int:
         evaluator.search = search
     found = evaluator(agent)
     evaluator.close()
-    low, high = bootstrap_interval(found.returns)
-    print(f"{agent.name} on {record.env_id}, {len(found.returns)} episodes, seed {evaluator.seed}")
-    digits = decimals(found.returns.mean())
-    spread = f"{found.returns.mean():.{digits}f} ± {found.returns.std():.{digits}f}"
-    print(f"return {spread} (95 % interval of the mean {low:.{digits}f} to {high:.{digits}f})")
-    if found.scores is not None:
-        low, high = bootstrap_interval(found.scores)
-        print(f"normalised score {found.scores.mean():.1f} (95 % interval {low:.1f} to {high:.1f})")
-    for name, value in found.summary().items():
-        if name in ("return", "return_sd", "length", "score"):
-            continue
-        print(f"{name.replace('_', ' ')} {value:.4g}{' %' if name.endswith('gap') else ''}")
+    print(f"{agent.name} on {record.env_id}, {len(found.returns)} episodes, {evaluator.judged}, seed {evaluator.seed}")
+    samples, summary = found.samples(), found.summary()
+    shown = dict.fromkeys((*measures(samples), "return"))
+    if found.by_reward:
+        del shown["return"]  # it is one of the two
+    for key in sorted(shown, key="score".__eq__):
+        name, digits = named(key, summary[key])
+        spread = interval(bootstrap_interval(samples[key]), digits)
+        print(f"{name} {summary[key]:.{digits}f} ± {samples[key].std():.{digits}f} ({spread} of the mean)")
+    for name, value in summary.items():
+        if name not in (*samples, "return_sd", "length"):
+            print(f"{name.replace('_', ' ')} {value:.4g}{' %' if name.endswith('gap') else ''}")
     if data := manifest.get("dataset"):
         print(f"trained on {data['name']}: {data['source']} {data['locator']}")
     return 0
@@ -104,7 +115,8 @@ def _check(record: Any, arguments: Iterable[str]) -> None:
         raise UserError(f"env={record.name} does not take {', '.join(arguments)} ({error})") from error
 
 
-def _value(text: str) -> Any:
+def _value(text: str, declared: Any) -> Any:
     import yaml
 
-    return yaml.safe_load(text)
+    found = yaml.safe_load(text)
+    return text.lower() if isinstance(found, bool) and isinstance(declared, str) else found
