@@ -209,6 +209,15 @@ def _train_source(task: SourceTask, alive: Alive) -> Trained | None:
     return Trained(tensors, measure(agent, task), agent.num_timesteps)
 
 
+def untrained_sources(config: Any, total_timesteps: int) -> str | None:
+    """A sentence where ``total_timesteps`` do not train the sources of the budget; None where they do."""
+    needed = config.budget * config.task_timesteps * config.trials
+    if total_timesteps >= needed:
+        return None
+    few = f"total_timesteps={total_timesteps} ends before agent.budget={config.budget} sources"
+    return f"{few}, which need {needed} steps"
+
+
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 

@@ -197,9 +197,7 @@ class Spread(Evaluator):
         rows = self.contexts[np.arange(self.episodes) * len(self.contexts) // self.episodes]  # [E, d]
         greedy = self.judged == "greedy"
         envs = context_rows(self.env_id, self.env_kwargs, self.features, rows)
-        returns, lengths = play(
-            lambda seen: agent.predict(seen, deterministic=greedy, context=rows)[0], envs, seeds
-        )
+        returns, lengths = play(lambda seen: agent.predict(seen, deterministic=greedy, context=rows)[0], envs, seeds)
         envs.close()
         low, high = self.bounds
         return Evaluation(returns, lengths, 100.0 * (returns - low) / (high - low))

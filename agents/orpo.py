@@ -78,9 +78,7 @@ class ORPO(OnlineAlgorithm, PPO):
     """
 
     Config: ClassVar[type[AgentConfig]] = ORPOConfig
-    defaults: ClassVar[RunDefaults] = RunDefaults(
-        unit="steps", total_timesteps=240_000, log_every=6_000, eval_every=12_000, judged="sampled"
-    )
+    defaults: ClassVar[RunDefaults] = RunDefaults("steps", 240_000, 6_000, eval_every=12_000, judged="sampled")
     objective: ClassVar[str] = "value_loss"
     ACTIONS: ClassVar[type[spaces.Space]] = spaces.Space
     ref_env: VecEnv | None = None
@@ -323,11 +321,6 @@ class ORPO(OnlineAlgorithm, PPO):
 
     def _distribution(self, observations: Any) -> Any:
         return self.policy.get_distribution(observations).distribution
-
-    def counts(self) -> dict[str, int]:
-        """SB3 counts an epoch of minibatches as one update; these are gradient steps."""
-        minibatches = -(-self.n_steps * self.n_envs // self.config.batch_size)
-        return {**super().counts(), "updates": self._n_updates * minibatches}
 
     # ---- state -----------------------------------------------------------------------------------------------------
 

@@ -148,9 +148,7 @@ class BoundedSACPolicy(SACPolicy):
 @register("vagram")
 class VaGraM(OnlineAlgorithm, SAC):
     Config: ClassVar[type[AgentConfig]] = VaGraMConfig
-    defaults: ClassVar[RunDefaults] = RunDefaults(
-        unit="steps", total_timesteps=125_000, eval_every=2_500, checkpoint_every=5_000
-    )
+    defaults: ClassVar[RunDefaults] = RunDefaults("steps", 125_000, eval_every=2_500, checkpoint_every=5_000)
     objective: ClassVar[str] = "critic_loss"
     policy_aliases: ClassVar[dict[str, Any]] = {"MlpPolicy": BoundedSACPolicy}
 

@@ -273,7 +273,7 @@ def leaves(hook: BaseCallback) -> list[BaseCallback]:
 
 @contextmanager
 def closing_bars(hooks: Callable[[], BaseCallback | None]) -> Iterator[None]:
-    """Close the bars among ``hooks()``, SB3's too, when what is inside raises: SB3 closes them only after the last step."""
+    """Close the bars among ``hooks()``, SB3's own too, when what is inside raises; SB3 closes them at the end alone."""
     try:
         yield
     except BaseException:

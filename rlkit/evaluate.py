@@ -86,10 +86,12 @@ class Evaluator:
         seed = int(sampled.generate_state(1, np.uint64)[0] >> 1)
         with seeded_samples(agent, seed) if self.judged == "sampled" else nullcontext():
             found = self.measure(agent, index)
-        for name, values in {**found.samples(), **found.summary()}.items():
+        told: dict[str, Any] = {**found.samples(), **found.summary()}
+        for name, values in told.items():
             wrong = np.flatnonzero(~np.isfinite(values))
             if len(wrong):
-                raise UserError(f"{name} of the evaluation in {self.env_id} is {np.ravel(values)[wrong[0]]}, not finite")
+                value = np.ravel(values)[wrong[0]]
+                raise UserError(f"{name} of the evaluation in {self.env_id} is {value}, expected a finite number")
         return found
 
     def measure(self, agent: Predictor, index: int) -> Evaluation:
@@ -171,7 +173,7 @@ def seeded_samples(agent: Any, seed: int) -> Iterator[None]:
                 random.bit_generator.state = type(random.bit_generator)(seed).state
             yield
     finally:
-        for generator, state in zip(torchs, before[0], strict=True):
-            generator.set_state(state)
+        for generator, tensor in zip(torchs, before[0], strict=True):
+            generator.set_state(tensor)
         for random, state in zip(numpys, before[1], strict=True):
             random.bit_generator.state = state

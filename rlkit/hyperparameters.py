@@ -15,9 +15,6 @@ import yaml
 from rlkit.errors import UserError, nearest
 
 
-JUDGED = ("greedy", "sampled")
-
-
 @dataclass(frozen=True)
 class RunDefaults:
     """How an agent is run and judged where the command line does not say.

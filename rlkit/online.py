@@ -227,8 +227,12 @@ class OnlineAlgorithm(Persistent):
         sb3.dump_logs(*args)
 
     def counts(self) -> dict[str, int]:
-        found = {**super().counts(), "updates": self._n_updates}
-        return {**found, "episodes": self._episode_num} if hasattr(self, "replay_buffer") else found  # off-policy ones
+        found = super().counts()
+        if hasattr(self, "replay_buffer"):
+            return {**found, "updates": self._n_updates, "episodes": self._episode_num}
+        sb3: Any = self  # an on-policy one, which counts an epoch of minibatches as one update
+        minibatches = -(-sb3.n_steps * self.n_envs // getattr(sb3, "batch_size", sb3.n_steps * self.n_envs))
+        return {**found, "updates": self._n_updates * minibatches}
 
     # ---- state -----------------------------------------------------------------------------------------------------
 

@@ -184,7 +184,8 @@ class _Session:
                 try:
                     add_final(result, self._final(evaluator, stopper), evaluator)
                 except KeyboardInterrupt:
-                    print(f"interrupted in the final evaluation, the training is saved\ncontinue with: rlkit resume {out}")
+                    print("interrupted in the final evaluation, the training is saved")
+                    print(f"continue with: rlkit resume {out}")
                     return 128 + (stopper.signal or signal.SIGINT)
             add_best(result)
             write_atomically(out / "result.json", as_json(result))
