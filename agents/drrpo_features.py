@@ -325,7 +325,7 @@ class FeatureDRRPO(DRRPO):
 
     Config: ClassVar[type[AgentConfig]] = FeatureConfig
     defaults: ClassVar[RunDefaults] = RunDefaults(
-        unit="episodes", total_timesteps=150, log_every=10, eval_every=10, checkpoint_every=50, judged="sampled"
+        unit="episodes", total_timesteps=150, log_every=10, eval_every=10, checkpoint_every=30, judged="sampled"
     )
     ref_policy: Map | None = None
     feature_map: Map | None = None
