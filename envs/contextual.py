@@ -33,7 +33,7 @@ CONTEXT_OBS = ("hidden", "append")
 PARALLEL_FROM = 512  # environments below which starting threads costs more than it saves
 
 Array = NDArray[np.float64]
-Context = Mapping[str, Any]  # values are numbers or, in a batch, one number per environment
+Context = Any  # values by name, numbers or, in a batch, one per environment; `resolve_context` checks what it is given
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Feature:
         return HIGHEST * self.base
 
 
-def resolve_context(title: str, features: Mapping[str, Feature], context: Any, n: int) -> Array:
+def resolve_context(title: str, features: Mapping[str, Feature], context: Context | None, n: int) -> Array:
     """``context`` as float64 ``[n, d]``, columns in the order of ``features``.
 
     Raises :class:`UserError` for an unknown feature, or a value that is no number or out of range.
@@ -109,7 +109,7 @@ class System(ABC):
     states: ClassVar[int]  # s
     draws: ClassVar[int]  # uniforms that a reset takes, a divisor of BLOCK
 
-    def __init__(self, n: int, context: Any, physics: str, context_obs: str) -> None:
+    def __init__(self, n: int, context: Context | None, physics: str, context_obs: str) -> None:
         assert BLOCK % self.draws == 0
         check_choice(self.title, "physics", physics, PHYSICS)
         self.single_observation_space = self.observation_space(context_obs)
@@ -156,7 +156,7 @@ class ContextualEnv(gym.Env[NDArray[np.float32], Any]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # Gymnasium's own form
     system: ClassVar[type[System]]
 
-    def __init__(self, context: Any = None, physics: str = "correct", context_obs: str = "hidden") -> None:
+    def __init__(self, context: Context | None = None, physics: str = "correct", context_obs: str = "hidden") -> None:
         self._one = self.system(1, context, physics, context_obs)
         self.features = self.system.features
         self.observation_space: spaces.Space[Any] = self._one.single_observation_space
@@ -209,7 +209,7 @@ class ContextualVectorEnv(UniformVectorEnv):
         num_envs: int = 1,
         *,
         max_episode_steps: int = -1,
-        context: Any = None,
+        context: Context | None = None,
         physics: str = "correct",
         context_obs: str = "hidden",
     ) -> None:
