@@ -12,7 +12,7 @@ from rlkit.errors import UserError
 
 def iqm(values: np.ndarray) -> float:
     """Mean of the middle half of all ``values``, whole samples only, as scipy's ``trim_mean(x, 0.25)``."""
-    flat = np.sort(np.asarray(values, np.float64).ravel())
+    flat = np.sort(_finite("an interquartile mean", values))
     cut = int(0.25 * len(flat))
     return float(flat[cut : len(flat) - cut].mean())
 
@@ -32,10 +32,7 @@ def bootstrap_interval(
     One value says nothing of how values spread: its interval is ``(nan, nan)``, there is none, and so with strata of
     one value each.  Raises :class:`UserError` for no values, ones that are not finite, and strata of another length.
     """
-    values = np.asarray(values, np.float64).ravel()
-    if not len(values) or not np.isfinite(values).all():
-        what = f"{np.count_nonzero(~np.isfinite(values))} of {len(values)} not finite" if len(values) else "none"
-        raise UserError(f"an interval needs finite values, got {what}")
+    values = _finite("an interval", values)
     groups: dict[Hashable, list[int]] = defaultdict(list)
     if strata is not None and len(strata) != len(values):
         raise UserError(f"an interval of {len(values)} values needs as many strata, got {len(strata)}")
@@ -51,6 +48,14 @@ def bootstrap_interval(
     found = drawn.mean(axis=1) if statistic is None else np.array([statistic(row) for row in drawn])
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _finite(what: str, values: np.ndarray) -> np.ndarray:
+    flat = np.asarray(values, np.float64).ravel()
+    if not len(flat) or not np.isfinite(flat).all():
+        found = f"{np.count_nonzero(~np.isfinite(flat))} of {len(flat)} not finite" if len(flat) else "none"
+        raise UserError(f"{what} needs finite values, got {found}")
+    return flat
 
 
 def decimals(value: float) -> int:
