@@ -177,4 +177,3 @@ def test_a_repeated_sweep_whose_runs_are_refused_is_no_success(capsys: Any) -> N
     assert main([*arguments, "hydra/launcher=basic"]) == 2
     assert "2 of 2 runs did not finish, first runs/" in capsys.readouterr().err
     assert [path.read_bytes() for path in sorted(Path("runs").rglob("result.json"))] == before
-    assert main([*arguments, "hydra/launcher=basic", "overwrite=true"]) == 0  # written anew is written
