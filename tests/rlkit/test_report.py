@@ -22,12 +22,13 @@ import toy
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps, ProgressBarCallback
 
-from rlkit.agents import BC, BEER
+from rlkit.agents import BC, BEER, ORPO
 from rlkit.callbacks import Evaluate, JsonlWriter, Progress
 from rlkit.cli import main
 from rlkit.data.dataset import OfflineDataset
-from rlkit.errors import UserError
+from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluator
+from rlkit.registry import record
 from rlkit.report import as_json
 
 QUIET = ["progress_bar=false", "tensorboard=false"]
@@ -88,6 +89,16 @@ def test_both_rewards_are_evaluated_named_and_written(reward: str, capsys: Any) 
     assert main(["eval", "r", "episodes=5", "env=tomato", "reward=true"]) == 0
     assert main(["eval", "r", "judged=mean"]) == 2
     assert "judged=mean is unknown, expected greedy or sampled" in capsys.readouterr().err
+
+
+def test_a_checkpoint_from_before_the_reward_was_declared_is_taken(tmp_path: Path) -> None:
+    small = {"n_envs": 2, "n_steps": 50, "trim": 0.02, "divergence": "none", "device": "cpu", "batch_size": 50}
+    former = replace(record("tomato"), env_kwargs={})
+    ORPO("MlpPolicy", former, **small).save_checkpoint(tmp_path / "c.rlk")
+    assert ORPO("MlpPolicy", "tomato", **small).restore(tmp_path / "c.rlk") == {}
+    truth = replace(former, env_kwargs={"reward": "true"})
+    with pytest.raises(ArtefactError, match="was made in"):
+        ORPO("MlpPolicy", truth, **small).restore(tmp_path / "c.rlk")
 
 
 def test_another_reward_is_refused(capsys: Any) -> None:
