@@ -39,7 +39,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rlkit.hyperparameters import AgentConfig
+from rlkit.hyperparameters import AgentConfig, RunDefaults
 from rlkit.nets import Adam, freeze
 from rlkit.online import OnlineAlgorithm
 from rlkit.registry import register
@@ -151,6 +151,7 @@ def effective_rank(singular: Float[Tensor, " m"], delta: float = 0.01) -> int:
 @register("beer")
 class BEER(OnlineAlgorithm, TD3):
     Config: ClassVar[type[AgentConfig]] = BEERConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit="steps", eval_every=10_000)
     objective: ClassVar[str] = "critic_loss"
 
     def arguments(self, config: Any) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from rlkit.env_learner import EnvLearner
 from rlkit.envs.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
 from rlkit.floats import fast_float32
-from rlkit.hyperparameters import AgentConfig, make_config
+from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config
 from rlkit.nets import Polyak, cosine, freeze
 from rlkit.registry import EnvRecord, environment, is_known, register
 
@@ -135,6 +135,9 @@ class BQ(EnvLearner):
     """
 
     Config: ClassVar[type[AgentConfig]] = BQConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults(
+        unit="updates", total_timesteps=10_000, log_every=100, eval_every=500, checkpoint_every=500
+    )
     objective: ClassVar[str] = "loss"
     policy_name: ClassVar[str] = "MultiInputPolicy"
     policy: BQPolicy

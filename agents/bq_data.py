@@ -145,8 +145,10 @@ class GapEvaluator(Evaluator):
         self.problem, self.solver, self.effort = problem, solver, effort
         self.count = 0
 
-    def __call__(self, agent: Any, index: int = 0, deterministic: bool = True) -> GapEvaluation:
-        """The same whatever ``index``.  ``agent`` has ``solve``."""
+    def measure(self, agent: Any, index: int) -> GapEvaluation:
+        """The same whatever ``index``.  ``agent`` has ``solve``, which searches and does not sample."""
+        if self.judged != "greedy":
+            raise UserError(f"judged={self.judged}: {agent.name} searches for solutions, expected greedy")
         self._prepare()
         count, maximise = self.episodes, self.problem.maximise
         found = agent.solve({key: value[:count] for key, value in self.instances.items()}, **self.search)

@@ -26,7 +26,7 @@ from rlkit.agents.drrpo_core import DRRPOConfig, Planner, Policy, Problem, State
 from rlkit.checkpoint import read_artefact, require_alike
 from rlkit.env_learner import EnvLearner
 from rlkit.errors import ArtefactError, UserError, refusing
-from rlkit.hyperparameters import AgentConfig
+from rlkit.hyperparameters import AgentConfig, RunDefaults
 from rlkit.registry import EnvRecord, environment, is_known, register
 
 Self = TypeVar("Self", bound="DRRPO")
@@ -71,6 +71,9 @@ class DRRPO(EnvLearner):
     """
 
     Config: ClassVar[type[AgentConfig]] = DRRPOConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults(
+        unit="episodes", total_timesteps=200, log_every=10, eval_every=20, checkpoint_every=50, judged="sampled"
+    )
     objective: ClassVar[str] = "bonus"
     policy: PlannedPolicy
     planner: Planner | None = None

@@ -33,7 +33,7 @@ from rlkit.agents.drrpo import DRRPO
 from rlkit.agents.drrpo_core import check_features, check_reference, greedy, soft_value, softmax
 from rlkit.agents.robust_dual import nu_tv
 from rlkit.errors import ArtefactError, UserError
-from rlkit.hyperparameters import AgentConfig
+from rlkit.hyperparameters import AgentConfig, RunDefaults
 from rlkit.registry import register
 
 Self = TypeVar("Self", bound="FeatureDRRPO")
@@ -336,6 +336,9 @@ class FeatureDRRPO(DRRPO):
     """
 
     Config: ClassVar[type[AgentConfig]] = FeatureConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults(
+        unit="episodes", total_timesteps=150, log_every=10, eval_every=10, checkpoint_every=30, judged="sampled"
+    )
     ref_policy: Map | None = None
     feature_map: Map | None = None
 
@@ -355,6 +358,20 @@ class FeatureDRRPO(DRRPO):
         super().check_spaces(observation_space, action_space)
         if not isinstance(observation_space, spaces.Box) or len(observation_space.shape) != 1:
             raise UserError(f"{self.name} needs a one-dimensional Box observation space, got {observation_space}")
+
+    @property
+    def has_learnt(self) -> bool:
+        return self.num_timesteps >= self.config.warmup
+
+    def shortfall(self, total_timesteps: int) -> str | None:
+        if total_timesteps >= self.config.warmup:
+            return None
+        few = f"total_timesteps={total_timesteps} ends before learning begins (agent.warmup={self.config.warmup})"
+        return f"{few}: what is evaluated is the untrained policy"
+
+    def counts(self) -> dict[str, int]:
+        state: Any = self.state
+        return {**super().counts(), "steps": int(state.counters[2])}
 
     def _take(self, data: Any) -> None:
         super(DRRPO, self)._take(data)

@@ -38,15 +38,15 @@ from rlkit.agents.mbtl_train import (
     ask_many,
     learner_class,
     learner_name,
-    leaves,
     policy_of,
     train_sources,
+    untrained_sources,
 )
 from rlkit.agents.mbtl_worlds import Array, Spread, grid, nearest_points, probe
-from rlkit.callbacks import Progress, StopOnSignal
+from rlkit.callbacks import Progress, StopOnSignal, leaves
 from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluator
-from rlkit.hyperparameters import AgentConfig, make_config, presets
+from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config, presets
 from rlkit.learner import Learner
 from rlkit.registry import EnvRecord, register
 
@@ -121,6 +121,7 @@ class MBTL(Learner):
     """
 
     Config: ClassVar[type[AgentConfig]] = MBTLConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults("steps", 3_000_000, log_every=1, eval_every=1, checkpoint_every=1)
     config: MBTLConfig
     record: EnvRecord | None = None
     contexts: Array  # [N, d]
@@ -286,6 +287,9 @@ class MBTL(Learner):
         self.deviations.append(deviation)
         self.tensors.append(tensors)
 
+    def shortfall(self, total_timesteps: int) -> str | None:
+        return untrained_sources(self.config, total_timesteps)
+
     # ---- serving ---------------------------------------------------------------------------------------------------
 
     def predict(
@@ -307,8 +311,7 @@ class MBTL(Learner):
         single = rows.shape == self.observation_space.shape
         rows = rows[None] if single else rows
         serving = self.assigned[self.nearest_context(context, len(rows))]  # [n] sources
-        space = self.action_space
-        actions = np.empty((len(rows), *(space.shape or ())), space.dtype)
+        actions = np.empty((len(rows), *(self.action_space.shape or ())), self.action_space.dtype)
         for k in np.unique(serving):
             some = serving == k
             actions[some] = self.policies[k].predict(rows[some], deterministic=deterministic)[0]
@@ -367,9 +370,8 @@ class MBTL(Learner):
         return {"dataset": None, "env": env}
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        env, own = manifest["env"], self.source()["env"]
-        if env != own:
-            raise ArtefactError(f"{path}: was made in {env}, expected {own}")
+        if manifest["env"] != self.source()["env"]:
+            raise ArtefactError(f"{path}: was made in {manifest['env']}, expected {self.source()['env']}")
 
     def result(self) -> dict[str, Any]:
         """Sources in order, their rows of V, and the mean served after each."""
@@ -385,7 +387,7 @@ class MBTL(Learner):
             "served": [float(value) for value in served],
             "evaluation_episodes": k * n * cfg.episodes * cfg.trials,
         }
-        return {"transfer": found}
+        return {"sources": k, "transfer": found}
 
     @classmethod
     def load(  # type: ignore[override]  # SB3's custom_objects= has no meaning without a pickle

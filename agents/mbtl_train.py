@@ -22,7 +22,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
 
@@ -221,10 +221,13 @@ def _train_source(task: SourceTask, alive: Alive) -> Trained | None:
     return Trained(tensors, measure(agent, task), agent.num_timesteps)
 
 
-def leaves(hook: BaseCallback) -> list[BaseCallback]:
-    """``hook`` and all that it calls."""
-    inside = hook.callbacks if isinstance(hook, CallbackList) else []
-    return [hook, *(leaf for one in inside for leaf in leaves(one))]
+def untrained_sources(config: Any, total_timesteps: int) -> str | None:
+    """A sentence where ``total_timesteps`` do not train the sources of the budget; None where they do."""
+    needed = config.budget * config.task_timesteps * config.trials
+    if total_timesteps >= needed:
+        return None
+    few = f"total_timesteps={total_timesteps} ends before agent.budget={config.budget} sources"
+    return f"{few}, which need {needed} steps"
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------

@@ -192,13 +192,12 @@ class Spread(Evaluator):
         super().__init__(env_id, episodes=episodes, seed=seed, env_kwargs=env_kwargs, reference=bounds)
         self.features, self.contexts, self.bounds = features, contexts, bounds
 
-    def __call__(self, agent: Any, index: int = 0, deterministic: bool = True) -> Evaluation:
+    def measure(self, agent: Any, index: int) -> Evaluation:
         seeds = np.random.SeedSequence([self.seed, index]).generate_state(self.episodes).tolist()
         rows = self.contexts[np.arange(self.episodes) * len(self.contexts) // self.episodes]  # [E, d]
+        greedy = self.judged == "greedy"
         envs = context_rows(self.env_id, self.env_kwargs, self.features, rows)
-        returns, lengths = play(
-            lambda seen: agent.predict(seen, deterministic=deterministic, context=rows)[0], envs, seeds
-        )
+        returns, lengths = play(lambda seen: agent.predict(seen, deterministic=greedy, context=rows)[0], envs, seeds)
         envs.close()
         low, high = self.bounds
         return Evaluation(returns, lengths, 100.0 * (returns - low) / (high - low))

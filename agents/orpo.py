@@ -62,7 +62,7 @@ from rlkit.agents.orpo_core import (
     shaping,
 )
 from rlkit.errors import ArtefactError, UserError
-from rlkit.hyperparameters import AgentConfig, make_config, presets
+from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config, presets
 from rlkit.online import OnlineAlgorithm, training_env
 from rlkit.persistent import Persistent
 from rlkit.registry import EnvRecord, register
@@ -79,6 +79,7 @@ class ORPO(OnlineAlgorithm, PPO):
     """
 
     Config: ClassVar[type[AgentConfig]] = ORPOConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults("steps", 240_000, 6_000, eval_every=12_000, judged="sampled")
     objective: ClassVar[str] = "value_loss"
     ACTIONS: ClassVar[type[spaces.Space]] = spaces.Space
     ref_env: VecEnv | None = None

@@ -46,7 +46,7 @@ from rlkit.checkpoint import read_artefact
 from rlkit.env_learner import EnvLearner
 from rlkit.envs.combinatorial import Problem, make_problem
 from rlkit.errors import ArtefactError, UserError, refusing
-from rlkit.hyperparameters import AgentConfig
+from rlkit.hyperparameters import AgentConfig, RunDefaults
 from rlkit.nets import freeze
 from rlkit.registry import EnvRecord, record, register
 from rlkit.vector import make_env, named
@@ -153,6 +153,9 @@ class PtrNet(EnvLearner):
     """
 
     Config: ClassVar[type[AgentConfig]] = PtrNetConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults(
+        unit="updates", total_timesteps=30_000, log_every=500, eval_every=1_000, checkpoint_every=5_000
+    )
     objective: ClassVar[str] = "nll"
     policy_name: ClassVar[str] = "MultiInputPolicy"
     policy: networks.PointerPolicy

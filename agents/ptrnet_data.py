@@ -186,11 +186,11 @@ class PtrNetEvaluator(Evaluator):
         super().__init__(problem.name, episodes=episodes, seed=seed)
         self.problem, self.beam = problem, beam
 
-    def __call__(self, agent: Any, index: int = 0, deterministic: bool = True) -> PtrNetEvaluation:
+    def measure(self, agent: Any, index: int) -> PtrNetEvaluation:
         sequence = np.random.SeedSequence([self.seed, index])
         problem, network = self.problem, agent.policy.network
         coords = generate(problem, self.episodes, int(sequence.generate_state(1)[0]))["coords"]
-        if deterministic:
+        if self.judged == "greedy":
             found = solve(network, problem, coords, beam=self.beam)
             free = solve(network, problem, coords, beam=1 if problem.name == "tsp" else self.beam, valid=False)
         else:

@@ -48,7 +48,7 @@ from rlkit.agents.world_model import (
     value_gradients,
 )
 from rlkit.errors import UserError
-from rlkit.hyperparameters import AgentConfig
+from rlkit.hyperparameters import AgentConfig, RunDefaults
 from rlkit.nets import Adam
 from rlkit.online import OnlineAlgorithm
 from rlkit.registry import register
@@ -148,6 +148,7 @@ class BoundedSACPolicy(SACPolicy):
 @register("vagram")
 class VaGraM(OnlineAlgorithm, SAC):
     Config: ClassVar[type[AgentConfig]] = VaGraMConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults("steps", 125_000, eval_every=2_500, checkpoint_every=5_000)
     objective: ClassVar[str] = "critic_loss"
     policy_aliases: ClassVar[dict[str, Any]] = {"MlpPolicy": BoundedSACPolicy}
 

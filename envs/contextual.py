@@ -33,7 +33,7 @@ CONTEXT_OBS = ("hidden", "append")
 PARALLEL_FROM = 512  # environments below which starting threads costs more than it saves
 
 Array = NDArray[np.float64]
-Context = Mapping[str, Any]  # values are numbers or, in a batch, one number per environment
+Context = Any  # values by name, numbers or, in a batch, one per environment; `resolve_context` checks what it is given
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,27 @@ import errno
 import io
 import itertools
 import json
+import math
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback, ProgressBarCallback
 from stable_baselines3.common.logger import KVWriter
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from rlkit.errors import UserError
-from rlkit.evaluate import Evaluator
+from rlkit.evaluate import Evaluator, measures
 from rlkit.folder import checkpoints
+from rlkit.stats import decimals
 
 NUMBER = (int, float, np.number)
 _numbers = itertools.count()  # two writers of one second and process have files of their own
@@ -34,6 +37,7 @@ class JsonlWriter(KVWriter):
     """One JSON object a log line, in ``metrics.jsonl``.
 
     Wall times (``time/...``) stay out: the file of a resumed run equals that of one never interrupted, byte for byte.
+    What is not finite is null: JSON has no word for it.
     """
 
     def __init__(self, path: Path, position: int | None = None):
@@ -55,8 +59,8 @@ class JsonlWriter(KVWriter):
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
         """Append a line.  Raises :class:`UserError` where the disk refuses, or somebody removed the file."""
         values = {k: float(v) for k, v in key_values.items() if not k.startswith("time/") and isinstance(v, NUMBER)}
-        line = {"step": step, **{k: values[k] for k in sorted(values)}}
-        data = json.dumps(line).encode() + b"\n"
+        line = {"step": step, **{k: values[k] if math.isfinite(values[k]) else None for k in sorted(values)}}
+        data = json.dumps(line, allow_nan=False).encode() + b"\n"
         self._require_there()
         try:
             if self.file.write(data) != len(data):
@@ -156,7 +160,10 @@ class Log(BaseCallback):
 
 
 class Evaluate(BaseCallback):
-    """Every ``every`` steps: ``eval/...`` to the log, and the per-episode returns to :attr:`history`."""
+    """Every ``every`` steps: ``eval/...`` to the log, and the per-episode returns to :attr:`history`.
+
+    Until an rlkit agent has learnt anything it is not evaluated: that would measure one untrained policy many times.
+    """
 
     def __init__(self, evaluator: Evaluator, every: int):
         super().__init__()
@@ -165,10 +172,11 @@ class Evaluate(BaseCallback):
         self.seconds = 0.0
 
     def _on_step(self) -> bool:
-        if passed(self.model, self.every):
+        if passed(self.model, self.every) and getattr(self.model, "has_learnt", True):
             started = time.perf_counter()
             found = self.evaluator(self.model, index=self.num_timesteps)
-            self.history.append({"step": self.num_timesteps, "returns": found.returns.tolist(), **found.summary()})
+            returns = {f"{name}s": v.tolist() for name, v in found.samples().items() if name != "score"}
+            self.history.append({"step": self.num_timesteps, **returns, **found.summary()})
             for key, value in found.summary().items():
                 self.logger.record(f"eval/{key}", value)
             self.logger.dump(self.num_timesteps)
@@ -259,29 +267,21 @@ class Checkpoint(BaseCallback):
 
 
 class Progress(BaseCallback):
-    """A bar with steps per second, time left and, where there is an evaluation, its latest score."""
+    """A bar with steps per second, time left and, where there is an evaluation, its latest verdict."""
 
     def __init__(self, evaluation: Evaluate | None = None):
         super().__init__()
         self.evaluation = evaluation
+        self.bar: Any = None
 
     def _on_training_start(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.0f} steps/s"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[score]}"),
-        )
-        self.bar = Bar(*columns, refresh_per_second=4)
-        total = self.model._total_timesteps
+        self.stop()  # a training that broke off may have left one
         name = getattr(self.model, "name", type(self.model).__name__)
-        self.task = self.bar.add_task(name, total=total, completed=self.model.num_timesteps, rate=0.0, score="")
-        self.begun, self.first = time.perf_counter(), self.model.num_timesteps
+        defaults = getattr(self.model, "defaults", None)
+        self.bar = _bar(defaults.unit if defaults is not None else "steps")
+        total, done = self.model._total_timesteps, self.model.num_timesteps
+        self.task = self.bar.add_task(name, total=total, completed=done, rate=0.0, latest="")
+        self.begun, self.first = time.perf_counter(), done
         self.shown = 0.0
         self.bar.start()
 
@@ -293,14 +293,73 @@ class Progress(BaseCallback):
         return True
 
     def _show(self, now: float) -> None:
-        score = ""
+        if self.bar is None:
+            return
+        latest = ""
         if self.evaluation is not None and self.evaluation.history:
-            latest = self.evaluation.history[-1]
-            key = "score" if "score" in latest else "return"
-            score = f"{key} {latest[key]:.1f}"
+            entry = self.evaluation.history[-1]
+            found = ((key, entry[key]) for key in measures(entry))
+            latest = ", ".join(f"{key.replace('_', ' ')} {value:.{decimals(value)}f}" for key, value in found)
         rate = (self.model.num_timesteps - self.first) / max(now - self.begun, 1e-9)
-        self.bar.update(self.task, completed=self.model.num_timesteps, rate=rate, score=score)
+        self.bar.update(self.task, completed=self.model.num_timesteps, rate=rate, latest=latest)
 
     def _on_training_end(self) -> None:
         self._show(time.perf_counter())
-        self.bar.stop()
+        self.stop()
+
+    def stop(self) -> None:
+        """Close the bar and give the cursor back; once is enough."""
+        bar, self.bar = self.bar, None
+        if bar is not None:
+            bar.stop()
+
+
+def _bar(unit: str) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.0f} " + f"{unit}/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[latest]}"),
+    )
+    return Bar(*columns, refresh_per_second=4)
+
+
+@contextmanager
+def episodes_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of ``total`` episodes, open inside; yields what moves it to a number of them."""
+    bar, begun = _bar("episodes"), time.perf_counter()
+    task = bar.add_task(name, total=total, rate=0.0, latest="")
+
+    def move(done: int) -> None:
+        bar.update(task, completed=done, rate=done / max(time.perf_counter() - begun, 1e-9))
+
+    with bar:
+        yield move
+
+
+def leaves(hook: BaseCallback) -> list[BaseCallback]:
+    """``hook`` and all that it calls."""
+    inside = list(hook.callbacks) if isinstance(hook, CallbackList) else []
+    if isinstance(hook, EventCallback) and hook.callback is not None:
+        inside.append(hook.callback)
+    return [hook, *(leaf for one in inside for leaf in leaves(one))]
+
+
+@contextmanager
+def closing_bars(hooks: Callable[[], BaseCallback | None]) -> Iterator[None]:
+    """Close the bars among ``hooks()``, SB3's own too, when what is inside raises; SB3 closes them at the end alone."""
+    try:
+        yield
+    except BaseException:
+        found = hooks()
+        for hook in leaves(found) if found is not None else []:
+            if isinstance(hook, Progress):
+                hook.stop()
+            elif isinstance(hook, ProgressBarCallback) and hasattr(hook, "pbar"):
+                hook.pbar.close()
+        raise

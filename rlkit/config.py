@@ -44,17 +44,17 @@ class TrainConfig:
 
     agent: Any = field(default_factory=dict)
     env: EnvConfig = field(default_factory=EnvConfig)
-    total_timesteps: int = 1_000_000
+    total_timesteps: int | None = None  # None, here and below: the agent's own (``Agent.defaults``)
     seed: int = 0
     device: str = "cpu"  # small networks are faster there; cuda where there is one
     threads: int = 1  # torch threads of this process; several seeds beat several threads
     out: str = "runs/${agent.name}_${env.name}_s${seed}"
     overwrite: bool = False
-    log_every: int = 1_000
-    eval_every: int = 5_000
+    log_every: int | None = None
+    eval_every: int | None = None
     eval_episodes: int | None = None  # None: what evaluations of this family have
-    final_episodes: int = 100  # episodes of the one evaluation after the last step
-    checkpoint_every: int = 50_000
+    final_episodes: int | None = None  # episodes of the one evaluation after the last step
+    checkpoint_every: int | None = None
     tensorboard: bool = True
     progress_bar: bool = True
 
@@ -124,22 +124,28 @@ def compose_config(overrides: list[str]) -> DictConfig:
     env = _choice(parsed, "env", sorted(registry.records()))
     fill_store([agent])
     record = registry.record(env)
-    chosen = presets(registry.agent_class(agent), record.name, record.task, record.family)
-    preset_overrides = [f"agent.{key}={value}" for key, value in chosen.items()]
+    cls = registry.agent_class(agent)
+    chosen = presets(cls, record.name, record.task, record.family)
+    preset_overrides = [f"{key}={value}" for key, value in cls.defaults.settings().items()]
+    preset_overrides += [f"agent.{key}={value}" for key, value in chosen.items()]
+    declared = [f"env.kwargs.{key}" for key in record.arguments if key not in record.env_kwargs]
     if GlobalHydra.instance().is_initialized():
-        return _compose(parsed, [*preset_overrides, *overrides])
+        return _compose(parsed, preset_overrides, declared)
     with initialize(config_path=None, version_base="1.3"):
-        return _compose(parsed, [*preset_overrides, *overrides])
+        return _compose(parsed, preset_overrides, declared)
 
 
-def _compose(parsed: list[Override], overrides: list[str]) -> DictConfig:
-    groups = [o for o in overrides if o.split("=")[0] in ("agent", "env")]
-    keys = _keys(compose("train", overrides=groups))
+def _compose(parsed: list[Override], overrides: list[str], declared: list[str]) -> DictConfig:
+    """``overrides`` come before those typed; ``declared`` are keys that a record takes and does not set itself."""
+    typed = [str(override.input_line) for override in parsed]
+    keys = _keys(compose("train", overrides=[line for line in typed if line.split("=")[0] in ("agent", "env")]))
     for override in parsed:
-        if override.key_or_group not in (*keys, "agent", "env"):
-            raise UserError(f"unknown key '{override.key_or_group}'{nearest(override.key_or_group, keys)}")
+        key = override.key_or_group
+        if key not in (*keys, *declared, "agent", "env"):
+            raise UserError(f"unknown key '{key}'{nearest(key, [*keys, *declared])}")
+    added = [f"+{line}" if line.split("=")[0] in declared else line for line in typed]
     try:
-        config = compose("train", overrides=overrides)
+        config = compose("train", overrides=[*overrides, *added])
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_sentence(error)) from error
@@ -158,11 +164,15 @@ def _checked(config: DictConfig) -> DictConfig:
         raise UserError(_sentence(error)) from error
     for name in sorted(map(str, OmegaConf.missing_keys(config))):
         raise UserError(f"{name} has no value, expected one")
+    settings: Any = OmegaConf.to_container(config.env.kwargs)
+    config.env.kwargs = dict(registry.configured(registry.record(config.env.name), settings).env_kwargs)
     for name in POSITIVE:
+        if config[name] is None and name != "eval_episodes":
+            raise UserError(f"{name}=null is out of range, expected a number above 0")
         if config[name] is not None and config[name] <= 0:
             raise UserError(f"{name}={config[name]} is out of range, expected a number above 0")
     for name in NON_NEGATIVE:
-        if config[name] < 0:
+        if config[name] is None or config[name] < 0:
             raise UserError(f"{name}={config[name]} is out of range, expected a number of at least 0")
     if config.threads > MAX_THREADS:
         raise UserError(f"threads={config.threads} is out of range, expected at most {MAX_THREADS}")
@@ -249,9 +259,6 @@ def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> DictCon
         except (OmegaConfBaseException, ValueError, OverflowError, RecursionError) as error:
             raise UserError(_sentence(error)) from error
         assert isinstance(config, DictConfig)
-        for key in map(str, config.env.kwargs):
-            if key not in kwargs:
-                raise UserError(f"unknown key 'env.kwargs.{key}'{nearest(key, kwargs)}")
         return _checked(config)
     except UserError as error:
         raise UserError(str(error) if changes else f"{path}: {error}") from None  # without changes it was right

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
+from rlkit.errors import UserError
 from rlkit.vector import make_vector_env
 
 MAX_ENVS = 64  # more episodes run in rounds
+REWARDS = ("true", "proxy")  # told apart by environments whose info has true_reward and proxy_reward
 
 
 @runtime_checkable
@@ -22,26 +26,47 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """returns: float64 ``[E]``, undiscounted; lengths: int64 ``[E]``; scores: float64 ``[E]`` or None, normalised."""
+    """returns: float64 ``[E]``, undiscounted; lengths: int64 ``[E]``; scores: float64 ``[E]`` or None, normalised.
+
+    by_reward: returns ``[E]`` in the true and in the proxy reward, where the environment tells them apart.
+    """
 
     returns: np.ndarray
     lengths: np.ndarray
     scores: np.ndarray | None
+    by_reward: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """What was measured of each episode, ``[E]`` each, by the names of :meth:`summary`."""
+        found = {"return": self.returns, **{f"{name}_return": values for name, values in self.by_reward.items()}}
+        return found if self.scores is None else {**found, "score": self.scores}
 
     def summary(self) -> dict[str, float]:
         found = {"return": float(self.returns.mean()), "return_sd": float(self.returns.std())}
         found["length"] = float(self.lengths.mean())
-        if self.scores is not None:
-            found["score"] = float(self.scores.mean())
-        return found
+        return found | {name: float(values.mean()) for name, values in self.samples().items() if name != "return"}
+
+
+def measures(names: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which of an evaluation's ``names`` are its verdict: the score, or true and proxy return, or the return."""
+    for found in (("score",), tuple(f"{name}_return" for name in REWARDS)):
+        if all(name in names for name in found):
+            return found
+    return ("return",)
 
 
 class Evaluator:
     """Runs ``episodes`` episodes of an environment at once, the i-th of call k seeded by (seed, k, i).
 
     A call's outcome depends on the policy and on ``index`` alone, never on the calls before: that is what lets a
-    resumed run repeat the evaluations of an uninterrupted one.
+    resumed run repeat the evaluations of an uninterrupted one.  ``judged`` says how the policy acts, "greedy" or
+    "sampled"; samples are seeded as the episodes are.  ``on_progress`` is told how many episodes are over.
+
+    Raises :class:`UserError` when a return, or another measure, is not finite.
     """
+
+    judged: str = "greedy"
+    on_progress: Callable[[int], None] | None = None
 
     def __init__(
         self,
@@ -56,35 +81,99 @@ class Evaluator:
         self.env_kwargs = dict(env_kwargs or {})
         self.env: Any = None
 
-    def __call__(self, agent: Predictor, index: int = 0, deterministic: bool = True) -> Evaluation:
+    def __call__(self, agent: Predictor, index: int = 0) -> Evaluation:
+        sampled = np.random.SeedSequence([self.seed, index], spawn_key=(1,))
+        seed = int(sampled.generate_state(1, np.uint64)[0] >> 1)
+        with seeded_samples(agent, seed) if self.judged == "sampled" else nullcontext():
+            found = self.measure(agent, index)
+        told: dict[str, Any] = {**found.samples(), **found.summary()}
+        for name, values in told.items():
+            wrong = np.flatnonzero(~np.isfinite(values))
+            if len(wrong):
+                value = np.ravel(values)[wrong[0]]
+                raise UserError(f"{name} of the evaluation in {self.env_id} is {value}, expected a finite number")
+        return found
+
+    def measure(self, agent: Predictor, index: int) -> Evaluation:
+        """The episodes of call ``index``; what a subclass changes."""
         sequence = np.random.SeedSequence([self.seed, index])
         seeds = [int(s) for s in sequence.generate_state(self.episodes)]  # uint32 each
         # as equal as can be: rounds of one size share their environments
         rounds = [part.tolist() for part in np.array_split(seeds, -(-len(seeds) // MAX_ENVS))]
-        parts = [self._round(agent, part, deterministic) for part in rounds]
-        returns, lengths = (np.concatenate(column) for column in zip(*parts, strict=True))
-        scores = None
+        lengths: list[np.ndarray] = []
+        sums: list[dict[str, np.ndarray]] = []
+        for part in rounds:
+            found, steps = self._round(agent, part, before=sum(map(len, lengths)))
+            sums.append(found)
+            lengths.append(steps)
+        totals = {name: np.concatenate([one[name] for one in sums]) for name in sums[0]}
+        returns, scores = totals.pop("step"), None
         if self.reference is not None:
             low, high = self.reference
             scores = 100.0 * (returns - low) / (high - low)
-        return Evaluation(returns, lengths, scores)
+        return Evaluation(returns, np.concatenate(lengths), scores, by_reward=totals)
 
-    def _round(self, agent: Predictor, seeds: list[int], deterministic: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _round(self, agent: Predictor, seeds: list[int], before: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Sums of rewards by name, the step's own as "step", and lengths, ``[n]`` each."""
         n = len(seeds)
         if self.env is None or self.env.num_envs != n:
             self.close()
             self.env = make_vector_env(self.env_id, n, **self.env_kwargs)
         observations, _ = self.env.reset(seed=seeds)
-        returns, lengths, running = np.zeros(n), np.zeros(n, np.int64), np.ones(n, bool)
+        sums, lengths, running = {"step": np.zeros(n)}, np.zeros(n, np.int64), np.ones(n, bool)
         while running.any():
-            actions, _ = agent.predict(observations, deterministic=deterministic)
-            observations, rewards, terminations, truncations, _ = self.env.step(actions)
-            returns[running] += rewards[running]
+            actions, _ = agent.predict(observations, deterministic=self.judged == "greedy")
+            observations, rewards, terminations, truncations, infos = self.env.step(actions)
+            told = {name: infos[f"{name}_reward"] for name in REWARDS if f"{name}_reward" in infos}
+            for name, values in {"step": rewards, **told}.items():
+                sums.setdefault(name, np.zeros(n))[running] += values[running]
             lengths[running] += 1
+            self._check("reward", rewards, running, lengths.max(), before)
             running &= ~(terminations | truncations)
-        return returns, lengths
+            self._check("observation", observations, running, lengths.max(), before)
+            if self.on_progress is not None:
+                self.on_progress(before + n - int(running.sum()))
+        return sums, lengths
+
+    def _check(self, name: str, values: Any, running: np.ndarray, step: Any, before: int) -> None:
+        """Raise UserError for what is not finite in a running episode."""
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or np.isfinite(values[running]).all():
+            return
+        rows = values.reshape(len(values), -1)
+        episode = before + int(np.flatnonzero(running & ~np.isfinite(rows).all(axis=1))[0])
+        raise UserError(f"'{name}' of {self.env_id} is not finite in episode {episode} of the evaluation, step {step}")
 
     def close(self) -> None:
         if self.env is not None:
             self.env.close()
             self.env = None
+
+
+@contextmanager
+def seeded_samples(agent: Any, seed: int) -> Iterator[None]:
+    """Inside, what ``agent.predict(deterministic=False)`` draws follows from ``seed``; then all is as it was.
+
+    SB3's distributions draw from PyTorch's global generator; other policies from generators that are attributes of the
+    agent or its policy, found as a checkpoint finds them.
+    """
+    owners = [vars(owner) for owner in (agent, getattr(agent, "policy", None)) if hasattr(owner, "__dict__")]
+    found = {id(value): value for owner in owners for value in owner.values()}.values()
+    torchs = [value for value in found if isinstance(value, torch.Generator)]
+    numpys = [value for value in found if isinstance(value, np.random.Generator)]
+    before = [value.get_state() for value in torchs], [value.bit_generator.state for value in numpys]
+    device = torch.device(getattr(agent, "device", "cpu"))
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.default_generator.manual_seed(seed)
+            if device.type == "cuda":
+                torch.cuda.manual_seed(seed)
+            for generator in torchs:
+                generator.manual_seed(seed)
+            for random in numpys:
+                random.bit_generator.state = type(random.bit_generator)(seed).state
+            yield
+    finally:
+        for generator, tensor in zip(torchs, before[0], strict=True):
+            generator.set_state(tensor)
+        for random, state in zip(numpys, before[1], strict=True):
+            random.bit_generator.state = state

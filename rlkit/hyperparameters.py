@@ -20,6 +20,27 @@ MOST_ENTRIES = 1000  # of a sequence, such as the widths of layers
 
 
 @dataclass(frozen=True)
+class RunDefaults:
+    """How an agent is run and judged where the command line does not say.
+
+    ``unit`` is what ``num_timesteps`` counts, and with it all that is counted here but episodes.  ``judged`` is how
+    evaluations act: "greedy", by the mean or the most probable action, or "sampled", by the policy's own samples.
+    """
+
+    unit: str
+    total_timesteps: int = 1_000_000
+    log_every: int = 1_000
+    eval_every: int = 5_000
+    checkpoint_every: int = 50_000
+    final_episodes: int = 100  # of the one evaluation after the last step
+    judged: str = "greedy"
+
+    def settings(self) -> dict[str, int]:
+        """The settings of a run, by the command line's names."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("unit", "judged")}
+
+
+@dataclass(frozen=True)
 class AgentConfig:
     """Base of every agent's hyperparameters.  Raises :class:`UserError` for values out of range."""
 

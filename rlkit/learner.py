@@ -15,6 +15,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import configure_logger
 from torch import Tensor, nn
 
+from rlkit.callbacks import Progress, closing_bars
 from rlkit.errors import UserError
 from rlkit.floats import fast_float32
 from rlkit.hyperparameters import check_seed_and_device
@@ -120,8 +121,8 @@ class Learner(Persistent):
             tag = tb_log_name or self.name
             self._logger = configure_logger(self.verbose, self.tensorboard_log, tag, reset_num_timesteps)
         hooks = self._callbacks(callback, progress_bar)
-        hooks.on_training_start(locals(), globals())
-        with fast_float32():
+        with closing_bars(lambda: hooks), fast_float32():
+            hooks.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps:
                 metrics = self.update(self.draw())
                 self.num_timesteps += 1
@@ -131,7 +132,7 @@ class Learner(Persistent):
                     self.write_log()
                 if not hooks.on_step():
                     break
-        hooks.on_training_end()
+            hooks.on_training_end()
         return self
 
     def _callbacks(self, callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
@@ -140,8 +141,6 @@ class Learner(Persistent):
         if not isinstance(callback, BaseCallback):
             callback = ConvertCallback(callback) if callback is not None else CallbackList([])
         if progress_bar:
-            from rlkit.callbacks import Progress
-
             callback = CallbackList([callback, Progress()])
         callback.init_callback(self)
         return callback

@@ -23,7 +23,7 @@ from rlkit.data._common import env_facts
 from rlkit.data.dataset import OfflineDataset
 from rlkit.data.resolve import learning_rewards, load_dataset
 from rlkit.errors import ArtefactError, DataError, UserError, nearest
-from rlkit.hyperparameters import AgentConfig, make_config, presets
+from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config, presets
 from rlkit.learner import Learner
 from rlkit.nets import DeterministicPolicy
 from rlkit.registry import EnvRecord, records
@@ -69,6 +69,7 @@ class OfflineAlgorithm(Learner):
 
     name: ClassVar[str] = "offline"
     Config: ClassVar[type[OfflineConfig]] = OfflineConfig
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit="updates")
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DeterministicPolicy}
     policy: DeterministicPolicy
     observation_space: spaces.Box

@@ -20,15 +20,17 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from rlkit.callbacks import closing_bars
 from rlkit.errors import ArtefactError, UserError, shown
 from rlkit.floats import fast_float32
-from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_config, presets
+from rlkit.hyperparameters import AgentConfig, RunDefaults, check_seed_and_device, make_config, presets
 from rlkit.persistent import Persistent
-from rlkit.registry import EnvRecord
+from rlkit.registry import EnvRecord, records
 from rlkit.replay import Replay
 from rlkit.tally import Tally
 from rlkit.vecenv import StatefulVecEnv, name_of
@@ -62,6 +64,7 @@ class OnlineAlgorithm(Persistent):
     that is not there.
     """
 
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit="steps")
     ACTIONS: ClassVar[type[spaces.Space]] = spaces.Box  # the kind of action space it handles
     record: EnvRecord | None = None
     replay_buffer: Any  # off-policy algorithms have one
@@ -196,7 +199,7 @@ class OnlineAlgorithm(Persistent):
             raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
         self._inside = True
         try:
-            with self._own_random(), fast_float32():
+            with closing_bars(lambda: self._hooks), self._own_random(), fast_float32():
                 sb3: Any = super()
                 name = tb_log_name or self.name
                 sb3.learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
@@ -212,6 +215,11 @@ class OnlineAlgorithm(Persistent):
         return self
 
     _inside = False
+    _hooks: BaseCallback | None = None  # of the latest learn()
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        self._hooks = super()._init_callback(callback, progress_bar)
+        return self._hooks
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
         found = super()._setup_learn(*args, **kwargs)
@@ -231,6 +239,14 @@ class OnlineAlgorithm(Persistent):
             self.logger.record(key, value)
         sb3: Any = super()
         sb3.dump_logs(*args)
+
+    def counts(self) -> dict[str, int]:
+        found = super().counts()
+        if hasattr(self, "replay_buffer"):
+            return {**found, "updates": self._n_updates, "episodes": self._episode_num}
+        sb3: Any = self  # an on-policy one, which counts an epoch of minibatches as one update
+        minibatches = -(-sb3.n_steps * self.n_envs // getattr(sb3, "batch_size", sb3.n_steps * self.n_envs))
+        return {**found, "updates": self._n_updates * minibatches}
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
@@ -315,7 +331,10 @@ class OnlineAlgorithm(Persistent):
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         env, own = manifest["env"], self.source()["env"]
-        if env is not None and own is not None and (env["id"], env["kwargs"]) != (own["id"], own["kwargs"]):
+        # a keyword that its record declared only later had the record's value
+        declared = next((r.env_kwargs for r in records().values() if own is not None and r.env_id == own["id"]), {})
+        both = [(e["id"], {**declared, **e["kwargs"]}) for e in (env, own) if e is not None]
+        if len(both) == 2 and both[0] != both[1]:
             there, here = (f"{e['id']} {e['kwargs'] or ''}".strip() for e in (env, own))
             raise ArtefactError(f"{path}: was made in {there}, expected {here}")
 

@@ -27,7 +27,7 @@ from rlkit.checkpoint import (
 )
 from rlkit.errors import ArtefactError, UserError, nearest, refusing, shown
 from rlkit.evaluate import Evaluator
-from rlkit.hyperparameters import AgentConfig, check_seed_and_device, loaded_config, without_own
+from rlkit.hyperparameters import AgentConfig, RunDefaults, check_seed_and_device, loaded_config, without_own
 from rlkit.registry import EnvRecord
 from rlkit.spaces import read_space
 
@@ -40,6 +40,7 @@ class Persistent(BaseAlgorithm):
     name: ClassVar[str] = "algorithm"
     Config: ClassVar[type[AgentConfig]] = AgentConfig
     objective: ClassVar[str] = "actor_loss"  # the metric that falls when the agent learns
+    defaults: ClassVar[RunDefaults]  # how it is run and judged, declared by every family of agents
     config: Any
     origin: Mapping[str, Any] = MappingProxyType(
         {"dataset": None, "env": None}
@@ -94,7 +95,9 @@ class Persistent(BaseAlgorithm):
             return None
         reference = record.data.reference if record.data else None
         kwargs = record.env_kwargs
-        return Evaluator(record.env_id, episodes=episodes, seed=seed, env_kwargs=kwargs, reference=reference)
+        found = Evaluator(record.env_id, episodes=episodes, seed=seed, env_kwargs=kwargs, reference=reference)
+        found.judged = self.defaults.judged
+        return found
 
     @property
     def environment(self) -> EnvRecord | None:
@@ -106,6 +109,23 @@ class Persistent(BaseAlgorithm):
         if found is not None and not registry.is_known(found):
             raise UserError(f"{self.name} was made in '{found.env_id}', which is not registered here; pass env=NAME")
         return found
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether there is anything to evaluate yet but the policy it began with."""
+        return self._n_updates > 0
+
+    def shortfall(self, total_timesteps: int) -> str | None:
+        """A sentence where ``total_timesteps`` are too few for the configuration; None where they are not."""
+        starts = getattr(self.config, "learning_starts", 0)
+        if total_timesteps > starts:
+            return None
+        few = f"total_timesteps={total_timesteps} ends before learning begins (agent.learning_starts={starts})"
+        return f"{few}: what is evaluated is the untrained policy"
+
+    def counts(self) -> dict[str, int]:
+        """How much was done so far, by name; first what ``num_timesteps`` counts."""
+        return {self.defaults.unit: self.num_timesteps}
 
     def result(self) -> dict[str, Any]:
         """What ``result.json`` says of the source."""

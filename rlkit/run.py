@@ -6,22 +6,19 @@ and ``result.json``.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -36,18 +33,18 @@ from rlkit.callbacks import (
     Progress,
     StopOnSignal,
     TensorBoardWriter,
+    episodes_bar,
 )
-from rlkit.checkpoint import read_artefact, versions
+from rlkit.checkpoint import read_artefact
 from rlkit.config import read_config
-from rlkit.errors import ArtefactError, UserError
-from rlkit.evaluate import Evaluation
+from rlkit.errors import ArtefactError, UserError, refusing, shown
+from rlkit.evaluate import Evaluation, Evaluator
 from rlkit.folder import checkpoints
 from rlkit.hyperparameters import check_seed_and_device, make_config
 from rlkit.interrupt import AGAIN, handling, stop, tell
-from rlkit.machine import processor
 from rlkit.online import OnlineAlgorithm
 from rlkit.persistent import Persistent
-from rlkit.stats import bootstrap_interval, decimals
+from rlkit.report import add_best, add_final, as_json, opening, sentence, summarise
 
 # Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
 FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path", "env.source")
@@ -88,8 +85,37 @@ def resume(out: Path, **changes: Any) -> int:
                 f"{out} has a model.rlk and no checkpoint to go on from, expected one in {out / 'checkpoints'}; "
                 "begin again with rlkit train, into another folder or with overwrite=true"
             )
+        _require_same(out / "checkpoints", config)
         torch.set_num_threads(config.threads)
         return _Session(config, build(config), out).run(resuming=True)
+
+
+def _require_same(saved: Path, config: DictConfig) -> None:
+    """Raise :class:`UserError` where the newest readable checkpoint is of other settings than would be claimed.
+
+    Asked before anything is built: a config that was altered may ask for any amount of memory.
+    """
+    now = _settings(config)
+    for path in reversed(checkpoints(saved)):
+        try:
+            manifest = read_artefact(path)[0]
+            with refusing(path, "its settings are damaged"):
+                before = manifest["training"]["extra"].get("config")
+                if before is None:  # written before checkpoints held the run's settings
+                    kwargs = {} if manifest["env"] is None else _flat(manifest["env"]["kwargs"], "env.kwargs.")
+                    before = {"seed": manifest["seed"], **_flat(manifest["config"], "agent."), **kwargs}
+                before = {key: value for key, value in before.items() if key in now}
+        except ArtefactError:
+            continue  # said when it is restored
+        for key, value in sorted(before.items()):
+            more = key == "total_timesteps" and type(value) is int and now[key] > value
+            unsettled = key == "eval_episodes" and now[key] is None
+            if value != now[key] and not more and not unsettled and key not in NOTED:
+                raise UserError(
+                    f"{path}: was made with {key}={shown(value)}, expected that in config.yaml, not {shown(now[key])}; "
+                    "a run goes on with the settings it began with"
+                )
+        return
 
 
 def _config_of(out: Path, changes: Mapping[str, Any] | None = None) -> DictConfig:
@@ -154,6 +180,8 @@ class _Session:
         config, agent, out = self.config, self.agent, self.out
         evaluator = agent.evaluator(config.eval_episodes, config.seed)
         self.evaluate = Evaluate(evaluator, config.eval_every) if evaluator is not None else None
+        self.finishing = False  # all that is left can be done again, and need not be waited for
+        print("".join(f"{line}\n" for line in opening(agent, config, evaluator)), end="", flush=True)
         extra = self._restore() if resuming else {}
         self.changes = list(extra.get("changes", [])) + self._changed(extra)
         folder.write(out, "config.yaml", OmegaConf.to_yaml(config).encode())
@@ -193,14 +221,22 @@ class _Session:
             saver.latest() or saver.save()
             agent.save(out / "model.rlk")
             seconds = self._seconds()
-            final = None
+            result = summarise(agent, config, self._history(), evaluator)
+            result |= {"seconds": round(seconds, 2), "seconds_saving": round(saver.seconds, 3)}
+            result["seconds_evaluating"] = round(self.evaluate.seconds, 2) if self.evaluate is not None else 0.0
+            for name in {agent.defaults.unit, *({"updates"} & result.keys())}:
+                result[f"{name}_per_second"] = round(result[name] / seconds, 2)
             if evaluator is not None:
-                evaluator.episodes = config.final_episodes
-                final = evaluator(agent, index=0)
-            result = self._result(final, seconds, saver.seconds)
+                try:
+                    add_final(result, self._final(evaluator, stopper), evaluator)
+                except KeyboardInterrupt:
+                    print("interrupted in the final evaluation, the training is saved")
+                    print(f"continue with: rlkit resume {out}")
+                    return 128 + (stopper.signal or signal.SIGINT)
+            add_best(result)
             if self.changes:
                 result["changes"] = self.changes
-            folder.write(out, "result.json", (json.dumps(result, indent=1) + "\n").encode())
+            folder.write(out, "result.json", as_json(result))
             print(sentence(result, out))
         finally:
             handlers.close()
@@ -209,11 +245,28 @@ class _Session:
                 evaluator.close()
         return 0
 
+    def _final(self, evaluator: Evaluator, stopper: StopOnSignal) -> Evaluation:
+        """The evaluation after the last step, on the log too.  A signal ends it at once: it is repeated on resuming."""
+        config, agent = self.config, self.agent
+        evaluator.episodes = config.final_episodes
+        bar = episodes_bar("final evaluation", config.final_episodes) if config.progress_bar else nullcontext()
+        self.finishing = True
+        if stopper.signal:  # it came while the training was being saved
+            raise KeyboardInterrupt
+        with bar as evaluator.on_progress:
+            found = evaluator(agent, index=0)
+        evaluator.on_progress, self.finishing = None, False
+        for key, value in found.summary().items():
+            agent.logger.record(f"final/{key}", value)
+        agent.logger.dump(agent.num_timesteps)
+        return found
+
     def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
-        if stopper.signal:  # a second Ctrl-C does not wait for the step to end
+        again = stopper.signal or self.finishing
+        stopper.stop(number)
+        if again:  # a second Ctrl-C does not wait for the step to end, and the final evaluation can be done again
             stop(number, frame)
         tell(f"interrupted, ending with a checkpoint after the step, roll-out or evaluation that runs now ({AGAIN})")
-        stopper.stop(number)
 
     def _restore(self) -> dict[str, Any]:
         problems, saved, log = [], self.out / "checkpoints", self.out / "metrics.jsonl"
@@ -221,7 +274,6 @@ class _Session:
         for path in reversed(checkpoints(saved)):
             try:
                 extra = self.agent.restore(path)
-                self._require_same(path, extra)
                 if written < extra.get("metrics_bytes", 0):
                     raise ArtefactError(
                         f"{path}: counts on {extra['metrics_bytes']} bytes of {log}, which has {written}"
@@ -238,21 +290,6 @@ class _Session:
         print(f"no checkpoint in {saved} yet; starting from step 0")
         return {}
 
-    def _require_same(self, path: Path, extra: Mapping[str, Any]) -> None:
-        """Raise :class:`UserError` where the checkpoint is of other settings than those that would be claimed."""
-        now, before = _settings(self.config), extra.get("config")
-        if before is None:  # written before checkpoints held the run's settings
-            manifest = read_artefact(path)[0]
-            kwargs = {} if manifest["env"] is None else _flat(manifest["env"]["kwargs"], "env.kwargs.")
-            before = {"seed": manifest["seed"], **kwargs}
-        for key in sorted({*before} & {*now}):
-            more = key == "total_timesteps" and now[key] > before[key]
-            if before[key] != now[key] and not more and key not in NOTED:
-                raise UserError(
-                    f"{path}: was made with {key}={before[key]}, expected that in config.yaml, not {now[key]}; "
-                    "a run goes on with the settings it began with"
-                )
-
     def _changed(self, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What :data:`NOTED` settings are others than the checkpoint's, said on the console."""
         before = extra.get("config", {})
@@ -262,48 +299,20 @@ class _Session:
         step = self.agent.num_timesteps
         return [{"step": step, "setting": key, "from": before[key], "to": self.config[key]} for key in changed]
 
+    def _history(self) -> list[dict[str, Any]]:
+        return self.evaluate.history if self.evaluate is not None else []
+
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
 
     def _extra(self) -> dict[str, Any]:
-        history = self.evaluate.history if self.evaluate is not None else []
         return {
-            "evaluations": history,
+            "evaluations": self._history(),
             "metrics_bytes": self.jsonl.sync(),
             "seconds": self._seconds(),
             "config": _settings(self.config),
             "changes": self.changes,
         }
-
-    def _result(self, final: Evaluation | None, seconds: float, saving: float) -> dict[str, Any]:
-        agent, config = self.agent, self.config
-        history = self.evaluate.history if self.evaluate is not None else []
-        result: dict[str, Any] = {
-            "agent": agent.name,
-            "env": config.env.name,
-            "seed": config.seed,
-            "updates": agent.num_timesteps,
-            **agent.result(),
-            "config": OmegaConf.to_container(config),
-            "seconds": round(seconds, 2),
-            "seconds_evaluating": round(self.evaluate.seconds, 2) if self.evaluate is not None else 0.0,
-            "seconds_saving": round(saving, 3),
-            "updates_per_second": round(agent.num_timesteps / seconds, 2),
-            "machine": {"processor": processor(), "system": platform.system(), "threads": config.threads},
-            "versions": versions(),
-            "evaluations": history,
-        }
-        if final is not None:
-            result["final"] = {**final.summary(), "episodes": len(final.returns), "returns": final.returns.tolist()}
-            key, sample = ("score", final.scores) if final.scores is not None else ("return", final.returns)
-            result["final"][f"{key}_interval95"] = list(bootstrap_interval(sample))
-        if history:
-            key = "score" if "score" in history[-1] else "return"
-            values = [entry[key] for entry in history]
-            result["last10"] = float(np.mean(values[-10:]))
-            result["best"] = float(np.max(values))
-            result["measure"] = key
-        return result
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
@@ -317,29 +326,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
-
-
-def sentence(result: dict[str, Any], out: Path) -> str:
-    """The closing lines of a run: what was measured, on what data."""
-    lines = []
-    if "final" in result:
-        final = result["final"]
-        key = "score" if "score" in final else "return"
-        low, high = final[f"{key}_interval95"]
-        name = "normalised score" if key == "score" else "return"
-        digits = 1 if key == "score" else decimals(final[key])
-        interval = f"95 % interval {low:.{digits}f} to {high:.{digits}f} over {final['episodes']} episodes; one seed"
-        lines.append(f"{name} {final[key]:.{digits}f} ({interval})")
-        if "gap" in final:
-            lines.append(f"gap to the solver's solutions {final['gap']:.2f} %")
-    if "last10" in result:
-        count = len(result["evaluations"])
-        digits = 1 if result["measure"] == "score" else decimals(result["last10"])
-        last = f"mean of the last {min(10, count)} of {count} evaluations {result['last10']:.{digits}f}"
-        lines.append(f"{last}, best {result['best']:.{digits}f}")
-    if "score_mean" in result.get("dataset", {}):
-        lines.append(f"mean of the dataset's episodes {result['dataset']['score_mean']:.1f}")
-    if "source_sentence" in result:
-        lines.append(f"data: {result['source_sentence']}")
-    lines.append(f"written to {out}")
-    return "\n".join(lines)

@@ -63,6 +63,7 @@ def make_vector_env(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.Vec
     hush_mujoco()
     for name in (f"rlkit/{env_id}", env_id):
         spec = gym.registry.get(name)
-        if spec is not None and spec.vector_entry_point is not None:
+        # Gymnasium's own steppers, of ids without a namespace, take no seed for each environment
+        if spec is not None and spec.vector_entry_point is not None and spec.namespace is not None:
             return gym.make_vec(name, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
     return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", **kwargs)

@@ -32,6 +32,11 @@ COLUMNS = {
 }
 
 
+def progress(result: dict[str, Any]) -> int:
+    """Environment steps of a run; older results have them under "updates"."""
+    return result.get("steps", result["updates"])
+
+
 def logged(result: dict[str, Any], key: str) -> tuple[list[int], list[float]]:
     """Steps and values of ``key`` in a run's metrics."""
     entries = [json.loads(line) for line in (result["folder"] / "metrics.jsonl").read_text().splitlines()]
@@ -44,14 +49,14 @@ def late(results: list[dict[str, Any]], key: str) -> float | None:
     values = []
     for result in results:
         steps, found = logged(result, key)
-        values += [v for s, v in zip(steps, found, strict=True) if s > 0.9 * result["updates"]]
+        values += [v for s, v in zip(steps, found, strict=True) if s > 0.9 * progress(result)]
     return float(np.mean(values)) if values else None
 
 
 def row(label: str, results: list[dict[str, Any]], keys: list[str]) -> list[str]:
     last = [float(np.mean([e["return"] for e in r["evaluations"][-LAST:]])) for r in results]
     finals = [r["final"]["return"] for r in results]
-    speed = [1000 * (r["seconds"] - r["seconds_evaluating"]) / r["updates"] for r in results]
+    speed = [1000 * (r["seconds"] - r["seconds_evaluating"]) / progress(r) for r in results]
     cells = [label, ", ".join(str(r["seed"]) for r in results), interval(last)]
     cells += [interval([r["best"] for r in results]), interval(finals), f"{np.median(speed):.0f}"]
     for key in keys:
@@ -64,7 +69,7 @@ def table(env: str, groups: Groups) -> list[str]:
     own = {label: results for (name, label), results in sorted(groups.items()) if name == env}
     keys = [key for key in COLUMNS if any(late(results, key) is not None for results in own.values())]
     some = next(iter(own.values()))[0]
-    steps = sorted({r["updates"] for results in own.values() for r in results})
+    steps = sorted({progress(r) for results in own.values() for r in results})
     games = some["final"]["episodes"]
     header = ["run", "seeds", f"last {LAST} evaluations [95 %]", "peak [95 %]", f"final, {games} episodes [95 %]"]
     header += ["s per 1k steps", *(COLUMNS[key][0] for key in keys)]

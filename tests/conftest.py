@@ -12,98 +12,21 @@ sys.path.insert(0, str(Path(__file__).parent / "toys"))  # the toy problem is a 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RLKIT_OFFLINE"] = "1"
 
-# Kernels compiled by numba stay as they are: a Python wrapper around them could not be compiled.
-CHECKED = [
-    "rlkit.agents.a2pr",
-    "rlkit.agents.bc",
-    "rlkit.agents.beer",
-    "rlkit.agents.bq",
-    "rlkit.agents.bq_data",
-    "rlkit.agents.bq_decode",
-    "rlkit.agents.bq_network",
-    "rlkit.agents.divergence",
-    "rlkit.agents.fdvl",
-    "rlkit.agents.gaussian",
-    "rlkit.agents.implicit",
-    "rlkit.agents.iql",
-    "rlkit.agents.iqlearn",
-    "rlkit.agents.drrpo",
-    "rlkit.agents.drrpo_core",
-    "rlkit.agents.drrpo_features",
-    "rlkit.agents.mbtl",
-    "rlkit.agents.mbtl_select",
-    "rlkit.agents.mbtl_train",
-    "rlkit.agents.mbtl_worlds",
-    "rlkit.envs.contextual_models",
-    "rlkit.agents.occupancy",
-    "rlkit.agents.orpo",
-    "rlkit.agents.orpo_core",
-    "rlkit.agents.prdc",
-    "rlkit.agents.ptrnet",
-    "rlkit.agents.ptrnet_data",
-    "rlkit.agents.ptrnet_decode",
-    "rlkit.agents.ptrnet_network",
-    "rlkit.agents.recoil",
-    "rlkit.agents.smodice",
-    "rlkit.agents.sql",
-    "rlkit.agents.td3bc",
-    "rlkit.agents.vagram",
-    "rlkit.agents.world_model",
-    "rlkit.agents.xql",
-    "rlkit.callbacks",
-    "rlkit.checkpoint",
-    "rlkit.cli.data",
-    "rlkit.config",
-    "rlkit.data._common",
-    "rlkit.data.cache",
-    "rlkit.data.check",
-    "rlkit.data.dataset",
-    "rlkit.data.flat",
-    "rlkit.data.generate",
-    "rlkit.data.hdf5",
-    "rlkit.data.imitation",
-    "rlkit.data.minari_store",
-    "rlkit.data.navigation",
-    "rlkit.data.resolve",
-    "rlkit.envs.bisimulation",
-    "rlkit.envs.cloning",
-    "rlkit.envs.combinatorial",
-    "rlkit.envs.combinatorial_records",
-    "rlkit.envs.combinatorial_vector",
-    "rlkit.envs.cvrp",
-    "rlkit.envs.drawing",
-    "rlkit.envs.geometry",
-    "rlkit.envs.knapsack",
-    "rlkit.envs.label_solvers",
-    "rlkit.envs.labels",
-    "rlkit.envs.metrics",
-    "rlkit.envs.orienteering",
-    "rlkit.envs.solvers",
-    "rlkit.envs.tsp",
-    "rlkit.envs.tsplib",
-    "rlkit.envs.manipulation",
-    "rlkit.envs.navigation",
-    "rlkit.envs.point_maze",
-    "rlkit.envs.robotics",
-    "rlkit.evaluate",
-    "rlkit.files",
-    "rlkit.folder",
-    "rlkit.hyperparameters",
-    "rlkit.interrupt",
-    "rlkit.env_learner",
-    "rlkit.learner",
-    "rlkit.machine",
-    "rlkit.nets",
-    "rlkit.offline",
-    "rlkit.online",
-    "rlkit.persistent",
-    "rlkit.replay",
-    "rlkit.run",
-    "rlkit.stats",
-    "rlkit.tally",
-    "rlkit.vecenv",
-    "rlkit.vector",
-]
+ROOT = Path(__file__).resolve().parent.parent
+# Neighbour search hands kernels to kernels, as numba compiled them: a Python wrapper around one could not be called.
+KERNELS = {"rlkit.agents.kdtree", "rlkit.agents.neighbours"}
+
+
+def checked() -> list[str]:
+    """Every module of the three packages but :data:`KERNELS`; a package's own name would stand for all below it."""
+    found = set()
+    for folder, package in (("rlkit", "rlkit"), ("agents", "rlkit.agents"), ("envs", "rlkit.envs")):
+        for path in (ROOT / folder).rglob("*.py"):
+            found.add(".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]))
+    return sorted(name for name in found - KERNELS if not name.endswith("__init__"))
+
+
+CHECKED = checked()
 install_import_hook(CHECKED, "beartype.beartype")
 
 import pytest  # noqa: E402

@@ -1,4 +1,7 @@
-"""What every agent that learns from data promises.  A new one is tested by being registered."""
+"""What every agent promises, by what it can do.  A new one is tested by being registered.
+
+The last part asks all of them; the first those that learn from data.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import pickletools
 import signal
 import subprocess
 import sys
-import time
 import warnings
 import zipfile
+from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +32,18 @@ from stable_baselines3.common.logger import configure
 from rlkit import registry
 from rlkit.callbacks import JsonlWriter
 from rlkit.checkpoint import read_artefact
+from rlkit.cli import main
+from rlkit.config import compose_config
 from rlkit.data import load_dataset
 from rlkit.data.hdf5 import write_d4rl
 from rlkit.data.minari_store import to_minari
 from rlkit.errors import ArtefactError, UserError
 from rlkit.offline import OfflineAlgorithm
+from rlkit.persistent import Persistent
+from rlkit.run import build
 
-AGENTS = [name for name in registry.agent_names() if issubclass(registry.agent_class(name), OfflineAlgorithm)]
+EVERY = registry.agent_names()
+AGENTS = [name for name in EVERY if issubclass(registry.agent_class(name), OfflineAlgorithm)]
 SMALL: dict[str, Any] = {"batch_size": 32, "hidden_sizes": (32, 32)}
 
 
@@ -121,52 +130,6 @@ def _jsonl(folder: Path) -> Any:
 
     folder.mkdir(exist_ok=True)
     return Logger(str(folder), output_formats=[JsonlWriter(folder / "m.jsonl")])
-
-
-COMMAND = "import sys, toy; from rlkit.cli import main; sys.exit(main(sys.argv[1:]))"
-
-
-def command(args: list[str], cwd: Path, wait: bool = True) -> Any:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "toys"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *args],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    if not wait:
-        return process
-    output = process.communicate()[0].decode()
-    return process.returncode, output
-
-
-@pytest.mark.parametrize("name", AGENTS)
-def test_killed_run_resumes_to_the_same_bytes(name: str, tmp_path: Path) -> None:
-    settings = ["env=point-noisy", "log_every=50", "eval_every=100", "checkpoint_every=100", "final_episodes=5"]
-    settings += ["agent.batch_size=32", "agent.hidden_sizes=[32,32]", "progress_bar=false", "eval_episodes=3"]
-    code, output = command(["train", f"agent={name}", *settings, "total_timesteps=2000", "out=whole"], tmp_path)
-    assert code == 0, output
-    process = command(["train", f"agent={name}", *settings, "total_timesteps=2000", "out=killed"], tmp_path, wait=False)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed" / "checkpoints").glob("step_*.rlk")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "killed" / "result.json").exists(), "the run ended before it could be killed"
-    code, output = command(["resume", "killed"], tmp_path)
-    assert code == 0, output
-    assert "resuming at step" in output
-    for file in ("metrics.jsonl", "model.rlk"):
-        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "killed" / file).read_bytes(), file
-    last = [sorted((tmp_path / run / "checkpoints").iterdir())[-1] for run in ("whole", "killed")]
-    (_, model, training), (_, model2, training2) = map(read_artefact, last)
-    assert training is not None and training2 is not None
-    assert_same(model, model2)
-    assert_same(training, training2)
-    results = [json.loads((tmp_path / run / "result.json").read_text()) for run in ("whole", "killed")]
-    assert results[0]["final"] == results[1]["final"]
-    assert results[0]["evaluations"] == results[1]["evaluations"]
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -273,7 +236,7 @@ def test_bad_arguments_get_a_sentence(name: str, dataset: Any) -> None:
 
 
 def test_every_agent_file_is_registered_under_its_module() -> None:
-    for name in registry.agent_names():
+    for name in EVERY:
         cls = registry.agent_class(name)
         assert cls.name == name and cls.__module__.startswith("rlkit.agents."), name
         assert registry.agent_summary(name)
@@ -283,3 +246,217 @@ def test_a_name_loads_the_generated_dataset_once() -> None:
     first, second = load_dataset("point-noisy"), load_dataset("point-noisy")
     assert first.content_hash == second.content_hash
     assert "GENERATED" in first.provenance.sentence
+
+
+# ---- all of them -----------------------------------------------------------------------------------------------------
+
+# Of each kind one small problem; an agent's is the first that it takes.
+PROBLEMS = {
+    "small-pole": [],
+    "tsp": ["env.kwargs.num_nodes=6"],
+    "linear-mdp": [],
+    "contextual-cartpole": [],
+    "point-noisy": [],
+}
+# Hyperparameters that make any agent small, by the names that all agents use for the same thing.
+TINY: dict[str, Any] = {
+    "batch_size": 16,
+    "hidden_sizes": [16, 16],
+    "hidden_size": 16,
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+    "feedforward": 32,
+    "train_size": 16,
+    "learning_starts": 60,
+    "buffer_size": 500,
+    "model_hidden_sizes": [16],
+    "termination": "never",
+    "refit_every": 40,
+    "rollout_batch": 50,
+    "patience": 1,
+    "updates_per_step": 1,
+    "n_envs": 2,
+    "n_steps": 32,
+    "n_epochs": 2,
+    "disc_hidden_sizes": [16],
+    "trim": 0.02,
+    "calibration_steps": 200,
+    "n_contexts": 4,
+    "budget": 2,
+    "task_timesteps": 256,
+    "episodes": 2,
+    "select_every": 128,
+    "select_episodes": 2,
+    "learner_kwargs": "{n_steps: 16, batch_size: 64}",
+    "centres": 20,
+    "warmup": 3,
+    "backups": 5,
+    "capacity": 400,
+}
+SHORT = {"updates": 30, "steps": 300, "episodes": 8}  # total_timesteps
+EVERY_SO_MANY = {"updates": 10, "steps": 20, "episodes": 1}  # eval_every
+
+
+def overrides(name: str) -> list[str]:
+    known = {field.name for field in fields(registry.agent_class(name).Config)}
+    return [f"agent.{key}={value}" for key, value in TINY.items() if key in known]
+
+
+@cache
+def problem(name: str) -> str:
+    """The first of :data:`PROBLEMS` that the agent takes."""
+    refusals = []
+    for env, kwargs in PROBLEMS.items():
+        try:
+            build(compose_config([f"agent={name}", f"env={env}", *kwargs, *overrides(name), "progress_bar=false"]))
+        except UserError as error:
+            refusals.append(str(error))
+        else:
+            return env
+    raise AssertionError(f"{name} takes none of the small problems: {refusals}")
+
+
+def settings_of(name: str) -> list[str]:
+    unit, env = registry.agent_class(name).defaults.unit, problem(name)
+    settings = [f"agent={name}", f"env={env}", *PROBLEMS[env], *overrides(name), f"total_timesteps={SHORT[unit]}"]
+    settings += [f"eval_every={EVERY_SO_MANY[unit]}", "eval_episodes=3", "final_episodes=5", "log_every=10"]
+    return [*settings, "progress_bar=false", "tensorboard=false"]
+
+
+@pytest.fixture(autouse=True)
+def _own_labels(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("RLKIT_LABELS_PATH", str(tmp_path_factory.getbasetemp() / "labels"))
+
+
+def strict(text: str) -> Any:
+    """JSON as the standard has it: no NaN, no Infinity."""
+
+    def refuse(word: str) -> Any:
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_says_how_it_is_run_and_judged(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    defaults = registry.agent_class(name).defaults
+    assert defaults.unit in SHORT and defaults.judged in ("greedy", "sampled")
+    settings = defaults.settings()
+    assert 0 < settings["eval_every"] <= settings["total_timesteps"] / 5 and settings["final_episodes"] >= 50
+    assert 0 < settings["log_every"] <= settings["total_timesteps"] / 10
+    assert 0 < settings["checkpoint_every"] <= settings["total_timesteps"] / 4
+    assert main(["train", f"agent={name}", f"env={problem(name)}", "--cfg"]) == 0
+    printed = capsys.readouterr().out
+    assert f"counts {defaults.unit}\n" in printed
+    assert all(f"\n{key}: {value}\n" in printed for key, value in settings.items())
+    assert main(["train", "--help", f"agent={name}"]) == 0
+    printed = capsys.readouterr().out
+    assert f"agent={name} counts {defaults.unit} and is judged {defaults.judged}" in printed
+    assert all(f"{key}={value}" in printed for key, value in settings.items())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_short_run_counts_by_name_and_ends_twice_alike(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cls = registry.agent_class(name)
+    assert main(["train", *settings_of(name), "out=r"]) == 0
+    printed = capsys.readouterr().out
+    result, metrics = strict(Path("r/result.json").read_text()), Path("r/metrics.jsonl").read_text()
+    lines = [strict(line) for line in metrics.splitlines()]
+    unit, config = cls.defaults.unit, result["config"]["agent"]
+    assert result["unit"] == unit and result[unit] >= SHORT[unit] and result[f"{unit}_per_second"] > 0
+    assert (unit == "updates") or result.get("updates") != result[unit]
+    assert result["final"]["judged"] == cls.defaults.judged and f", {cls.defaults.judged}; one seed" in printed
+    assert len(result["final"]["returns"]) == 5 and lines[-1]["final/return"] == np.mean(result["final"]["returns"])
+    before = config.get("learning_starts", config.get("warmup", 1))
+    assert result["evaluations"] and min(entry["step"] for entry in result["evaluations"]) >= before
+    measured = [entry[result["measure"]] for entry in (*result["evaluations"], result["final"])]
+    assert result["best"] == max(measured)
+    model = Path("r/model.rlk").read_bytes()
+    Path("r/result.json").unlink()  # as if killed in its final evaluation
+    assert main(["resume", "r", "progress_bar=false"]) == 0
+    again = strict(Path("r/result.json").read_text())
+    for key in (unit, "final", "evaluations", "best", "last10"):
+        assert again[key] == result[key], key
+    assert Path("r/metrics.jsonl").read_text() == metrics and Path("r/model.rlk").read_bytes() == model
+
+
+# A run that kills itself as it writes a line of its log that no checkpoint counts on.
+KILLED = """
+import os, pathlib, signal, sys, toy
+from rlkit import callbacks
+from rlkit.cli import main
+write, saved = callbacks.JsonlWriter.write, pathlib.Path("killed/checkpoints")
+def last(self, key_values, key_excluded, step=0):
+    write(self, key_values, key_excluded, step)
+    found = callbacks.checkpoints(saved)
+    if found and found[-1].name < f"step_{step:010d}.rlk":
+        os.kill(os.getpid(), signal.SIGKILL)
+callbacks.JsonlWriter.write = last
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_killed_run_resumes_to_the_same_bytes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = [*settings_of(name), f"checkpoint_every={2 * EVERY_SO_MANY[registry.agent_class(name).defaults.unit]}"]
+    assert main(["train", *settings, "out=whole"]) == 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run([sys.executable, "-c", KILLED, "train", *settings, "out=killed"], env=environment)
+    assert process.returncode == -signal.SIGKILL and not Path("killed/result.json").exists()
+    capsys.readouterr()
+    assert main(["resume", "killed", "progress_bar=false"]) == 0
+    assert "resuming at step" in capsys.readouterr().out
+    for file in ("metrics.jsonl", "model.rlk"):
+        assert Path("whole", file).read_bytes() == Path("killed", file).read_bytes(), file
+    last = [sorted(Path(run, "checkpoints").iterdir())[-1] for run in ("whole", "killed")]
+    (_, model, training), (_, model2, training2) = map(read_artefact, last)
+    assert training is not None and training2 is not None
+    assert_same(model, model2)
+    assert_same(training, training2)
+    results = [strict(Path(run, "result.json").read_text()) for run in ("whole", "killed")]
+    for key in ("final", "evaluations", "best", registry.agent_class(name).defaults.unit):
+        assert results[0][key] == results[1][key], key
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_evaluation_depends_on_policy_and_index_alone(name: str) -> None:
+    agent = build(compose_config(settings_of(name)))
+    agent.learn(SHORT[agent.defaults.unit])
+    evaluator = agent.evaluator(4, 0)
+    assert evaluator is not None and evaluator.judged == agent.defaults.judged
+    for judged in ("greedy", "sampled"):
+        evaluator.judged = judged
+        if judged == "sampled" and hasattr(evaluator, "search"):
+            with pytest.raises(UserError, match="judged=sampled"):
+                evaluator(agent)
+            continue
+        before, outside = all_tensors(agent), torch.get_rng_state()
+        values = agent.state_values()
+        first = evaluator(agent, index=3)
+        torch.manual_seed(1)
+        evaluator(agent, index=4)
+        assert np.array_equal(first.returns, evaluator(agent, index=3).returns)
+        torch.set_rng_state(outside)
+        assert_same(before, all_tensors(agent))
+        assert agent.state_values() == values
+    evaluator.close()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_loaded_agent_is_judged_as_the_saved_one(name: str, tmp_path: Path) -> None:
+    agent = build(compose_config(settings_of(name)))
+    agent.learn(SHORT[agent.defaults.unit])
+    agent.save(tmp_path / "a.rlk")
+    loaded = Persistent.load(tmp_path / "a.rlk", device="cpu")
+    record = registry.record(problem(name))
+    kwargs = {"num_nodes": 6} if record.task == "tsp" else dict(record.env_kwargs)
+    first, second = (one.evaluator(3, 1, replace(record, env_kwargs=kwargs)) for one in (agent, loaded))
+    assert first is not None and second is not None
+    assert np.array_equal(first(agent).returns, second(loaded).returns)

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rlkit import registry
 from rlkit.cli import VERBS, main
 from rlkit.config import EnvConfig, TrainConfig, compose_config
 
@@ -269,6 +270,19 @@ def test_the_command_line_page_knows_every_verb_and_key() -> None:
             continue
         value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
         assert rows[key] == f"`{value}`", key
+
+
+def test_the_command_line_page_says_what_every_agent_counts() -> None:
+    text, seen = (DOCS / "command-line.md").read_text(), []
+    numbers = r" \| ".join([r"(\d+)"] * 4)
+    row = rf"^\| ((?:`[\w-]+`(?:, )?)+) \| (\w+) \| {numbers} \| (\w+) \|$"
+    for names, *cells in re.findall(row, text, re.MULTILINE):
+        for name in re.findall(r"`([\w-]+)`", names):
+            found = registry.agent_class(name).defaults
+            own = (found.unit, found.total_timesteps, found.log_every, found.eval_every, found.checkpoint_every)
+            assert [*map(str, own), found.judged] == cells, name
+            seen.append(name)
+    assert sorted(seen) == registry.agent_names()
 
 
 def test_the_datasets_page_explains_every_finding() -> None:

@@ -1,66 +1,210 @@
-"""``rlkit plot RUN... [--out curves.png] [--key eval/score]``: learning curves, one line per agent and env."""
+"""``rlkit plot RUN... [--out curves.png] [--key eval/score]``: learning curves, one line per setting that differs.
+
+Runs that differ in nothing but their seed are one line: the mean over the seeds, with a 95 % bootstrap interval over
+them as a band.  Each environment, and each unit of progress, has a panel of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rlkit.errors import UserError, nearest
+from rlkit.errors import ArtefactError, UserError, nearest
+
+Curve = tuple[list[int], list[float]]  # steps, values
+Panel = tuple[str, str]  # environment, unit of progress
+KEYS = ("eval/score", "eval/true_return", "eval/return")  # the first that an environment's runs have
+# What no value of a curve depends on, and the seed, over which the mean is taken.
+NOT_SETTINGS = ("seed", "out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "final_episodes")
+
+
+@dataclass
+class Run:
+    """One run: its settings by flat name, what its agent counts, its log lines, and how far it is."""
+
+    folder: Path
+    settings: dict[str, Any]
+    unit: str
+    lines: list[dict[str, Any]]
+    finished: bool
+
+    def curve(self, key: str) -> Curve:
+        found = [(line["step"], line[key]) for line in self.lines if line.get(key) is not None]
+        return [step for step, _ in found], [value for _, value in found]
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="rlkit plot", description="Draw learning curves of runs.")
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("curves.png"))
-    parser.add_argument("--key", default="eval/score")
+    parser.add_argument("--key", help=f"by default the first of {', '.join(KEYS)} that there is")
     args = parser.parse_args(argv)
-    curves: dict[str, list[tuple[list[int], list[float]]]] = defaultdict(list)
-    for run in args.runs:
-        label, steps, values = read_curve(run, args.key)
-        curves[label].append((steps, values))
-    draw(curves, args.key, args.out)
+    left_out: list[str] = []
+    runs = []
+    for folder in dict.fromkeys(args.runs):
+        try:
+            runs.append(read_run(folder))
+        except UserError as error:
+            left_out.append(str(error))
+    panels: dict[Panel, dict[str, list[Curve]]] = {}
+    keys: dict[Panel, str] = {}
+    _fill_in_data(runs)
+    for (env, unit), there in _by(runs, lambda run: (run.settings["env.name"], run.unit)).items():
+        known = {key for run in there for line in run.lines for key in line if key != "step"}
+        key = args.key or next((key for key in KEYS if key in known), KEYS[0])
+        shown = [run for run in there if run.curve(key)[0]]
+        hint = nearest(key, known)
+        left_out += [f"{run.folder} has no '{key}' in its metrics{hint}" for run in there if run not in shown]
+        if shown:
+            panels[env, unit], keys[env, unit] = _labelled(shown, key), key
+    if not panels:
+        raise UserError(left_out[0] if len(left_out) == 1 else f"nothing to draw: {'; '.join(left_out)}")
+    draw_panels(panels, keys, args.out)
+    for run in runs:
+        if not run.finished and run.lines:
+            total = run.settings["total_timesteps"]
+            print(f"{run.folder} is not finished: {run.lines[-1]['step']} of {total} {run.unit}")
+    for reason in left_out:
+        print(f"left out: {reason}")
     print(f"wrote {args.out}")
     return 0
 
 
-def read_curve(run: Path, key: str) -> tuple[str, list[int], list[float]]:
-    """``("agent on env", steps, values)`` of one run; :class:`UserError` when it is no run or lacks the key."""
+def read_run(folder: Path) -> Run:
+    """The run in ``folder``, finished or not; :class:`UserError` when it is none."""
     import yaml
 
+    from rlkit.registry import agent_class
+
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UserError(f"{run} is not a run: expected a folder with config.yaml and metrics.jsonl") from error
-    found = [(line["step"], line[key]) for line in lines if key in line]
-    if not found:
-        known = {k for line in lines for k in line if k != "step"}
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        text = (folder / "metrics.jsonl").read_text()
+        lines = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last one is what is half written
+        settings = {key: value for key, value in _flat(config).items() if key not in NOT_SETTINGS}
+        unit = agent_class(config["agent"]["name"]).defaults.unit
+        if not settings["env.name"] or not settings["total_timesteps"]:
+            raise KeyError("env.name")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        if isinstance(error, UserError):
+            raise UserError(f"{folder}: {error}") from error
+        raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl") from error
+    finished = (folder / "result.json").is_file()
+    settings["data"] = _data(folder, finished)
+    return Run(folder, settings, unit, lines, finished)
+
+
+def read_curve(run: Path, key: str) -> tuple[str, list[int], list[float]]:
+    """``("agent on env", steps, values)`` of one run; :class:`UserError` when it is no run or lacks the key."""
+    found = read_run(run)
+    steps, values = found.curve(key)
+    if not steps:
+        known = {k for line in found.lines for k in line if k != "step"}
         raise UserError(f"{run} has no '{key}' in its metrics{nearest(key, known)}")
-    steps, values = zip(*found, strict=True)
-    return f"{config['agent']['name']} on {config['env']['name']}", list(steps), list(values)
+    return f"{found.settings['agent.name']} on {found.settings['env.name']}", steps, values
 
 
-def draw(curves: dict[str, list[tuple[list[int], list[float]]]], key: str, out: Path, steps: str = "updates") -> None:
-    """Mean over runs as a line, their range as a band; ``key`` and ``steps`` name the axes."""
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix[:-1]: node}
+    return {key: value for name, part in node.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+
+
+def _data(folder: Path, finished: bool) -> str | None:
+    """The hash of what the run learns from, from its result or a checkpoint; "" where it has none, None if unknown."""
+    from rlkit.callbacks import checkpoints
+    from rlkit.checkpoint import read_artefact
+
+    try:
+        if finished:
+            dataset = json.loads((folder / "result.json").read_text()).get("dataset")
+        else:
+            dataset = read_artefact(checkpoints(folder / "checkpoints")[-1])[0].get("dataset")
+    except (OSError, ValueError, IndexError, ArtefactError):
+        return None
+    return dataset["sha256"][:8] if dataset else ""
+
+
+def _fill_in_data(runs: list[Run]) -> None:
+    """A run that has not said yet what it learns from learns from what all the others of its settings do."""
+    for run in runs:
+        if run.settings["data"] is None:
+            alike = {r.settings["data"] for r in runs if {**r.settings, "data": None} == run.settings}
+            run.settings["data"] = (alike - {None}).pop() if len(alike - {None}) == 1 else "unknown"
+
+
+def _by(runs: list[Run], key: Any) -> dict[Any, list[Run]]:
+    found: dict[Any, list[Run]] = defaultdict(list)
+    for run in runs:
+        found[key(run)].append(run)
+    return found
+
+
+def _labelled(runs: list[Run], key: str) -> dict[str, list[Curve]]:
+    """Curves by label: the agent, and whatever else differs, of hyperparameters among runs of that agent."""
+    groups = _by(runs, lambda run: json.dumps(run.settings, sort_keys=True, default=str))
+    agents = _by(runs, lambda run: run.settings["agent.name"])
+    found = {}
+    for group in groups.values():
+        settings = group[0].settings
+        words = [settings["agent.name"]]
+        for name, value in settings.items():
+            others = agents[settings["agent.name"]] if name.startswith("agent.") else runs
+            if name not in ("agent.name", "env.name") and any(run.settings.get(name) != value for run in others):
+                words.append(f"data {value}" if name == "data" else f"{name.removeprefix('agent.')}={value}")
+        found[" ".join(words)] = [run.curve(key) for run in group]
+    return found
+
+
+def draw(curves: dict[str, list[Curve]], key: str, out: Path, steps: str = "updates") -> None:
+    """One panel: each label's mean over its runs, with a 95 % bootstrap interval over them as a band.
+
+    ``key`` and ``steps`` name the axes.  Where only some of a label's runs have a value, the line of those is dashed.
+    """
+    draw_panels({("", steps): curves}, {("", steps): key}, out)
+
+
+def draw_panels(panels: dict[Panel, dict[str, list[Curve]]], keys: dict[Panel, str], out: Path) -> None:
+    """:func:`draw` of several (environment, unit), beside each other."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    import numpy as np
 
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for label, runs in sorted(curves.items()):
-        shared = sorted(set.intersection(*(set(at) for at, _ in runs)))
-        table = np.array([[dict(zip(at, values, strict=True))[s] for s in shared] for at, values in runs])
-        (line,) = axes.plot(shared, table.mean(axis=0), label=f"{label} (n={len(runs)})")
-        if len(runs) > 1:
-            axes.fill_between(shared, table.min(axis=0), table.max(axis=0), alpha=0.2, color=line.get_color())
-    axes.set_xlabel(steps)
-    axes.set_ylabel(key)
-    axes.legend()
-    axes.grid(alpha=0.3)
+    figure, axes = plt.subplots(1, len(panels), figsize=(7 * len(panels), 4.2), layout="constrained", squeeze=False)
+    for one, (env, unit) in zip(axes[0], sorted(panels), strict=True):
+        for label, runs in sorted(panels[env, unit].items()):
+            _draw_line(one, label, runs)
+        one.set(xlabel=unit, ylabel=keys[env, unit], title=env)
+        one.legend()
+        one.grid(alpha=0.3)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
     plt.close(figure)
+
+
+def _draw_line(axes: Any, label: str, runs: list[Curve]) -> None:
+    import numpy as np
+
+    from rlkit.stats import bootstrap_interval
+
+    at: dict[int, list[float]] = defaultdict(list)
+    for steps, values in runs:
+        for step, value in dict(zip(steps, values, strict=True)).items():
+            at[step].append(value)
+    steps = sorted(at)
+    means, whole = np.array([np.mean(at[s]) for s in steps]), np.array([len(at[s]) == len(runs) for s in steps])
+    marker = "o" if len(steps) == 1 else None
+    everywhere = np.where(whole, means, np.nan)
+    (line,) = axes.plot(steps, everywhere, label=f"{label} (n={len(runs)})", marker=marker)
+    if not whole.all():
+        axes.plot(
+            steps, means, linestyle=":", color=line.get_color(), label=f"{label}, where some have none", marker=marker
+        )
+    if len(runs) > 1:
+        bands = [bootstrap_interval(np.array(at[s])) for s in steps]
+        low, high = np.transpose(bands)
+        axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())

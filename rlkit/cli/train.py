@@ -13,15 +13,29 @@ HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
   agent=prdc agent.beta=2   the method and its hyperparameters (rlkit list agents)
   env=hopper-medium         the environment and its data (rlkit list envs)
   env.path=FILE.hdf5        use this D4RL file; env.source=generated|minari-local|minari-remote forces a source
-  total_timesteps=1000000   gradient updates
-  seed=0 device=cpu out=FOLDER overwrite=false eval_every=5000 eval_episodes=N checkpoint_every=50000
+  total_timesteps=N         updates, steps or episodes, as the agent counts; so are the next three
+  log_every=N eval_every=N checkpoint_every=N
+  seed=0 device=cpu out=FOLDER overwrite=false eval_episodes=N final_episodes=N
   -m seed=0,1,2             every combination, in parallel processes (hydra/launcher=basic: one after another)
-  --cfg                     print the configuration and stop"""
+  --cfg                     print the configuration and stop
+  --help agent=NAME         what the agent counts, and its own defaults"""
+
+
+def _help(overrides: list[str]) -> str:
+    """The help, with what the agent named in ``overrides`` counts and has for defaults."""
+    name = next((o.removeprefix("agent=") for o in overrides if o.startswith("agent=")), None)
+    if name is None:
+        return HELP
+    from rlkit.registry import agent_class
+
+    defaults = agent_class(name).defaults
+    settings = " ".join(f"{key}={value}" for key, value in defaults.settings().items())
+    return f"{HELP}\n\nagent={name} counts {defaults.unit} and is judged {defaults.judged}; by default\n  {settings}"
 
 
 def main(argv: list[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
-        print(HELP)
+        print(_help(argv))
         return 0
     overrides = [a for a in argv if not a.startswith("-")]
     unknown = [a for a in argv if a.startswith("-") and a not in ("-m", "--multirun", "--cfg")]
@@ -32,10 +46,12 @@ def main(argv: list[str]) -> int:
     from omegaconf import OmegaConf
 
     from rlkit.config import compose_config
+    from rlkit.registry import agent_class
     from rlkit.run import train
 
     config = compose_config(overrides)
     if "--cfg" in argv:
+        print(f"# the agent counts {agent_class(config.agent.name).defaults.unit}")
         print(OmegaConf.to_yaml(config), end="")
         return 0
     return train(config)
@@ -108,3 +124,12 @@ def _sweep(overrides: list[str]) -> int:
             f"{len(missing)} of {len(outs)} runs did not finish, first {missing[0]}; see the messages above"
         )
     return 0
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from the one that is written in its place; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

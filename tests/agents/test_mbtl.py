@@ -438,9 +438,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     for file in ("metrics.jsonl", "model.rlk"):
         assert (Path("whole") / file).read_bytes() == (Path("killed") / file).read_bytes(), file
     results = [json.loads((Path(run) / "result.json").read_text()) for run in ("whole", "killed")]
-    for key in ("final", "evaluations", "transfer", "updates"):
+    for key in ("final", "evaluations", "transfer", "steps", "sources"):
         assert results[0][key] == results[1][key], key
-    assert results[0]["updates"] == 3 * 512 and len(results[0]["transfer"]["sources"]) == 3
+    assert results[0]["steps"] == 3 * 512 and len(results[0]["transfer"]["sources"]) == 3
     assert main(["eval", "killed", "episodes=3"]) == 0
     assert "normalised score" in capsys.readouterr().out
 

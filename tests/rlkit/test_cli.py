@@ -214,7 +214,11 @@ def test_a_sweep_is_checked_before_it_starts(capsys: Any, tmp_path: Path) -> Non
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     arguments = [*with_(total_timesteps="1000000"), "out=r", "checkpoint_every=0", "eval_every=0"]
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments], env=_environment(), stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", COMMAND, *arguments],
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     deadline = time.monotonic() + 60
     metrics = tmp_path / "r" / "metrics.jsonl"
@@ -223,6 +227,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130
+    assert "stopping after this step; once more to stop at once" in output
     assert "continue with: rlkit resume r" in output
     assert len(list((tmp_path / "r" / "checkpoints").glob("*.rlk"))) == 1
     assert not (tmp_path / "r" / "result.json").exists()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rlkit.errors import UserError
 from rlkit.evaluate import MAX_ENVS, Evaluator
 from rlkit.floats import fast_float32, flush_subnormals
 from rlkit.nets import Adam, Critics, linear
@@ -68,6 +69,35 @@ def test_bootstrap_interval_against_scipy() -> None:
     low, high = bootstrap_interval(values, samples=5000)
     result = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=5000, rng=1)
     np.testing.assert_allclose([low, high], list(result.confidence_interval), atol=0.05)
+
+
+def test_a_stratified_interval_resamples_each_group_by_itself() -> None:
+    generator = np.random.default_rng(3)
+    groups = {"hard": generator.normal(0, 1, 30), "easy": generator.normal(100, 1, 30)}
+    values, names = np.concatenate(list(groups.values())), [name for name in groups for _ in range(30)]
+    low, high = bootstrap_interval(values, samples=4000, strata=names)
+    spread = np.sqrt(sum(v.var() / 30 for v in groups.values())) / 2  # of the mean of the groups' means
+    np.testing.assert_allclose([low, high], values.mean() + spread * np.array([-1.96, 1.96]), atol=0.03)
+    assert bootstrap_interval(values)[1] - bootstrap_interval(values)[0] > 10 * (high - low)
+    shuffled = generator.permutation(60)
+    other = bootstrap_interval(values[shuffled], samples=4000, strata=[names[i] for i in shuffled])
+    np.testing.assert_allclose(other, (low, high), atol=0.05)
+    assert bootstrap_interval(values, iqm, samples=200, strata=names)[0] <= iqm(values)
+
+
+def test_intervals_of_few_equal_and_wrong_values() -> None:
+    assert np.isnan(bootstrap_interval(np.array([3.0]))).all()  # there is none
+    assert np.isnan(bootstrap_interval(np.array([3.0, 4.0]), strata=["a", "b"])).all()
+    assert bootstrap_interval(np.full(7, 0.1)) == pytest.approx((0.1, 0.1), abs=1e-15)
+    low, high = bootstrap_interval(np.array([1.0, 2.0]))
+    assert (low, high) == (1.0, 2.0)
+    for wrong in ([1.0, np.nan], [np.inf, 1.0, 2.0], []):
+        with pytest.raises(UserError, match="needs finite values, got"):
+            bootstrap_interval(np.array(wrong))
+        with pytest.raises(UserError, match="needs finite values, got"):
+            iqm(np.array(wrong))
+    with pytest.raises(UserError, match="2 values needs as many strata, got 1"):
+        bootstrap_interval(np.array([1.0, 2.0]), strata=["a"])
 
 
 def test_fast_float32_keeps_float32_and_puts_the_setting_back() -> None:

@@ -87,4 +87,5 @@ RECORD = EnvRecord(
     "point",
     DataSpec("noisy", "toy:generate", (-30.0, -5.0), size=600),
 )
-add_records([RECORD])
+POLE = EnvRecord("small-pole", "a pole on a cart", "InvertedPendulum-v5", "toy", "pole")
+add_records([RECORD, POLE])
