@@ -342,7 +342,7 @@ class ORPO(OnlineAlgorithm, PPO):
         super().load_state(tensors, values)
         own = {key[5:]: value.numpy() for key, value in tensors.items() if key.startswith("orpo.")}
         self.kl_coef, self._ref_observations = values["kl_coef"], None
-        held = {"ledger": self.ledger.sums, "steps_before": self.steps_before}
+        held: dict[str, Any] = {"ledger": self.ledger.sums, "steps_before": self.steps_before}
         if "ref_observations" in own:
             assert self.ref_env is not None
             held |= {"ref_observations": self.ref_env.reset(), "ref_starts": np.ones(self.n_envs, np.bool_)}

@@ -160,13 +160,13 @@ def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mappi
     begun = {frozenset(fields) for fields in optimiser.state.values()}  # ours has its moments from the start
     if len(keys) > 1 or (begun and keys != begun) or not all(0 <= index < len(parameters) for index in state):
         raise ArtefactError(f"'{prefix}' has not the moments of an optimiser of {len(parameters)} parameters")
-    for index, fields in state.items():
-        for key, tensor in fields.items():
-            p = parameters[index]
+    for place, moments in state.items():
+        for key, tensor in moments.items():
+            p = parameters[place]
             shape, dtype = (p.shape, p.dtype) if key in MOMENTS else (torch.Size(), torch.float32)
             if key not in (*MOMENTS, "step") or tensor.shape != shape or tensor.dtype != dtype:
                 raise ArtefactError(
-                    f"'{prefix}.{index}.{key}' is {tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}"
+                    f"'{prefix}.{place}.{key}' is {tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}"
                 )
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
@@ -180,8 +180,8 @@ def require_alike(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: 
     if odd:
         raise ArtefactError(f"{what}: tensor {shown(odd[0])} is {'unknown' if odd[0] in found else 'missing'}")
     for name, tensor in found.items():
-        first = 1 if growing and tensor.ndim and own[name].ndim else 0
-        if tensor.shape[first:] != own[name].shape[first:] or tensor.dtype != own[name].dtype:
+        skip = 1 if growing and tensor.ndim and own[name].ndim else 0
+        if tensor.shape[skip:] != own[name].shape[skip:] or tensor.dtype != own[name].dtype:
             raise ArtefactError(
                 f"{what}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, expected {own[name].dtype} "
                 f"{list(own[name].shape)}"

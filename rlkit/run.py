@@ -6,8 +6,10 @@ and ``result.json``.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, nearest, one_line
 
 USAGE = (
     "usage: rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [judged=greedy|sampled] "
