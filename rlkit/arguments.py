@@ -26,8 +26,8 @@ class Argument:
     """
 
     kind: type
-    low: float = -1e12
-    high: float = 1e12
+    low: int | float = -1e12
+    high: int | float = 1e12
     choices: tuple[str, ...] = ()
     length: tuple[int, int] | None = None
     optional: bool = False

@@ -174,14 +174,15 @@ def load_optimiser(prefix: str, optimiser: torch.optim.Optimizer, tensors: Mappi
 def require_alike(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str, *, growing: bool = False) -> None:
     """Raise :class:`ArtefactError` unless ``found`` has the names of ``own``, their shapes and dtypes, and no NaN.
 
-    With ``growing`` the tensors may have other numbers of rows than those of ``own``.
+    Half precision goes into single.  With ``growing`` the tensors may have other numbers of rows than those of ``own``.
     """
     odd = sorted(found.keys() ^ own.keys())
     if odd:
         raise ArtefactError(f"{what}: tensor {shown(odd[0])} is {'unknown' if odd[0] in found else 'missing'}")
     for name, tensor in found.items():
         skip = 1 if growing and tensor.ndim and own[name].ndim else 0
-        if tensor.shape[skip:] != own[name].shape[skip:] or tensor.dtype != own[name].dtype:
+        halved = (tensor.dtype, own[name].dtype) == (torch.float16, torch.float32)  # as weights are shipped
+        if tensor.shape[skip:] != own[name].shape[skip:] or not (halved or tensor.dtype == own[name].dtype):
             raise ArtefactError(
                 f"{what}: tensor '{name}' is {tensor.dtype} {list(tensor.shape)}, expected {own[name].dtype} "
                 f"{list(own[name].shape)}"

@@ -85,6 +85,7 @@ def presets(cls: type[Any], record_name: str, task: str, family: str) -> dict[st
 def make_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
     """``cls.Config(**values)`` with a sentence for unknown names and wrong types."""
     known, hints = {f.name: f for f in fields(cls.Config)}, _hints(cls.Config)
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     for name, value in values.items():
         if name not in known:
             raise UserError(f"unknown hyperparameter {shown(name)} of {cls.name}{nearest(str(name), known)}")
@@ -92,6 +93,8 @@ def make_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
             default = known[name].default
             like = "" if default is MISSING or default is None else f", expected one like {shown(default)}"
             raise UserError(f"agent.{name}={shown(value)} is not {_words(hints[name])}{like}")
+        if isinstance(value, int) and not isinstance(value, bool) and hints[name] in (float, float | None):
+            values[name] = float(value)
     try:
         return cls.Config(**values)
     except UserError:
@@ -126,9 +129,9 @@ def _fits(value: Any, hint: Any) -> bool:
         plain = isinstance(value, Sequence) and not isinstance(value, str) and len(value) <= MOST_ENTRIES
         return plain and all(_fits(entry, get_args(hint)[0]) for entry in value)
     if hint is float:
-        return isinstance(value, (int, float, np.floating)) and not isinstance(value, bool) and abs(value) < 1e300
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
     if hint is int:
-        return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and abs(value) < 2**63
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     return isinstance(value, hint)
 
 

@@ -76,19 +76,18 @@ def main(argv: list[str]) -> int:
 
 def read_run(folder: Path) -> Run:
     """The run in ``folder``, finished or not; :class:`UserError` when it is none."""
-    import yaml
-
+    from rlkit.config import read_plain
     from rlkit.registry import agent_class
 
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        text = (folder / "metrics.jsonl").read_text()
+        config = read_plain(folder / "config.yaml")
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
         lines = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last one is what is half written
         settings = {key: value for key, value in _flat(config).items() if key not in NOT_SETTINGS}
         unit = agent_class(config["agent"]["name"]).defaults.unit
         if not settings["env.name"] or not settings["total_timesteps"]:
             raise KeyError("env.name")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, UserError):
             raise UserError(f"{folder}: {error}") from error
         raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl") from error
@@ -120,7 +119,7 @@ def _data(folder: Path, finished: bool) -> str | None:
 
     try:
         if finished:
-            dataset = json.loads((folder / "result.json").read_text()).get("dataset")
+            dataset = json.loads((folder / "result.json").read_text(encoding="utf-8")).get("dataset")
         else:
             dataset = read_artefact(checkpoints(folder / "checkpoints")[-1])[0].get("dataset")
     except (OSError, ValueError, IndexError, ArtefactError):
