@@ -494,3 +494,30 @@ def test_hyperparameters_are_of_their_types() -> None:
             make_config(BC, values)
     found = make_config(BC, {"batch_size": np.int64(8), "learning_rate": 1, "hidden_sizes": [4, 4]})
     assert (found.batch_size, found.hidden_sizes) == (8, (4, 4))
+
+
+# ---- a run's own files -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_cannot_choose_what_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    settings = ["agent=bc", "env=point-noisy", "agent.hidden_sizes=[8]", "agent.batch_size=8", "total_timesteps=4"]
+    quiet = ["eval_every=0", "final_episodes=1", "progress_bar=false", "tensorboard=false", f"out={out}"]
+    assert main(["train", *settings, *quiet]) == 0
+    config = (out / "config.yaml").read_text()
+    (out / "result.json").unlink()
+    for before, after, expected in (
+        ("kwargs: {}", "kwargs: {home: 'os:system', command: touch hit}", "no keyword 'home'"),
+        ("kwargs: {}", "kwargs: {base: 'canary:E'}", "no keyword 'base'"),
+        ("name: point-noisy", "name: canary:Env-v0", "unknown env"),
+        ("name: bc", "name: os:system", "unknown agent"),
+        ("seed: 0", "seed: ${oc.env:HOME}", "stands for another value"),
+        ("seed: 0", "seed: !!python/object/apply:os.system [touch hit]", "not the configuration of a run"),
+        ("seed: 0", "seed: 1", "a run goes on with the settings it began with"),
+        ("- 8", "- 9000\n  - 9000", "a run goes on with the settings it began with"),
+    ):
+        assert before in config
+        (out / "config.yaml").write_text(config.replace(before, after, 1))
+        assert expected in sentence(capsys, "resume", str(out), "progress_bar=false")
+    (out / "config.yaml").write_text(config)
+    assert main(["resume", str(out), "progress_bar=false"]) == 0
