@@ -18,7 +18,7 @@ def _record(name: str, env_id: str, num_nodes: int, most: int, summary: str, **a
         name,
         env_kwargs={"num_nodes": num_nodes},
         episodes=256,  # an evaluation is a mean over instances, so it takes many of them
-        arguments={"num_nodes": Argument(int, 1, most), **arguments},
+        arguments={"num_nodes": Argument(int, 1, most), "observe_sequence": Argument(bool), **arguments},
     )
 
 

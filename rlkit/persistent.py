@@ -105,8 +105,16 @@ class Persistent(BaseAlgorithm):
 
         Raises :class:`UserError` for one that nobody registered here.
         """
-        found = registry.environment(self.source()["env"], self.name)
-        if found is not None and not registry.is_known(found):
+        env = self.source()["env"]
+        if env is None or env["id"] is None:
+            return None
+        if env is not self.origin["env"]:  # what the caller gave; only what a file says has to be among what is known
+            low, high = env["reference"] or (None, None)
+            spec = None if low is None else registry.DataSpec("", "", (low, high))
+            return EnvRecord(env["id"], env["id"], env["id"], "", "", spec, env["kwargs"])
+        found = registry.environment(env, self.name)
+        assert found is not None
+        if not registry.is_known(found):
             raise UserError(f"{self.name} was made in '{found.env_id}', which is not registered here; pass env=NAME")
         return found
 

@@ -79,6 +79,8 @@ def read_run(folder: Path) -> Run:
     from rlkit.config import read_plain
     from rlkit.registry import agent_class
 
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl")
     try:
         config = read_plain(folder / "config.yaml")
         text = (folder / "metrics.jsonl").read_text(encoding="utf-8")

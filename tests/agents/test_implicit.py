@@ -503,7 +503,7 @@ def test_naive_xql_overflows_under_reward_outliers_where_tv_and_chi2_stay_finite
         ("fdvl", {"divergence": "tv", "lam_tv": 0.4}, "agent.lam=0.4 is out of range"),
         ("fdvl", {"lam": 1.0}, "below 1 for divergence 'chi2_monotone'"),
         ("fdvl", {"lam": 0.0}, "agent.lam=0.0 is out of range"),
-        ("fdvl", {"lam": math.nan}, "agent.lam=nan is out of range"),
+        ("fdvl", {"lam": math.nan}, "agent.lam=nan is not a number"),
         ("fdvl", {"divergence": "chi2_paper", "lam": 1.01}, "at most 1 for divergence 'chi2_paper'"),
         ("iql", {"lam": "high"}, "agent.lam='high' is not a number"),
         ("fdvl", {"divergence": "kl"}, "agent.lam is missing and no preset gives it"),

@@ -227,7 +227,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130
-    assert "stopping after this step; once more to stop at once" in output
+    assert "interrupted, ending with a checkpoint after the step" in output
     assert "continue with: rlkit resume r" in output
     assert len(list((tmp_path / "r" / "checkpoints").glob("*.rlk"))) == 1
     assert not (tmp_path / "r" / "result.json").exists()

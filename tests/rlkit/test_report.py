@@ -103,7 +103,10 @@ def test_a_checkpoint_from_before_the_reward_was_declared_is_taken(tmp_path: Pat
 
 def test_another_reward_is_refused(capsys: Any) -> None:
     assert main(["train", "agent=orpo", "env=tomato", *BASED, "env.kwargs.reward=false", "out=r", *QUIET]) == 2
-    assert "reward=false is unknown, expected proxy or true" in capsys.readouterr().err and not Path("r").exists()
+    assert (
+        "env.kwargs.reward=False is not allowed, expected proxy or true" in capsys.readouterr().err
+        and not Path("r").exists()
+    )
 
 
 class Still:

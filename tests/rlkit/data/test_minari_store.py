@@ -163,7 +163,7 @@ def test_a_failed_write_leaves_the_old_dataset(toy, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             to_minari(toy([2], [True]), "toys/a-v0", overwrite=True)
     same(data, from_minari("toys/a-v0"))
-    leftover = minari_store.store_root() / ".rlkit" / "toys__a-v0" / "data"
+    leftover = minari_store.store_root() / ".rlkit" / "toys+a-v0" / "data"
     leftover.mkdir(parents=True)  # as a killed process leaves it
     to_minari(toy([2], [True]), "toys/a-v0", overwrite=True)
     assert len(from_minari("toys/a-v0")) == 2 and not leftover.exists()
