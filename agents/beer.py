@@ -17,7 +17,8 @@ Bellman's equation holds without a bias; ``bound="bias_correct"`` also takes r -
 transitions are masked, γ inside U is the agent's, the denominator is at least 1e-8.
 
 The penalty is often inert: early in training it hardly ever fires, and what fires in the mixed form is largely the
-distance between online and target norms.  Look at ``beer/active_frac`` before crediting a result to it.
+distance between online and target norms.  Look at ``beer/active_frac`` and ``beer/gradient_share``, the length of its
+gradient beside that of the squared Bellman error's, before crediting a result to it.
 
 Other regularisers of the same critic, for comparison: none (``beta=0`` is SB3's DDPG bit for bit), InFeR (Lyle et al.
 2022) and DR3 (Kumar et al. 2022).
@@ -46,6 +47,7 @@ from rlkit.replay import Replay
 
 EPS = (0.01, 0.1, 1.0)  # thresholds of the numerical rank
 RANK_PAIRS = 2048
+SHARE_EVERY = 400  # updates between two measurements of the regulariser's gradient
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,15 @@ def dr3_loss(phi: Float[Tensor, "batch m"], phi_next: Float[Tensor, "batch m"]) 
     return (phi * phi_next).sum(1).mean()
 
 
+def gradient_share(part: Tensor, whole: Tensor, parameters: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """‖∇ part‖ / ‖∇ whole‖ over ``parameters``; both losses can still be differentiated afterwards."""
+    norms = []
+    for loss in (part, whole):
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        norms.append(sum((g.square().sum() for g in found if g is not None), torch.zeros_like(loss)).sqrt())
+    return norms[0] / norms[1].clamp_min(1e-30)
+
+
 def numerical_rank(singular: Float[Tensor, " m"], eps: float) -> int:
     """Singular values of Φ/√N above ``eps`` (the feature rank of Lyle et al. 2022)."""
     return int((singular > eps).sum())
@@ -155,7 +166,6 @@ class BEER(OnlineAlgorithm, TD3):
             "target_policy_noise": 0.2,
             "target_noise_clip": 0.5 if td3 else 0.0,
             "replay_buffer_class": Replay,
-            "replay_buffer_kwargs": {"seed": 2},
             "policy_kwargs": {
                 "net_arch": list(config.hidden_sizes),
                 "n_critics": 2 if td3 else 1,
@@ -166,6 +176,7 @@ class BEER(OnlineAlgorithm, TD3):
     def _setup_model(self) -> None:
         super()._setup_model()
         cfg = self.config
+        self.replay_buffer.generator.manual_seed(int(self.seed or 0) + 2)
         shape = self.action_space.shape
         assert shape is not None
         self.action_noise = NormalActionNoise(np.zeros(shape), np.full(shape, cfg.exploration_noise))
@@ -209,6 +220,9 @@ class BEER(OnlineAlgorithm, TD3):
             qs = [net[-1](phi) for net, phi in zip(self.nets, features, strict=True)]
             td: Any = sum(functional.mse_loss(q, target) for q in qs)
             extra, metrics = self._regulariser(batch, pairs, features, phis)
+            if extra is not None and self._n_updates % SHARE_EVERY == 0:
+                share = gradient_share(extra, td, list(self.critic.parameters()))
+                metrics[f"{cfg.regulariser}/gradient_share"] = share
             self.critic.optimizer.minimise(td if extra is None else td + extra)  # type: ignore[attr-defined]
             metrics["train/critic_loss"] = td
 

@@ -19,8 +19,9 @@ The policy is a diagonal Normal around a tanh mean, with one standard deviation 
 mean.  Actions in its likelihood are in units of the box, so that another scale of actions changes nothing.
 
 Deviations from the authors' code: V's dropout on antmaze is left out (there it is never active), V's optional smoothing
-covers uniform actions and not Gaussian noise, and L_V keeps the factor ½ α that XQL's and SQL's code divide by: Adam is
-blind to it.  Presets say where their values are from.  Observations are not normalised, as in all four codes.
+covers uniform actions and not Gaussian noise, and L_V keeps the factor ½ α that XQL's and SQL's code divide by.  Adam
+divides a gradient by its own size, so that such a factor shows only beside its ε of 1e-8.  Presets say where their
+values are from.  Observations are not normalised, as in all four codes.
 """
 
 from __future__ import annotations

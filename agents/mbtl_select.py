@@ -7,9 +7,11 @@ each target is served by its measured best: F(S) = mean_j max_{s in S} V_sj.  MB
     g   θ|x - x'|, a slope per source, or w⁻·min(x - x', 0) + w⁺·max(x - x', 0) fitted to all returns seen (d > 1)
     a_i = mean_j max(0, μ_i + √ln(k + 1) σ_i - g(x_i, x_j) - b_j),  b_j = max_s V_sj          :meth:`acquisition`
 
-after k sources; the first is the middle of the grid.  ``compat="official"`` restores the released code's process:
-integer inputs, best-so-far instead of own returns, no centring, noise 0.01; it does worse than equidistant points on
-plain landscapes.  ``rlkit.agents.mbtl_select.TaskSelector`` asks and is told; nothing here trains.
+after k sources; the first is the middle of the grid.  The process is centred on the returns it has seen, the first of
+which is then 0.  Likelihood alone would take J's deviation for 0 too and stop looking: it is at least ``LEAST_SIGNAL``.
+``compat="official"`` restores the released code's process: integer inputs, best-so-far instead of own returns, no
+centring, noise 0.01; it does worse than equidistant points on plain landscapes.
+``rlkit.agents.mbtl_select.TaskSelector`` asks and is told; nothing here trains.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from rlkit.errors import UserError, nearest
 Array = NDArray[np.float64]
 STRATEGIES = ("mbtl", "random", "equidistant", "greedy")
 GAPS = ("fixed", "estimated", "directional")
+LEAST_SIGNAL = 0.1  # standard deviation of J under the process, of normalised returns; smaller: it stops exploring
 
 
 def generalised(returns: Float[np.ndarray, "n n"], sources: Sequence[int] | NDArray[Any]) -> float:
@@ -188,14 +191,15 @@ class TaskSelector:
         """Mean and standard deviation ``[N]`` of J under the Gaussian process."""
         own = self.rows[np.arange(len(self.sources)), self.sources]  # [k]
         if self.compat == "official":
-            inputs, noise, lengths = np.arange(len(self.contexts), dtype=np.float64)[:, None], 1e-2, (1e-2, 1e2)
+            inputs, noise = np.arange(len(self.contexts), dtype=np.float64)[:, None], 1e-2
+            lengths, start, least = (1e-2, 1e2), 1.0, 1e-3
             seen = [max(0.0, self.rows[: i + 1, s].max()) for i, s in enumerate(self.sources)]
             values, centre = np.array(seen), 0.0
         else:
-            inputs, noise, lengths = self.unit, 1e-4, (0.05, 2.0)
+            inputs, noise = self.unit, 1e-4
+            lengths, start, least = (0.05, 2.0), 0.5, LEAST_SIGNAL**2
             values, centre = own, float(own.mean())
-        start = 1.0 if self.compat == "official" else 0.5
-        kernel = ConstantKernel(1.0, (1e-3, 1e3)) * RBF(start, lengths)
+        kernel = ConstantKernel(1.0, (least, 1e3)) * RBF(start, lengths)
         process = GaussianProcessRegressor(kernel, alpha=noise, n_restarts_optimizer=9, random_state=self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its bound is an answer

@@ -57,6 +57,7 @@ from rlkit.agents.orpo_core import (
     moments,
     pearson,
     penalty,
+    put_under,
     roll,
     shaping,
 )
@@ -99,13 +100,12 @@ class ORPO(OnlineAlgorithm, PPO):
         assert self.env is not None
         self.base = base_policy(source, self.env, self.record, self.config, self.seed or 0)
         self._connect(ref_env)
-        from_base = self.config.start == "base" and len(self.base.net)
-        if self.config.divergence != "none" or from_base:
+        if self.config.divergence != "none":
             rolled = self._roll_base(-(-self.config.calibration_steps // self.n_envs))
             found, self._ref_observations = moments(rolled), None  # learning begins with new episodes
             self.calibrated.copy_(torch.tensor([found.sigma, found.mean, found.correlation]))
-            if from_base:
-                self.base.into(self.policy, rolled)
+        if self.config.start == "base":
+            self.base.into(self.policy)
 
     def arguments(self, config: Any) -> dict[str, Any]:
         names = ("learning_rate", "n_steps", "batch_size", "n_epochs", "gae_lambda", "clip_range", "max_grad_norm")
@@ -141,6 +141,7 @@ class ORPO(OnlineAlgorithm, PPO):
     def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
         own = {key[5:]: value for key, value in tensors.items() if key.startswith("base.")}
         self.base = self.base.like(own).to(self.device)
+        put_under(self.policy, self.base if "policy.mlp_extractor.policy_net.base.epsilon" in tensors else None)
         super()._load_model(tensors)
 
     def _take(self, data: Any) -> None:
@@ -371,7 +372,7 @@ def base_policy(source: Any, env: VecEnv, record: EnvRecord | None, config: ORPO
         if record is None or record.family != "hacking":
             raise UserError("agent.ref_policy=true-reward needs an environment of the family hacking, got another")
         record = replace(record, env_kwargs={**record.env_kwargs, "reward": "true"})
-        settings = {**vars(config), "divergence": "none", "ref_policy": "uniform"}
+        settings = {**vars(config), "divergence": "none", "ref_policy": "uniform", "start": "random"}
         source = ORPO("MlpPolicy", record, seed=seed, device="cpu", **settings).learn(config.ref_steps)
     elif isinstance(source, (str, Path)):
         if not Path(source).is_file():

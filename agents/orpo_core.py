@@ -25,7 +25,6 @@ from rlkit.nets import linear
 
 LARGEST = 100.0  # d is cut here before exp: classes that do not overlap must give a large penalty and not an infinity
 FLOOR = 1e-3  # least χ² by which √χ² divides
-IMITATION_STEPS = 5_000  # of a learner that begins as π_ref and is of another shape
 ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU)
 
 
@@ -33,7 +32,7 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.E
 class ORPOConfig(AgentConfig):
     ref_policy: str = "uniform"  # π_ref: uniform, scripted, true-reward (PPO for ref_steps), or an artefact
     ref_steps: int = 9_000  # steps of true-reward; more: a better base policy
-    start: str = "random"  # the policy's first actor: random, or base: π_ref's or its imitator, unless it is uniform
+    start: str = "random"  # the policy's first actor: random, or base: π_ref itself
     ref_epsilon: float = 0.0  # probability that π_ref acts at random; larger: wider support, worse base policy
     divergence: str = "sqrt_chi2"  # sqrt_chi2, chi2, kl, tv, or none for PPO on the proxy
     measure: str = "state_action"  # state_action, state, or action for divergences of action distributions
@@ -252,6 +251,7 @@ class BasePolicy(nn.Module):
     """π_ref, frozen: a multilayer actor, or uniformly random where ``sizes`` is empty.
 
     sizes: widths from observation to output.  epsilon: probability of a uniform action instead (discrete ones only).
+    under: a policy to whose means or logarithms of probabilities the layers' output is added.
     """
 
     activation: Tensor
@@ -264,6 +264,7 @@ class BasePolicy(nn.Module):
         sizes: Sequence[int] = (),
         activation: int = 0,
         epsilon: float = 0.0,
+        under: BasePolicy | None = None,
     ):
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
@@ -274,6 +275,7 @@ class BasePolicy(nn.Module):
         for width_in, width_out in pairwise(sizes):
             layers += [nn.utils.skip_init(nn.Linear, width_in, width_out), ACTIVATIONS[activation]()]
         self.net = nn.Sequential(*layers[:-1])
+        self.under = under
         self.log_std = nn.Parameter(torch.zeros(sizes[-1] if sizes and not self.discrete else 0))
         self.register_buffer("activation", torch.tensor(activation))
         self.register_buffer("epsilon", torch.tensor(epsilon, dtype=torch.float64))
@@ -283,49 +285,55 @@ class BasePolicy(nn.Module):
     def of(policy: Any, epsilon: float = 0.0) -> BasePolicy:
         """The actor inside ``policy``, an SB3 actor-critic over a flat observation.  Raises UserError for others."""
         known = isinstance(policy, ActorCriticPolicy) and isinstance(policy.features_extractor, FlattenExtractor)
-        layers = list(policy.mlp_extractor.policy_net) if known else []
+        hidden: Any = policy.mlp_extractor.policy_net if known else []
+        last: Any = policy.action_net if known else None
+        under = hidden.base if isinstance(hidden, Above) else None
+        if under is not None:
+            hidden, last = hidden.net, last.linear
+        layers = list(hidden)
         kinds = {type(layer) for layer in layers[1::2]}
         plain = known and not policy.use_sde and len(kinds) <= 1 and kinds <= set(ACTIVATIONS)
         if not plain or not isinstance(policy.action_space, (spaces.Box, spaces.Discrete)):
             raise UserError(f"the base policy is a {type(policy).__name__}, expected PPO's or A2C's MlpPolicy")
-        linears = [*layers[::2], policy.action_net]
+        linears = [*layers[::2], last]
         sizes = [linears[0].in_features, *(layer.out_features for layer in linears)]
         activation = ACTIVATIONS.index(kinds.pop()) if kinds else 0
-        found = BasePolicy(policy.observation_space, policy.action_space, sizes, activation, epsilon)
+        found = BasePolicy(policy.observation_space, policy.action_space, sizes, activation, epsilon, under)
         for target, source in zip(list(found.net)[::2], linears, strict=True):
             target.load_state_dict(source.state_dict())
         if not found.discrete:
             found.log_std.copy_(policy.log_std)
         return found
 
-    def into(self, policy: Any, rolled: Rollout) -> None:
-        """Make ``policy``'s actor this one; if their layers differ, by least KL(π_ref ‖ π) in ``rolled``'s states."""
+    def into(self, policy: Any) -> None:
+        """Make ``policy``'s actor this one: its weights where the layers are alike, else by :func:`put_under`.
+
+        Raises UserError where there is no density to begin from.
+        """
+        if not self.has_density:
+            raise UserError("agent.start=base needs a base policy with a density, got uniform over a box")
         own, linears = list(self.net)[::2], [*list(policy.mlp_extractor.policy_net)[::2], policy.action_net]
-        if [x.weight.shape for x in own] == [x.weight.shape for x in linears]:
+        tanh = ACTIVATIONS[int(self.activation)] is nn.Tanh or len(own) == 1  # SB3's default, which the policy has
+        plain = self.under is None and not self.epsilon and tanh
+        if plain and [x.weight.shape for x in own] == [x.weight.shape for x in linears]:
             for target, source in zip(linears, own, strict=True):
                 target.load_state_dict(source.state_dict())
-            getattr(policy, "log_std", self.log_std).data.copy_(self.log_std)
-            return
-        seen = torch.as_tensor(rolled.observations, device=self.log_std.device).flatten(0, 1).float()
-        actor = [p for x in linears for p in x.parameters()] + ([] if self.discrete else [policy.log_std])
-        optimiser, generator = torch.optim.Adam(actor, 3e-3, fused=True), torch.Generator().manual_seed(0)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1e-3, IMITATION_STEPS)
-        for _ in range(IMITATION_STEPS):
-            states = seen[torch.randint(len(seen), (256,), generator=generator)]
-            loss = kl_divergence(self.distribution(states), policy.get_distribution(states).distribution).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+        else:
+            put_under(policy, self)
+            for parameter in policy.action_net.linear.parameters():
+                parameter.data.zero_()
+        if not self.discrete:
+            policy.log_std.data.copy_(self.log_std)
 
     def like(self, tensors: Mapping[str, Tensor]) -> BasePolicy:
         """One for the same spaces, as large as ``tensors`` (of a ``state_dict``) say, its weights not yet loaded."""
-        shapes = [
-            tensors[key].shape for key in sorted(tensors, key=lambda name: (len(name), name)) if key.endswith(".weight")
-        ]
+        below = {key[6:]: value for key, value in tensors.items() if key.startswith("under.")}
+        own = sorted((key for key in tensors if key.startswith("net.")), key=lambda name: (len(name), name))
+        shapes = [tensors[key].shape for key in own if key.endswith(".weight")]
         sizes = [shapes[0][1], *(shape[0] for shape in shapes)] if shapes else []
         kind, epsilon = int(tensors["activation"]), float(tensors["epsilon"])
-        return BasePolicy(self.observation_space, self.action_space, sizes, kind, epsilon)
+        under = self.like(below) if below else None
+        return BasePolicy(self.observation_space, self.action_space, sizes, kind, epsilon, under)
 
     @property
     def has_density(self) -> bool:
@@ -339,10 +347,14 @@ class BasePolicy(nn.Module):
             uniform = torch.full((len(x), n_actions), 1 / n_actions, device=x.device)  # [n, A]
             if not len(self.net):
                 return Categorical(probs=uniform)
-            probabilities = self.net(x).softmax(1)
+            logits = self.net(x) if self.under is None else self.net(x) + self.under.distribution(x).logits
+            probabilities = logits.softmax(1)
             epsilon = self.epsilon.to(probabilities)
             return Categorical(probs=(1 - epsilon) * probabilities + epsilon * uniform)
-        return Normal(self.net(x), self.log_std.exp().expand(len(x), -1)) if len(self.net) else None
+        if not len(self.net):
+            return None
+        mean = self.net(x) if self.under is None else self.net(x) + self.under.distribution(x).mean
+        return Normal(mean, self.log_std.exp().expand(len(x), -1))
 
     @torch.no_grad()
     def sample(self, observations: Tensor, generator: torch.Generator) -> NDArray[Any]:
@@ -357,6 +369,40 @@ class BasePolicy(nn.Module):
             return (low + (high - low) * torch.rand(shape, generator=generator)).numpy()
         draws = found.mean.cpu() + found.stddev.cpu() * torch.randn(found.mean.shape, generator=generator)
         return draws.reshape(shape).clamp(low, high).numpy()
+
+
+class Above(nn.Module):
+    """An actor's hidden layers ``net`` with what ``base`` has as means or logits behind their output."""
+
+    def __init__(self, net: nn.Module, base: BasePolicy):
+        super().__init__()
+        self.net, self.base = net, base
+
+    def forward(self, x: Float[Tensor, "n ds"]) -> Float[Tensor, "n width"]:
+        found = self.base.distribution(x)
+        return torch.cat([self.net(x), found.logits if self.base.discrete else found.mean], dim=1)
+
+
+class Sum(nn.Module):
+    """The last layer of an actor over :class:`Above`: ``linear`` of the hidden layers' output plus the base's."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Float[Tensor, "n width"]) -> Float[Tensor, "n outputs"]:
+        own, base = x.split([self.linear.in_features, self.linear.out_features], dim=1)
+        return self.linear(own) + base
+
+
+def put_under(policy: Any, base: BasePolicy | None) -> None:
+    """Have ``policy``'s actor, SB3's, add its output to frozen ``base``'s; with None take away what is there."""
+    hidden, last = policy.mlp_extractor.policy_net, policy.action_net
+    if isinstance(hidden, Above):
+        hidden, last = hidden.net, last.linear
+    if base is not None:
+        hidden, last = Above(hidden, base), Sum(last)
+    policy.mlp_extractor.policy_net, policy.action_net = hidden, last
 
 
 def built_in(name: str, env: VecEnv, epsilon: float) -> BasePolicy:

@@ -13,11 +13,16 @@ S of the pool, one E of the expert and one of first states s₀:
 The gradient of L_V passes through V(s') too.  ln d_E/d_S needs the pool to visit the expert's states: where it hardly
 does, w picks almost nothing, which is what ReCOIL avoids.
 
-Terminal states lead to one absorbing state, an extra input of the discriminator and of V, which leads to itself: an
-expert that never falls makes falling unlike it.  Each terminal row of a batch counts one step there.
+Behind every terminal row of a batch comes one of an absorbing state, an extra input of the discriminator and of V: an
+expert that never falls makes falling unlike it.  As in the authors' code both rows are terminal, δ = R(s) - V(s), so
+that V of the absorbing state reaches no other.  With `agent.bootstrap_absorbing=true` the state leads to itself instead
+and terminal states to it.  The flow equation, hence the weights' being an occupancy's, needs that.  Else an episode is
+worth 0 from its end on, which rewards ending where R is negative.
 
-Deviations: e^δ is divided by its mean, since L_V leaves V's, hence δ's, constant free; the discriminator learns along
-with V and not before it; both are ReLU networks like all others here.  The policy is that of the implicit learners.
+Deviations: e^δ is divided by its mean, since without terminal rows L_V leaves V's, hence δ's, constant free; the
+discriminator learns along with V and not before it; both are ReLU networks like all others here.  The policy is that of
+the implicit learners: the authors' is a Normal before the tanh, with deviations that depend on the state, kept from
+narrowing by a learnt entropy coefficient.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 
 from rlkit.agents.gaussian import GaussianActor, GaussianPolicy, actor_loss, network
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
@@ -50,6 +55,7 @@ class SMODICEConfig(OfflineConfig):
     divergence: str = "kl"  # kl: sharp weights; chi2: weights of 0 for what is unlike the expert, steadier
     discount: float = 0.99  # larger: longer horizon
     gradient_penalty: float = 10.0  # larger: smoother rewards, which tell the parts apart less
+    bootstrap_absorbing: bool = False  # true: V of the absorbing state counts behind terminal states and behind itself
     value_decay: float = 1e-4  # L2 on V; larger: V nearer 0
     weight_clip: float = 100.0  # largest weight of one sample
     decay_steps: int = 0  # updates in which the actor's learning rate falls to 0 as a cosine; 0: constant
@@ -68,7 +74,7 @@ class SMODICEConfig(OfflineConfig):
 
 def marked(observations: Float[Tensor, "n ds"]) -> Float[Tensor, "n ds1"]:
     """Observations of ordinary states; the absorbing state is 0 but for a 1 in the last place."""
-    return nn.functional.pad(observations, (0, 1))
+    return pad(observations, (0, 1))
 
 
 def with_absorbing(
@@ -197,7 +203,8 @@ class SMODICE(OfflineAlgorithm):
         first = self.observed(self.starts[drawn])  # [starts, ds + 1]
         values = self.value(torch.cat([inputs, following, inputs[-1:], first]))  # [2 (batch + 1) + starts, 1]
         here, ahead, start = values.split([len(inputs), len(inputs), len(first)])
-        delta = rewards + cfg.discount * ahead - here  # [batch + 1, 1]
+        keep = torch.ones_like(counts) if cfg.bootstrap_absorbing else pad(batch.not_terminal, (0, 0, 0, 1))  # the same
+        delta = rewards + cfg.discount * keep * ahead - here  # [batch + 1, 1]
         loss = dual_loss(start, delta, counts, cfg.discount, cfg.divergence)
         self.value_optimiser.minimise(loss)
         metrics |= {"value_loss": loss, "advantage_mean": delta[:-1].mean(), "v": here[:-1].mean()}

@@ -5,8 +5,9 @@
 the exact χ² at λ = ½, where the weights max(1 + δ/(2α), 0) have mean 1.  The paper gives these to the policy
 (`agent.actor_weight=ratio`); its authors' code, and the default here, clones in proportion to the positive advantage.
 
-α is the paper's.  The code's loss max(δ/a + ½, 0)² - δ/a is minimised by the same V when α = a/4: the presets hold a
-quarter of the scripts' `--alpha`.  The rest, and where each function is: :mod:`rlkit.agents.implicit`.
+L_V is ½ α times the code's mean[max(1 + δ/(2α), 0)² + V/α], up to a constant: α is the paper's and the scripts'
+`--alpha`.  (Before March 2023 the code had max(δ/a + ½, 0)² + V/a, the same V at a = 4α.)  The rest, and where each
+function is: :mod:`rlkit.agents.implicit`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,9 @@ from rlkit.registry import register
 class SQLConfig(ImplicitConfig):
     divergence: str = "chi2_exact"
     lam: float | None = 0.5  # ½ is SQL: weights of mean 1
-    temperature: float = 0.5  # α, a quarter of the code's; larger: V nearer the data's mean, fewer weights at 0
+    temperature: float = 1.0  # α; larger: V nearer the data's mean, fewer weights at 0
     actor_weight: str = "relu"  # relu: max(δ, 0); ratio: the paper's max(1 + δ/(2α), 0); exp: e^(κδ)
     huber: float = 0.0
-    critic_layer_norm: bool = True
 
 
 @register("sql")

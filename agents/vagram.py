@@ -4,8 +4,8 @@ Per environment step: act, remember, and every ``refit_every`` steps
     g̃_h = ∂Q_h(s', sg tanh μ(s')) / ∂s' of both critics and both targets, clipped     world_model.value_gradients
     fit the ensemble by mean [(1/D) Σ_d W_d δ_d² + ρ²],  W = mean_h g̃_h²              world_model.vagram_rows
     roll out ``rollout_batch`` real states for k steps with the elites                VaGraM.roll_out
-then ``updates_per_step`` SAC updates (Haarnoja et al. 2018), each on a whole batch of the model's rows with probability
-p, else of real ones:
+then, once there is a model, ``updates_per_step`` SAC updates (Haarnoja et al. 2018), each on a whole batch of the
+model's rows with probability p, else of real ones:
     y = r + γ (1 - terminal) (min Q̄(s', a') - α log π(a'|s'))
     L_Q = mean (Q₁ - y)² + mean (Q₂ - y)²,  L_π = mean (α log π - min Q),  L_α = -mean α (log π + H̄)
 
@@ -162,13 +162,13 @@ class VaGraM(OnlineAlgorithm, SAC):
             "ent_coef": f"auto_{config.initial_entropy}",
             "target_entropy": config.target_entropy,
             "replay_buffer_class": Replay,
-            "replay_buffer_kwargs": {"seed": 2},
             "policy_kwargs": {"net_arch": list(config.hidden_sizes), "optimizer_class": Adam},
         }
 
     def _setup_model(self) -> None:
         super()._setup_model()
         cfg, seed = self.config, int(self.seed or 0)
+        self.replay_buffer.generator.manual_seed(seed + 2)
         self._shape_networks(cfg)
         self.model_random = torch.Generator(self.device).manual_seed(seed + 3)
         ds, da = self.observation_space.shape[0], self.action_space.shape[0]  # type: ignore[index]
@@ -333,10 +333,13 @@ class VaGraM(OnlineAlgorithm, SAC):
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         cfg = self.config
-        since = self.num_timesteps - cfg.learning_starts  # 1 at the first update
+        since = self.num_timesteps - cfg.learning_starts  # 1 after the first step that was not at random
         epoch = (since - 1) // 1000
-        if cfg.model_loss != "none" and since % cfg.refit_every == 0:
-            self.tally.add(self.refit(epoch) | self.roll_out(epoch))
+        if cfg.model_loss != "none":
+            if since % cfg.refit_every == 0:
+                self.tally.add(self.refit(epoch) | self.roll_out(epoch))
+            if self.model_buffer is None:
+                return
         share = truncated_linear(cfg.model_share_schedule, epoch + 1)
         for _ in range(gradient_steps):
             self._n_updates += 1

@@ -40,16 +40,18 @@ PERMUTATIONS = 100  # of random choices
 ENVS = {"cartpole": "half the pole's length, m", "pendulum": "time step, s"}
 STYLES = {
     "MBTL": "C0-",
+    "MBTL, official": "C5-",
     "greedy": "C2-.",
     "equidistant": "C1--",
+    "equidistant, first of N": "C1:",
     "random": "C7:",
     "sequential oracle": "k-",
 }
 
 
-def trainer(env: str, arguments: argparse.Namespace, strategy: str = "mbtl") -> MBTL:
+def trainer(env: str, arguments: argparse.Namespace, **settings: Any) -> MBTL:
     sizes = {"n_contexts": arguments.contexts, "budget": arguments.contexts, "task_timesteps": arguments.timesteps}
-    return MBTL(f"contextual-{env}", seed=arguments.seed, strategy=strategy, episodes=arguments.episodes, **sizes)
+    return MBTL(f"contextual-{env}", seed=arguments.seed, episodes=arguments.episodes, **sizes, **settings)
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -137,10 +139,17 @@ def summarise(env: str, runs: dict[str, Any], arguments: argparse.Namespace) -> 
     orders = [np.random.default_rng(s).permutation(n) for s in range(PERMUTATIONS)]
     by_chance = np.array([[generalised(scaled, order[: k + 1]) for k in range(n)] for order in orders])
     best = sequential_oracle(scaled, n)
-    chosen = {"MBTL": trainer(env, arguments).selector, "greedy": trainer(env, arguments, "greedy").selector}
+    settings: dict[str, dict[str, Any]] = {
+        "MBTL": {},
+        "MBTL, official": {"compat": "official"},
+        "greedy": {"strategy": "greedy"},
+    }
+    chosen = {label: trainer(env, arguments, **own).selector for label, own in settings.items()}
     curves = {label: np.array(replay(raw, selector, n)) for label, selector in chosen.items()}
-    curves["equidistant"] = np.array(
-        [generalised(scaled, equidistant(agent.selector.unit[:, 0], k + 1)) for k in range(n)]
+    places = agent.selector.unit[:, 0]  # [N]
+    curves["equidistant"] = np.array([generalised(scaled, equidistant(places, k + 1)) for k in range(n)])
+    curves["equidistant, first of N"] = np.array(
+        [generalised(scaled, equidistant(places, n)[: k + 1]) for k in range(n)]
     )
     curves["random"] = by_chance.mean(axis=0)
     curves["sequential oracle"] = np.array([generalised(scaled, best[: k + 1]) for k in range(n)])

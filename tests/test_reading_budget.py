@@ -26,7 +26,7 @@ LONGER = {
     "mbtl": 2000,  # a selector, a trainer, and all of online learning under it
     "bq": 1560,  # a network, a search and their data
     "ptrnet": 1480,  # two networks, two ways of learning, four baselines, four ways of decoding
-    "orpo": 1660,  # base policies, a discriminator and PPO's update
+    "orpo": 1700,  # base policies, a discriminator and PPO's update
     "iqlearn": 1420,  # stands on ReCOIL's file for those parts
 }
 

@@ -21,6 +21,7 @@ from rlkit.agents.beer import (
     cosine_bound,
     dr3_loss,
     effective_rank,
+    gradient_share,
     infer_loss,
     numerical_rank,
 )
@@ -138,6 +139,7 @@ class PlainDDPG(Plain, DDPG):
     def _setup_model(self) -> None:
         super()._setup_model()
         self.action_noise = BEER("MlpPolicy", ENV, **SMALL).action_noise
+        self.replay_buffer.generator.manual_seed(int(self.seed or 0) + 2)
 
 
 def weights(agent: Any) -> list[bytes]:
@@ -182,7 +184,10 @@ def test_while_nothing_fires_it_is_ddpg(monkeypatch: pytest.MonkeyPatch, tmp_pat
         {"backbone": "td3", "regulariser": "infer"},
     ],
 )
-def test_every_variant_learns_and_resumes_exactly(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_every_variant_learns_and_resumes_exactly(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlkit.agents.beer.SHARE_EVERY", 20)
     arguments = {**SMALL, **settings, "rank_interval": 30, "seed": 2}
     whole = BEER("MlpPolicy", ENV, **arguments).learn(150, log_interval=None)
     part = BEER("MlpPolicy", ENV, **arguments).learn(90, log_interval=None)
@@ -194,10 +199,33 @@ def test_every_variant_learns_and_resumes_exactly(settings: dict[str, Any], tmp_
     assert left.keys() == right.keys()
     assert [k for k in left if not torch.equal(left[k], right[k])] == []
     assert {"rank/nrr_0.01", "rank/nrr_0.1", "rank/nrr_1.0", "rank/srank_0.01"} <= set(whole.tally.counts)
+    kind = settings.get("regulariser", "beer")
+    assert whole.tally.counts.get(f"{kind}/gradient_share", 0) == (0 if kind == "none" else 5)  # 110 updates
     whole.save(tmp_path / "a.rlk")
     loaded = BEER.load(tmp_path / "a.rlk", device="cpu")
     observations = np.random.default_rng(0).normal(size=(6, 4))
     assert np.array_equal(whole.predict(observations)[0], loaded.predict(observations)[0])
+
+
+def test_the_share_of_a_gradient_by_hand_and_that_it_changes_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([3.0], requires_grad=True)
+    part, whole = 3 * x[0], x.square().sum() + y.square().sum()  # gradients (3, 0) and (2, 4, 6)
+    assert gradient_share(part, whole, [x, y]).item() == pytest.approx(3 / 56**0.5)
+    assert gradient_share(0 * x.sum(), whole, [x, y]).item() == 0
+    (part + whole).backward()  # the graph is still there
+    assert x.grad is not None and x.grad.tolist() == [5.0, 4.0]
+    unmeasured = BEER("MlpPolicy", ENV, seed=1, beta=1.0, **SMALL).learn(120)
+    monkeypatch.setattr("rlkit.agents.beer.SHARE_EVERY", 1)
+    measured = BEER("MlpPolicy", ENV, seed=1, beta=1.0, **SMALL)
+    measured.learn(120, log_interval=None)
+    assert weights(measured) == weights(unmeasured)
+    share = measured.tally.sums["beer/gradient_share"] / measured.tally.counts["beer/gradient_share"]
+    assert share > 0
+
+
+def test_the_replay_is_drawn_from_by_the_runs_seed() -> None:
+    agents = [BEER("MlpPolicy", ENV, seed=seed, **SMALL) for seed in (0, 7, 7)]
+    assert [a.replay_buffer.generator.initial_seed() for a in agents] == [2, 9, 9]
 
 
 @pytest.mark.parametrize(

@@ -121,13 +121,12 @@ def test_the_value_loss_of_xql_is_half_alpha_times_its_papers(clip: float) -> No
     assert not value_loss(huge, DIVERGENCES["kl"], 0.5, 1.0).isfinite()
 
 
-def test_sql_is_exact_chi2_at_one_half_with_a_quarter_of_its_codes_alpha() -> None:
+def test_sql_is_exact_chi2_at_one_half_with_its_codes_alpha() -> None:
     q = 2 * torch.randn(300, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     for alpha in (0.5, 2.0):
         v = best_v(q, "chi2_exact", 0.5, alpha)
-        paper = minimiser(lambda u, a=alpha: ((1 + (q - u) / (2 * a)).relu() ** 2 + u / a).mean().item(), -20, 20)  # type: ignore[misc]
-        code = minimiser(lambda u, a=4 * alpha: (((q - u) / a + 0.5).relu() ** 2 + u / a).mean().item(), -20, 20)  # type: ignore[misc]
-        assert v == pytest.approx(paper, abs=1e-5) and v == pytest.approx(code, abs=1e-5)
+        paper = minimiser(lambda u, a=alpha: (((q - u) / (2 * a) + 1).relu() ** 2 + u / a).mean().item(), -20, 20)  # type: ignore[misc]
+        assert v == pytest.approx(paper, abs=1e-5)
         assert (1 + (q - v) / (2 * alpha)).relu().mean().item() == pytest.approx(1.0, abs=1e-5)
 
 
@@ -297,7 +296,7 @@ def test_policy_weights_are_bounded_and_of_the_asked_kind(cls: Any) -> None:
     expected = {"exp": (3 * delta).exp(), "relu": delta.relu()}[config.actor_weight].clamp(max=100)
     torch.testing.assert_close(policy_weight(delta, config, kind), expected)
     ratio = policy_weight(delta, make_config(SQL, {"actor_weight": "ratio"}), DIVERGENCES["chi2_exact"])
-    torch.testing.assert_close(ratio, (1 + delta).relu().clamp(max=100))  # α = ½
+    torch.testing.assert_close(ratio, (1 + delta / 2).relu().clamp(max=100))  # α = 1
 
 
 def test_gradients_reach_the_intended_network_and_no_other(dataset: Any) -> None:
@@ -334,7 +333,9 @@ def test_terminations_cut_the_target_and_time_limits_do_not(dataset: Any) -> Non
     torch.testing.assert_close(target[~ended], batch.rewards[~ended] + 0.99)
 
 
-def plain_reference(agent: ImplicitValue, batches: list[Any], phi: Callable[[Tensor], Tensor], squared: bool) -> None:
+def plain_reference(
+    agent: ImplicitValue, batches: list[Any], phi: Callable[[Tensor], Tensor], squared: bool, relu: bool = False
+) -> None:
     """Updates as the equations say, with PyTorch's Adam, ``Normal`` and a loop for the targets."""
     cfg, actor, value, critic, target = agent.config, agent.policy.actor, agent.value, agent.critic, agent.target_critic
     adam_v, adam_a, adam_q = (torch.optim.Adam(m.parameters(), 3e-4) for m in (value, actor, critic))
@@ -347,7 +348,8 @@ def plain_reference(agent: ImplicitValue, batches: list[Any], phi: Callable[[Ten
         loss.backward()
         adam_v.step()
         with torch.no_grad():
-            w = torch.exp(cfg.inverse_temperature * (q - value(b.observations))).clamp(max=100)
+            delta = q - value(b.observations)
+            w = (delta.clamp(min=0) if relu else torch.exp(cfg.inverse_temperature * delta)).clamp(max=100)
             y = b.rewards + 0.99 * b.not_terminal * value(b.next_observations)
         normal = torch.distributions.Normal(torch.tanh(actor.net(b.observations)), actor.log_std.clamp(-5, 2).exp())
         loss = -(w * normal.log_prob(b.actions).sum(1, keepdim=True)).mean()
@@ -394,6 +396,30 @@ def test_twenty_updates_equal_a_plain_reference(
     assert mine.keys() == plain.keys()
     for key in mine:
         torch.testing.assert_close(mine[key], plain[key], atol=2e-5, rtol=0, msg=key)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.1, 3.0])
+def test_twenty_updates_of_sql_are_its_codes(alpha: float, dataset: Any) -> None:
+    """In float64: the loss of V is ½ α times mean[(δ/(2α) + 1)₊² + V/α], with q a constant to it."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        agent, twin = (SQL("MlpPolicy", dataset, decay_steps=40, temperature=alpha, **SMALL) for _ in range(2))
+        for each in (agent, twin):
+            each.replay.rows = each.replay.rows.double()
+        assert not any(isinstance(m, torch.nn.LayerNorm) for m in agent.critic.modules())
+
+        def published(delta: Tensor) -> Tensor:
+            sparse = delta / (2 * alpha) + 1
+            return 0.5 * alpha * (torch.where(sparse > 0, 1.0, 0.0) * sparse**2 - delta / alpha).mean()
+
+        plain_reference(twin, [copy.deepcopy(twin.replay.batch(32)) for _ in range(20)], published, True, relu=True)
+        agent.learn(20)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    mine, plain = agent.model_tensors(), twin.model_tensors()
+    assert mine.keys() == plain.keys()
+    for key in mine:
+        torch.testing.assert_close(mine[key], plain[key], atol=1e-12, rtol=0, msg=key)
 
 
 def test_resume_is_exact_with_every_random_option_on(dataset: Any, tmp_path: Path) -> None:
@@ -530,3 +556,15 @@ def test_presets_reach_the_command_line_and_lambda_follows_the_divergence() -> N
     assert (found.temperature, found.value_clip, found.lam, found.reward_scaling) == (5.0, 7.0, 0.5, "return_range")
     assert presets(IQL, "antmaze-large-play", "antmaze", "antmaze")["lam"] == 0.9
     assert presets(XQL, "antmaze-large-play", "antmaze", "antmaze")["value_clip"] == 5.0
+    for cls in (FDVL, IQL, SQL, XQL):  # the authors scale rewards for three tasks
+        scaled = {
+            t
+            for t in ("ant", "halfcheetah", "hopper", "walker2d")
+            if "reward_scaling" in presets(cls, "", t, "locomotion")
+        }
+        assert scaled == {"halfcheetah", "hopper", "walker2d"}, cls
+    assert presets(SQL, "walker2d-medium-expert", "walker2d", "locomotion")["temperature"] == 1.0
+    assert presets(SQL, "antmaze-umaze-diverse", "antmaze", "antmaze")["temperature"] == 3.0
+    assert presets(XQL, "antmaze-medium-diverse", "antmaze", "antmaze")["value_updates"] == 4
+    assert presets(XQL, "hopper-medium-expert", "hopper", "locomotion")["uniform_actions"]
+    assert presets(FDVL, "halfcheetah-medium", "halfcheetah", "locomotion")["uniform_actions"]

@@ -30,6 +30,7 @@ from rlkit.agents.orpo_core import (
     episode_steps,
     moments,
     penalty,
+    put_under,
     roll,
     shaping,
 )
@@ -254,12 +255,60 @@ def test_the_scripted_policy_of_glucose_keeps_the_patient_alive() -> None:
         ORPO("MlpPolicy", TOY, ref_policy="scripted", **SMALL)
 
 
-def test_a_learner_of_another_shape_begins_as_an_imitator() -> None:
-    agent = ORPO("MlpPolicy", "glucose", seed=0, device="cpu", calibration_steps=3000)
+def apart(agent: ORPO, seen: Tensor) -> Tensor:
+    """KL of the learner from its base policy at observations, [n]."""
+    return action_divergence(agent.policy.get_distribution(seen).distribution, agent.base.distribution(seen), "kl")
+
+
+@pytest.mark.parametrize("hidden", [(), (16,), (64, 64)])
+def test_a_learner_of_glucose_begins_as_the_controller_itself(hidden: tuple[int, ...], tmp_path: Path) -> None:
+    agent = ORPO("MlpPolicy", "glucose", seed=0, device="cpu", calibration_steps=300, hidden_sizes=hidden, n_steps=100)
     seen = torch.from_numpy(agent._roll_base(100).observations.reshape(-1, 2, 48))
-    own, base = (p.distribution(seen).mean for p in (BasePolicy.of(agent.policy), agent.base))
-    assert (own - base).abs().mean() < 0.003  # the controller's own deviation
-    assert 0.003 <= agent.policy.log_std.exp().item() < 0.006  # and what is not learnt of its means
+    with torch.no_grad():
+        assert torch.equal(apart(agent, seen), torch.zeros(len(seen)))
+    agent.save(tmp_path / "first.rlk")
+    controller = {key: value.clone() for key, value in agent.base.state_dict().items()}
+    agent.learn(1000, log_interval=None)
+    assert apart(agent, seen).min() > 0
+    assert all(torch.equal(value, controller[key]) for key, value in agent.base.state_dict().items())
+    loaded = ORPO.load(tmp_path / "first.rlk", device="cpu")
+    assert torch.equal(apart(loaded, seen), torch.zeros(len(seen)))
+    learnt = BasePolicy.of(agent.policy)  # and what was learnt can be a base policy in its turn
+    again = learnt.like(learnt.state_dict())
+    again.load_state_dict(learnt.state_dict())
+    for found in (learnt, again):
+        torch.testing.assert_close(found.distribution(seen).mean, agent.policy.get_distribution(seen).distribution.mean)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "epsilon", "relu", "wider"])
+def test_a_learner_begins_as_a_discrete_base_policy_of_any_kind(kind: str) -> None:
+    width, activation = (40 if kind == "wider" else 16), torch.nn.ReLU if kind == "relu" else torch.nn.Tanh
+    layers = {"net_arch": [width], "activation_fn": activation}
+    source = PPO("MlpPolicy", TomatoEnv("toy"), policy_kwargs=layers, seed=0, device="cpu")
+    with torch.no_grad():
+        source.policy.action_net.weight.mul_(100)  # far from uniform
+    settings = {**SMALL, "ref_epsilon": 0.3 if kind == "epsilon" else 0.0}
+    base = "uniform" if kind == "uniform" else source
+    agent = ORPO("MlpPolicy", TOY, base, start="base", seed=0, **settings)
+    seen = torch.from_numpy(agent._roll_base(30).observations).flatten(0, 1)
+    assert apart(agent, seen).abs().max() < 1e-6
+    assert (agent.base.distribution(seen).probs.std() > 0.02) == (kind != "uniform")
+    agent.learn(240, log_interval=None)
+    assert apart(agent, seen).abs().max() > 1e-6
+
+
+def test_a_checkpoint_of_a_learner_that_began_as_an_imitator_goes_on(tmp_path: Path) -> None:
+    """Before, a learner of another shape had layers of its own alone."""
+    settings = {**SMALL, "start": "base", "seed": 1}
+    old = ORPO("MlpPolicy", TOY, **settings)
+    put_under(old.policy, None)
+    old.learn(120, log_interval=None)
+    old.save_checkpoint(tmp_path / "c.rlk")
+    old.learn(120, log_interval=None, reset_num_timesteps=False)
+    fresh = ORPO("MlpPolicy", TOY, **settings)
+    fresh.restore(tmp_path / "c.rlk")
+    fresh.learn(120, log_interval=None, reset_num_timesteps=False)
+    assert all(torch.equal(value, fresh.model_tensors()[key]) for key, value in old.model_tensors().items())
 
 
 def test_moments_and_correlation_by_hand() -> None:
@@ -333,6 +382,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"measure": "action", "divergence": "kl", "action_side": "reward", "scale": "none"},
     {"divergence": "none"},
     {"disc_features": (0, 3), "target_kl_coef": 0.0},
+    {"start": "base", "ref_epsilon": 0.1},
 ]
 
 
@@ -472,6 +522,10 @@ def test_what_it_cannot_handle_gets_a_sentence() -> None:
         ORPO("MlpPolicy", "InvertedPendulum-v5", ref_policy="true-reward", **SMALL)
     with pytest.raises(UserError, match="needs a base policy with a density, got uniform over a box"):
         ORPO("MlpPolicy", "InvertedPendulum-v5", measure="action", **SMALL)
+    with pytest.raises(
+        UserError, match=r"agent\.start=base needs a base policy with a density, got uniform over a box"
+    ):
+        ORPO("MlpPolicy", "InvertedPendulum-v5", start="base", **SMALL)
     with pytest.raises(UserError, match="needs discrete actions"):
         ORPO("MlpPolicy", "InvertedPendulum-v5", ref_epsilon=0.1, **SMALL)
     with pytest.raises(UserError, match="expected ref_env= or env's name"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,13 @@ def mixture() -> Any:
         labelled_episodes=3,
         hidden_expert_episodes=8,
     )
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def same(left: Any, right: Any) -> bool:
@@ -362,9 +369,8 @@ def test_smodice_weighs_the_hidden_expert_above_the_rest(divergence: str, mixtur
     first, last = agent.pool_rows
     observations, _, _, not_terminal, following = agent.replay.rows[first:last].split(agent.replay.widths, dim=1)
     with torch.no_grad():
-        inputs, _ = with_absorbing(marked(observations), not_terminal)
-        ahead = torch.where(not_terminal > 0, marked(following), inputs[-1])
-        delta = agent.discriminator(inputs[:-1]) + 0.99 * agent.value(ahead) - agent.value(inputs[:-1])
+        here, ahead = marked(observations), marked(following)
+        delta = agent.discriminator(here) + 0.99 * not_terminal * agent.value(ahead) - agent.value(here)
     weight = policy_weight(delta, divergence, 100.0)
     hidden = mixture.rows_of("hidden")[1] - first
     assert weight[:hidden].mean() > 3 * weight[hidden:].mean()
@@ -468,6 +474,100 @@ def test_terminal_rows_lead_to_an_absorbing_state_that_counts_as_often() -> None
     (slope,) = torch.autograd.grad(dual_loss(first, v, none, 0.9, "kl"), v)
     torch.testing.assert_close(slope[:4], delta[:4].softmax(dim=0))
     assert slope[4] == 0, "no terminal row, no weight"
+
+
+def as_published(agent: SMODICE, pool: list[Batch], expert: list[Batch], bootstrap: bool) -> None:
+    """Updates as the authors' code makes them: rows of the absorbing state are added behind the data's, all terminal.
+
+    With ``bootstrap`` none of them is.  The discriminator learns along, the weights are divided by their mean and the
+    policy is the implicit learners', which are this library's deviations.
+    """
+    cfg, actor, value, critic = agent.config, agent.policy.actor, agent.value, agent.discriminator
+    adam_c, adam_v, adam_a = (torch.optim.Adam(m.parameters(), 3e-4) for m in (critic, value, actor))
+    adam_v.param_groups[0]["weight_decay"] = 1e-4
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+
+    def with_rows(b: Batch) -> tuple[torch.Tensor, ...]:
+        ended, width = b.not_terminal[:, 0] == 0, b.observations.shape[1]
+        states, following = (
+            torch.cat([x, torch.zeros(len(x), 1)], dim=1) for x in (b.observations, b.next_observations)
+        )
+        absorbing = torch.eye(width + 1)[-1]
+        following[ended] = absorbing
+        more = absorbing.repeat(int(ended.sum()), 1)
+        terminal = torch.cat([ended, torch.ones(len(more), dtype=torch.bool)]).double()[:, None]
+        return torch.cat([states, more]), torch.cat([following, more]), 0 * terminal if bootstrap else terminal
+
+    for b, e in zip(pool, expert, strict=True):
+        states, following, terminal = with_rows(b)
+        demonstrated = with_rows(e)[0]
+        on_expert, on_pool = critic(demonstrated), critic(states)
+        loss = bce(on_expert, torch.ones_like(on_expert)) + bce(on_pool, torch.zeros_like(on_pool))
+        share = torch.empty(len(b.observations), 1).uniform_(generator=agent.noise)
+        mixed = share * demonstrated[: len(share)] + (1 - share) * states[: len(share)]
+        mixed.requires_grad_()
+        (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+        adam_c.zero_grad()
+        (loss + 10 * ((slope.norm(dim=1) - 1) ** 2).mean()).backward()
+        adam_c.step()
+
+        drawn = torch.randint(len(agent.starts), (cfg.batch_size,), generator=agent.noise)
+        with torch.no_grad():
+            reward = critic(states)
+            first = agent.observed(agent.starts[drawn])
+        e_v = reward + (1 - terminal) * 0.99 * value(following) - value(states)
+        dual = e_v.exp().mean().log() if cfg.divergence == "kl" else (0.5 * e_v**2 + e_v).mean()
+        adam_v.zero_grad()
+        (0.01 * value(first).mean() + dual).backward()
+        adam_v.step()
+        own = e_v.detach()[: len(b.observations)]
+        w = own.exp() / own.exp().mean() if cfg.divergence == "kl" else (own + 1).relu()
+        normal = torch.distributions.Normal(actor.unit_mean(b.observations), actor.std())
+        adam_a.zero_grad()
+        (-(w.clamp(max=100) * normal.log_prob(b.actions).sum(1, keepdim=True)).mean()).backward()
+        adam_a.step()
+
+
+@pytest.mark.parametrize("bootstrap", [False, True], ids=["as published", "bootstrap"])
+@pytest.mark.parametrize("divergence", ["kl", "chi2"])
+def test_twenty_updates_of_smodice_are_the_published_ones(
+    divergence: str, bootstrap: bool, dataset: Any, float64: None
+) -> None:
+    agent, twin = (
+        SMODICE("MlpPolicy", dataset, divergence=divergence, bootstrap_absorbing=bootstrap, **SMALL) for _ in range(2)
+    )
+    for each in (agent, twin):
+        each.replay.rows = each.replay.rows.double()
+    pool, expert = [], []
+    for _ in range(20):
+        pool.append(twin.draw())
+        expert.append(twin.replay.batch(32, twin.expert_rows))
+    assert any((b.not_terminal == 0).any() for b in pool) and any((e.not_terminal == 0).any() for e in expert)
+    as_published(twin, pool, expert, bootstrap)
+    agent.learn(20)
+    mine, plain = agent.model_tensors(), twin.model_tensors()
+    assert mine.keys() == plain.keys()
+    for key in mine:
+        # of a batch without terminal rows KL's gradient there is rounding, which Adam divides by no more than its 1e-8
+        loose = divergence == "kl" and key == "value.4.bias"
+        torch.testing.assert_close(mine[key], plain[key], atol=1e-11 if loose else 1e-12, rtol=0, msg=key)
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_the_absorbing_state_reaches_the_states_before_it_only_where_asked(bootstrap: bool, dataset: Any) -> None:
+    """An update's mean δ, whose V has not learnt yet, moves with V of the absorbing state, or not."""
+    means = []
+    for value in (0.0, 5.0):
+        agent = SMODICE("MlpPolicy", dataset, bootstrap_absorbing=bootstrap, **{**SMALL, "batch_size": 256})
+        with torch.no_grad():  # V is 0 but where the last input is 1
+            agent.value[0].weight.zero_()[0, -1] = 1.0
+            agent.value[2].weight.zero_()[0, 0] = 1.0
+            agent.value[4].weight.zero_()[0, 0] = value
+        batch = agent.draw()
+        means.append(agent.update(batch)["advantage_mean"].item())
+    ended = (1 - batch.not_terminal).mean().item()
+    assert ended > 0
+    assert means[1] - means[0] == pytest.approx(0.99 * 5.0 * ended if bootstrap else 0.0, abs=1e-5)
 
 
 def test_the_gradient_penalty_is_zero_for_a_unit_slope() -> None:

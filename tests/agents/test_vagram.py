@@ -314,6 +314,22 @@ def test_variants_learn_and_resume_exactly(settings: dict[str, Any], tmp_path: P
     assert np.array_equal(expected, loaded.predict(observations, deterministic=True)[0])
 
 
+@pytest.mark.parametrize("loss", ["vagram", "mle", "none"])
+def test_nothing_is_learnt_before_the_first_model(loss: str) -> None:
+    agent = VaGraM("MlpPolicy", "hopper", **{**SMALL, "model_loss": loss, "updates_per_step": 3})
+    agent.learn(89, log_interval=None)  # one step before the first fit
+    assert agent._n_updates == (0 if loss != "none" else 3 * 39)
+    agent.learn(1, log_interval=None, reset_num_timesteps=False)
+    assert agent._n_updates == (3 if loss != "none" else 3 * 40)
+    if loss != "none":
+        assert agent.model_buffer is not None and agent.model_buffer.size() == 60
+
+
+def test_the_replay_is_drawn_from_by_the_runs_seed() -> None:
+    agents = [VaGraM("MlpPolicy", "hopper", **SMALL, seed=seed) for seed in (0, 7, 7)]
+    assert [a.replay_buffer.generator.initial_seed() for a in agents] == [2, 9, 9]
+
+
 def test_roll_outs_start_from_real_states_and_drop_ended_ones() -> None:
     agent = VaGraM("MlpPolicy", "hopper", **{**SMALL, "rollout_schedule": (0.0, 0.0, 3.0, 3.0)}).learn(
         130, log_interval=None
