@@ -162,6 +162,11 @@ class OfflineAlgorithm(Learner):
         assert self.replay is not None
         super().load_state(tensors, values)
         self.replay.generator.set_state(tensors["generator.replay"])
+        if values.get("actions") != "unit" and ((self.policy.reach != 1) | (self.policy.centre != 0)).any():
+            raise ArtefactError("was learnt from actions in other units than [-1, 1]; resuming would not be exact")
+
+    def state_values(self) -> dict[str, Any]:
+        return {**super().state_values(), "actions": "unit"}
 
     def source(self) -> dict[str, Any]:
         data = self.dataset

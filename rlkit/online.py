@@ -24,6 +24,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from rlkit.action_units import action_units
 from rlkit.errors import ArtefactError, UserError, shown
 from rlkit.floats import fast_float32
 from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_config, presets
@@ -105,6 +106,8 @@ class OnlineAlgorithm(Persistent):
         self._pending_log: dict[str, float] = {}
         if env is not None and not isinstance(env.action_space, self.ACTIONS):
             raise UserError(f"{self.name} needs a {self.ACTIONS.__name__} action space, got {env.action_space}")
+        if env is not None and isinstance(env.action_space, spaces.Box) and self.ACTIONS is spaces.Box:
+            action_units(env.action_space)  # SB3 scales by bounds, whatever they are
         with self._own_random():
             super().__init__(  # type: ignore[call-arg]  # SB3's algorithm, next in line
                 policy,

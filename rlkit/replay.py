@@ -1,7 +1,7 @@
 """Transitions as one packed tensor on the training device; a batch is a single gather.
 
-A row holds ``[observation | action | reward | not_terminal | next_observation]``, float32.  ``not_terminal`` is 0 only
-where the episode really ended: a time limit still bootstraps (Pardo et al. 2018).
+A row holds ``[observation | action | reward | not_terminal | next_observation]``, float32, the action in units of
+its box.  ``not_terminal`` is 0 only where the episode really ended: a time limit still bootstraps (Pardo et al. 2018).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from rlkit.action_units import action_units
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import ArtefactError, UserError
 from rlkit.machine import memory
@@ -69,13 +70,15 @@ class Replay:
 
     @classmethod
     def from_dataset(cls, dataset: OfflineDataset, device: torch.device | str = "cpu", seed: int = 0) -> Replay:
-        """A full buffer holding the dataset in its own order."""
+        """A full buffer holding the dataset in its own order, its actions in units of the box."""
         replay = cls(len(dataset), dataset.observation_space, dataset.action_space, device, seed=seed)
         columns = replay.rows.split(replay.widths, dim=1)
         not_terminal = ~dataset.terminations
         arrays = (dataset.observations, dataset.actions, dataset.rewards, not_terminal, dataset.next_observations)
         for column, array in zip(columns, arrays, strict=True):
             column.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(len(dataset), -1))
+        reach, centre = action_units(dataset.action_space)
+        columns[1].sub_(centre.to(replay.device)).div_(reach.to(replay.device))
         replay.full = True
         return replay
 
