@@ -80,6 +80,7 @@ class ORPO(OnlineAlgorithm, PPO):
 
     Config: ClassVar[type[AgentConfig]] = ORPOConfig
     objective: ClassVar[str] = "value_loss"
+    UNDER_NORMALISER: ClassVar[Mapping[str, Any] | None] = None  # it would scale two policies' observations apart
     ACTIONS: ClassVar[type[spaces.Space]] = spaces.Space
     ref_env: VecEnv | None = None
     _ref_observations: Any = None

@@ -23,7 +23,7 @@ def action_units(action_space: spaces.Box) -> tuple[Float[Tensor, " da"], Float[
     if not fits.all():
         column = tuple(fits.logical_not().nonzero()[0].tolist())
         raise UserError(
-            f"the agent acts within bounds: column {column[-1]} of the action space goes from {float(low[column]):g} to "
-            f"{float(high[column]):g}, expected finite bounds with room between them"
+            f"the agent acts within bounds: column {column[-1]} of the action space goes from {float(low[column]):g} "
+            f"to {float(high[column]):g}, expected finite bounds with room between them"
         )
     return reach, centre

@@ -180,6 +180,8 @@ class Persistent(BaseAlgorithm):
                 if data is None:
                     self._load_model(model)
             self.origin = {key: manifest.get(key) for key in ("dataset", "env")}
+            if manifest.get("normalised"):  # its environment did it: nothing here can
+                self.origin = {**self.origin, "normalised": True}
             self.num_timesteps = steps
         if data is not None:
             self._take(data)  # what is wrong with the caller's data is not the file's fault

@@ -1,4 +1,4 @@
-"""Actions inside an agent are in [-1, 1]: what it learns is the same in every unit, and boxes without units are refused."""
+"""Actions inside an agent are in [-1, 1]: learning is the same in every unit; boxes without units are refused."""
 
 from __future__ import annotations
 
