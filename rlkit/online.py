@@ -6,7 +6,6 @@ generators; here they are the algorithm's own while it builds or learns, and the
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -28,9 +27,10 @@ from rlkit.action_units import action_units
 from rlkit.errors import ArtefactError, UserError, shown
 from rlkit.evaluate import Evaluator
 from rlkit.floats import fast_float32
-from rlkit.hyperparameters import AgentConfig, check_seed_and_device, make_config, presets
+from rlkit.hyperparameters import AgentConfig, check_learning, check_seed_and_device, make_config, presets
 from rlkit.normaliser import load_statistics, normalised, settings, statistics, underneath
 from rlkit.persistent import Persistent
+from rlkit.policy_kwargs import with_policy_kwargs
 from rlkit.registry import EnvRecord
 from rlkit.replay import Batch, Replay
 from rlkit.tally import Tally
@@ -56,7 +56,7 @@ def training_env(env: Any, n_envs: int = 1) -> tuple[VecEnv, EnvRecord | None]:
 class OnlineAlgorithm(Persistent):
     """Mixin over an algorithm of SB3.
 
-    :param policy: a name SB3 knows, ``"MlpPolicy"`` for flat observations
+    :param policy: ``"MlpPolicy"``, of SB3's the one for observations that are a vector
     :param env: a record's name, a Gymnasium id, an environment, or a ``VecEnv``
     :param seed: seeds every generator the agent owns, and the environment
     :param hyperparameters: fields of ``Config``; those not given come from the presets of the task, then the defaults
@@ -84,13 +84,14 @@ class OnlineAlgorithm(Persistent):
     ):
         if env is None:
             raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
+        if policy != "MlpPolicy":
+            raise UserError(f"policy {shown(policy)} is unknown to {self.name}, expected 'MlpPolicy'")
         env = named(env)
+        hyperparameters = with_policy_kwargs(type(self), policy_kwargs, hyperparameters)
         if isinstance(env, EnvRecord):
             hyperparameters = {**presets(type(self), env.name, env.task, env.family), **hyperparameters}
         config = make_config(type(self), hyperparameters)
         vector, self.record = training_env(env, getattr(config, "n_envs", 1))
-        if policy_kwargs and "net_arch" in policy_kwargs and hasattr(config, "hidden_sizes"):
-            config = dataclasses.replace(config, hidden_sizes=policy_kwargs["net_arch"])
         self._begin(policy, config, vector, seed, device, tensorboard_log, verbose)
 
     def _begin(
@@ -103,7 +104,7 @@ class OnlineAlgorithm(Persistent):
         tensorboard_log: str | None,
         verbose: int,
     ) -> None:
-        check_seed_and_device(seed, device)
+        check_seed_and_device(seed, device, tensorboard_log, verbose)
         self.config, self.policy_name = config, policy
         self._random: dict[str, Any] | None = None
         self._pending_log: dict[str, float] = {}
@@ -160,12 +161,12 @@ class OnlineAlgorithm(Persistent):
         """Refuse an environment whose ``VecNormalize`` moves the scale of what should keep it."""
         needed = self.UNDER_NORMALISER
         met = needed is not None and all(getattr(config, name) == value for name, value in needed.items())
-        if met or unwrap_vec_normalize(env) is None:
+        if met or env is None or unwrap_vec_normalize(env) is None:
             return
         other = "".join(f", or agent.{name}={value}" for name, value in (needed or {}).items())
         raise UserError(
-            f"{self.name} needs observations of one scale, which VecNormalize moves as it goes; expected an environment "
-            f"without it{other}"
+            f"{self.name} needs observations of one scale, which VecNormalize moves as it goes; expected an "
+            f"environment without it{other}"
         )
 
     def seen(self, batch: Batch) -> Batch:
@@ -216,8 +217,7 @@ class OnlineAlgorithm(Persistent):
 
         Raises :class:`UserError` for a count that is not positive or an environment that returns what is not finite.
         """
-        if total_timesteps <= 0:
-            raise UserError(f"total_timesteps={total_timesteps} is out of range, expected a number above 0")
+        total_timesteps = check_learning(total_timesteps, callback, log_interval)
         if self.env is None:
             raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
         self._inside = True
