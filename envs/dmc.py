@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from rlkit.envs.dmc_tasks import TASKS
 from rlkit.errors import UserError, nearest, one_line
 
-
 UNLIMITED = 1e10  # what dm_control says of an actuator without bounds
 WIDE, STEPS = 10.0, 1000  # bounds and time limit of tasks that set none
 
@@ -31,8 +30,8 @@ class DMControl(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     time limit (1000 steps) and terminates only where dm_control gives a discount of 0.  ``reset(seed=)`` reseeds the
     task's generator.
 
-    dm_control's LQR has neither bounds nor a time limit: here actions are stretched to [-10, 10], twice what its optimal
-    controller asks for, and an episode has 1000 steps.  Its rewards are 1 minus a cost, at most 1 and often negative.
+    dm_control's LQR has neither bounds nor a time limit: here actions are stretched to [-10, 10], twice what its
+    optimal controller asks for, and an episode has 1000 steps.  Its rewards are 1 minus a cost, often negative.
 
     :param domain: such as ``"walker"``
     :param task: such as ``"run"``
@@ -74,8 +73,8 @@ class DMControl(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             if type(error).__name__ != "FatalError":  # MuJoCo's own, of a terrain that it cannot draw up
                 raise
             raise UserError(
-                f"this DeepMind Control task needs OpenGL for its terrain ({one_line(error, 80)}); expected a display, or "
-                "MUJOCO_GL=egl or osmesa with its library"
+                f"this DeepMind Control task needs OpenGL for its terrain ({one_line(error, 80)}); expected a "
+                "display, or MUJOCO_GL=egl or osmesa with its library"
             ) from None
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:

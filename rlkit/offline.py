@@ -21,6 +21,7 @@ from torch import Tensor
 from rlkit.data._common import env_facts
 from rlkit.data.dataset import OfflineDataset
 from rlkit.data.resolve import learning_rewards, load_dataset
+from rlkit.data.scores import episode_scores
 from rlkit.errors import ArtefactError, DataError, UserError, shown
 from rlkit.hyperparameters import AgentConfig, make_config, presets
 from rlkit.learner import Learner
@@ -180,7 +181,7 @@ class OfflineAlgorithm(Learner):
         data = self.dataset
         assert data is not None
         described = data.describe()
-        scores = data.normalised_score(data.episode_returns)
+        scores = episode_scores(data)
         if scores is not None and not data.reward_free:
             described["score_mean"] = float(scores.mean())
         return {"dataset": described, "source_sentence": data.provenance.sentence}
@@ -213,6 +214,8 @@ class OfflineAlgorithm(Learner):
         if record.extra is not None and dataset.env_id is not None:
             env_facts(dataset.env_id, dataset.env_kwargs)  # a missing extra is found now, not at the first evaluation
         print(dataset.provenance.sentence, flush=True)
+        if dataset.env_id is None:
+            print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")
         if source == "auto" and path is None:
             # A resumed run must find the same data, whatever has become reachable since.
             choices.source = "generated" if dataset.provenance.source == "generated" else "minari-local"
