@@ -77,7 +77,7 @@ class VAE(nn.Module):
         super().__init__()
         da = action_space.shape[0]
         self.encoder = mlp([obs_dim + da, *hidden, 2 * (2 * da)], generator)  # mean and log σ side by side
-        self.decoder = Actor(obs_dim + 2 * da, action_space, hidden, generator)  # a tanh that fills the action box
+        self.decoder = Actor(obs_dim + 2 * da, action_space, hidden, generator)
 
     def forward(
         self,

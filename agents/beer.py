@@ -206,7 +206,7 @@ class BEER(OnlineAlgorithm, TD3):
         cfg = self.config
         for _ in range(gradient_steps):
             self._n_updates += 1
-            batch = self.replay_buffer.batch(batch_size)
+            batch = self.seen(self.replay_buffer.batch(batch_size))
             with torch.no_grad():
                 noise = torch.empty_like(batch.actions).normal_(0, self.target_policy_noise)  # [batch, da]
                 noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
@@ -279,8 +279,8 @@ class BEER(OnlineAlgorithm, TD3):
     @torch.no_grad()
     def _ranks(self) -> dict[str, Tensor]:
         rows = torch.randint(self.replay_buffer.size(), (RANK_PAIRS,), generator=self.rank_pairs, device=self.device)
-        observations, actions = self.replay_buffer.rows[rows].split(self.replay_buffer.widths, dim=1)[:2]
-        phi = self.nets[0][:-1](torch.cat([observations, actions], dim=1))  # [2048, m]
+        pairs = self.seen(self.replay_buffer.take(rows))
+        phi = self.nets[0][:-1](torch.cat([pairs.observations, pairs.actions], dim=1))  # [2048, m]
         singular = torch.linalg.svdvals(phi / RANK_PAIRS**0.5)  # [m]
         found = {f"rank/nrr_{eps}": torch.tensor(float(numerical_rank(singular, eps))) for eps in EPS}
         return found | {"rank/srank_0.01": torch.tensor(float(effective_rank(singular)))}

@@ -27,7 +27,7 @@ def network(sizes: Sequence[int], generator: torch.Generator, layer_norm: bool =
 
 
 class GaussianActor(Actor):
-    """Diagonal Normal around ``scale * tanh(net(s)) + centre``, its log-deviations parameters in units of the box."""
+    """Diagonal Normal around ``tanh(net(s))``, its log-deviations parameters; actions are in [-1, 1]."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class GaussianActor(Actor):
         self.log_std = nn.Parameter(torch.zeros(action_space.shape[0]))
         self.dropout = dropout
 
-    def unit_mean(
+    def forward(
         self, observations: Float[Tensor, "batch ds"], noise: torch.Generator | None = None
     ) -> Float[Tensor, "batch da"]:
-        """tanh mean in [-1, 1]; with ``noise``, hidden units are dropped by it (``nn.Dropout`` asks the global RNG)."""
+        """The mean; with ``noise``, hidden units are dropped by it (``nn.Dropout`` asks the global RNG)."""
         x = observations
         for layer in self.net:
             x = layer(x)  # [batch, width]
@@ -62,9 +62,9 @@ class GaussianActor(Actor):
         actions: Float[Tensor, "batch da"],
         noise: torch.Generator | None = None,
     ) -> Float[Tensor, "batch 1"]:
-        """log π(a|s) in units of the box."""
+        """log π(a|s)."""
         std = self.std()  # [da]
-        z = ((actions - self.centre) / self.scale - self.unit_mean(observations, noise)) / std  # [batch, da]
+        z = (actions - self(observations, noise)) / std  # [batch, da]
         return -(0.5 * z.square() + std.log() + 0.5 * math.log(2 * math.pi)).sum(dim=1, keepdim=True)
 
 
@@ -84,11 +84,11 @@ class GaussianPolicy(DeterministicPolicy):
         self.generator = generator
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
-        actor, actions = self.actor, self(observation)  # [batch, da]
+        actions = self.actor(self.normalise(observation))  # [batch, da]
         if not deterministic:
             noise = torch.empty_like(actions).normal_(generator=self.generator)  # [batch, da]
-            actions = actions + actor.scale * actor.std() * noise
-        return actions.clamp(actor.centre - actor.scale, actor.centre + actor.scale)
+            actions = actions + self.actor.std() * noise
+        return self.outside(actions.clamp(-1, 1))
 
 
 def actor_loss(log_prob: Float[Tensor, "batch 1"], weight: Float[Tensor, "batch 1"]) -> Float[Tensor, ""]:

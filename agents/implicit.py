@@ -16,7 +16,7 @@ Three scales, three names: λ `lam` (larger: V nearer the best action), α `temp
 scale of rewards, hence `reward_scaling`.
 
 The policy is a diagonal Normal around a tanh mean, with one standard deviation for all states; it is evaluated at its
-mean.  Actions in its likelihood are in units of the box, so that another scale of actions changes nothing.
+mean.
 
 Deviations from the authors' code: V's dropout on antmaze is left out (there it is never active), V's optional smoothing
 covers uniform actions and not Gaussian noise, and L_V keeps the factor ½ α that XQL's and SQL's code divide by.  Adam
@@ -163,8 +163,7 @@ class ImplicitValue(OfflineAlgorithm):
         """Rewards scaled, actions drawn 1e-5 off the bounds: once, in the replay's own rows, not in the dataset."""
         assert self.replay is not None and self.dataset is not None
         actions, rewards = self.replay.rows.split(self.replay.widths, dim=1)[1:3]  # [N, da], [N, 1]
-        centre, reach = self.policy.actor.centre, (1 - 1e-5) * self.policy.actor.scale  # [da]
-        actions.copy_(actions.clamp(centre - reach, centre + reach))
+        actions.clamp_(-1 + 1e-5, 1 - 1e-5)
         if self.config.reward_scaling == "return_range":
             returns = self.dataset.episode_returns
             if returns.max() == returns.min():
@@ -198,8 +197,7 @@ class ImplicitValue(OfflineAlgorithm):
         """States ``[n, ds]`` and target values of actions there ``[n, 1]``, the batch's first: what V is fitted to."""
         states, actions = batch.observations, batch.actions
         if self.config.uniform_actions:
-            unit = torch.empty_like(actions).uniform_(-1, 1, generator=self.noise)  # [batch, da]
-            actions = torch.cat([actions, self.policy.actor.centre + self.policy.actor.scale * unit])
+            actions = torch.cat([actions, torch.empty_like(actions).uniform_(-1, 1, generator=self.noise)])
             states = torch.cat([states, states])  # [2 batch, ds]
         return states, torch.minimum(*self.target_critic(states, actions))
 

@@ -46,8 +46,9 @@ from rlkit.agents.mbtl_worlds import Array, Spread, grid, nearest_points, probe
 from rlkit.callbacks import Progress, StopOnSignal, leaves
 from rlkit.errors import ArtefactError, UserError
 from rlkit.evaluate import Evaluator
-from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config, presets
+from rlkit.hyperparameters import AgentConfig, RunDefaults, check_learning, make_config, presets
 from rlkit.learner import Learner
+from rlkit.policy_kwargs import with_policy_kwargs
 from rlkit.registry import EnvRecord, register
 
 Self = TypeVar("Self", bound="MBTL")
@@ -68,11 +69,11 @@ class MBTLConfig(AgentConfig):
     budget: int = 10  # sources trained at most
     task_timesteps: int = 300_000  # environment steps of training a source
     episodes: int = 30  # by which each entry of V is measured; more: less noise in whom a context is served by
-    return_low: Any = None  # a return that counts as 0
-    return_high: Any = None  # a return that counts as 1
-    gap: Any = None  # fixed, estimated or directional; None: fixed, or directional where several features vary
+    return_low: float | None = None  # a return that counts as 0
+    return_high: float | None = None  # a return that counts as 1
+    gap: str | None = None  # fixed, estimated or directional; None: fixed, or directional where several features vary
     theta: float = 0.005  # normalised return lost per step of a grid of 100; larger: sources are spread evenly
-    compat: Any = None  # official: the released code's Gaussian process
+    compat: str | None = None  # official: the released code's Gaussian process
     enough: float = 0.0  # stop when no source promises to raise the mean normalised return by more
     batch: int = 1  # sources chosen at once, by a constant liar; more: to be trained side by side, chosen less well
     trials: int = 1  # policies trained per source with other seeds; the one with the best row is kept
@@ -137,8 +138,10 @@ class MBTL(Learner):
         device: torch.device | str = "cpu",
         tensorboard_log: str | None = None,
         verbose: int = 0,
+        policy_kwargs: dict[str, Any] | None = None,
         **hyperparameters: Any,
     ):
+        hyperparameters = with_policy_kwargs(type(self), policy_kwargs, hyperparameters)
         if learner is not None:
             hyperparameters["learner"] = learner_name(learner)
         record, features, spaces_ = probe(env)
@@ -168,6 +171,7 @@ class MBTL(Learner):
 
     def _begin(self, contexts: Array, own: Array) -> None:
         cfg = self.config
+        assert cfg.return_low is not None and cfg.return_high is not None
         self.contexts, self.own = contexts, own
         self.measured: list[Array] = []  # [N] mean returns of each source
         self.deviations: list[Array] = []  # [N] of episodes
@@ -225,6 +229,8 @@ class MBTL(Learner):
         environment is not known or a training fails.
         """
         self.ready()
+        if total_timesteps is not None:
+            total_timesteps = check_learning(total_timesteps, callback, log_interval)
         unit = self.config.task_timesteps * self.config.trials
         left = (self.config.budget - len(self.sources)) * unit
         total = left if total_timesteps is None else min(left, -(-total_timesteps // unit) * unit)

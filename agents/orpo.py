@@ -81,6 +81,7 @@ class ORPO(OnlineAlgorithm, PPO):
     Config: ClassVar[type[AgentConfig]] = ORPOConfig
     defaults: ClassVar[RunDefaults] = RunDefaults("steps", 240_000, 6_000, eval_every=12_000, judged="sampled")
     objective: ClassVar[str] = "value_loss"
+    UNDER_NORMALISER: ClassVar[Mapping[str, Any] | None] = None  # it would scale two policies' observations apart
     ACTIONS: ClassVar[type[spaces.Space]] = spaces.Space
     ref_env: VecEnv | None = None
     _ref_observations: Any = None

@@ -3,7 +3,7 @@
 TD3+BC pulls the actor towards the action recorded *in that state*.  PRDC pulls it towards the nearest recorded
 state-action pair, so that it may take an action seen in a neighbouring state:
 
-    d²((s, a), (s', a')) = β² |s - s'|² + |a - a'|²                               the distance, s normalised, a raw
+    d²((s, a), (s', a')) = β² |s - s'|² + |a - a'|²                               the distance, s normalised, a in ±1
     i* = argmin_i d((s, π(s)), (s_i, a_i)),  â = a_{i*}                           RowCertificateSearch.query
     L_π = -λ mean Q₁(s, π(s)) + mean (π(s) - â)²                                  td3bc.actor_loss
 

@@ -110,12 +110,11 @@ def contrastive_loss(
 def sampled_actions(
     actor: GaussianActor, observations: Float[Tensor, "batch ds"], noise: torch.Generator
 ) -> Float[Tensor, "batch da"]:
-    """Actions of the policy, within the box; no gradient."""
+    """Actions of the policy, within [-1, 1]; no gradient."""
     with torch.no_grad():
         mean = actor(observations)  # [batch, da]
         draw = torch.empty_like(mean).normal_(generator=noise)  # [batch, da]
-        actions = mean + actor.scale * actor.std() * draw
-        return actions.clamp(actor.centre - actor.scale, actor.centre + actor.scale)
+        return (mean + actor.std() * draw).clamp(-1, 1)
 
 
 class Demonstrations(ImplicitValue):

@@ -2,7 +2,7 @@
 
 Per update t = 1, 2, ... on a batch of transitions (s, a, r, s'):
 
-    ε  = clip(N(0, σ Â), ±c Â),  ã = clip(π̄(s') + ε, A)                          target_action
+    ε  = clip(N(0, σ), ±c),  ã = clip(π̄(s') + ε, ±1)                             target_action
     y  = r + γ (1 - terminal) min(Q̄₁, Q̄₂)(s', ã)                                td_target
     L_Q = mean (Q₁ - y)² + mean (Q₂ - y)²                                        critic_loss
     every second t:  p = π(s),  λ = α / mean |Q₁(s, p)|
@@ -10,7 +10,7 @@ Per update t = 1, 2, ... on a batch of transitions (s, a, r, s'):
     then π̄, Q̄ move towards π, Q by τ                                             Polyak
 
 â is the data's own action; :meth:`TD3BC.anchor` is where a descendant puts another.  Observations are normalised over
-the dataset; rewards are raw; a time limit bootstraps.
+the dataset; rewards are raw; a time limit bootstraps.  Actions are in [-1, 1], whatever units the environment has.
 
 Deviations from the authors' code: the statistics cover observations only (next observations are another sample of the
 same states), and the actor's step leaves the critic's unused weight gradients uncomputed.  Neither changes a formula.
@@ -40,7 +40,7 @@ class TD3BCConfig(OfflineConfig):
     alpha: float = 2.5  # weight of the value against imitation; larger: further from the data
     discount: float = 0.99  # larger: longer horizon, noisier targets
     polyak: float = 0.005  # how far the targets move at each actor step
-    target_noise: float = 0.2  # smoothing of the target policy, in units of the action scale
+    target_noise: float = 0.2  # smoothing of the target policy, for actions in [-1, 1]
     target_clip: float = 0.5  # bound on that smoothing, same units
     actor_delay: int = 2  # critic steps per actor step
 
@@ -57,10 +57,8 @@ class TD3BCConfig(OfflineConfig):
 def target_action(
     target_actor: Actor, next_observations: Float[Tensor, "batch ds"], noise: Float[Tensor, "batch da"], clip: float
 ) -> Float[Tensor, "batch da"]:
-    """ã: the target policy's action, smoothed by ``noise`` clipped at ``clip`` (both in units of the action scale)."""
-    low, high = target_actor.centre - target_actor.scale, target_actor.centre + target_actor.scale  # [da]
-    smoothed = target_actor(next_observations) + noise.clamp(-clip, clip) * target_actor.scale  # [batch, da]
-    return smoothed.clamp(low, high)
+    """ã: the target policy's action, smoothed by ``noise`` clipped at ``clip``."""
+    return (target_actor(next_observations) + noise.clamp(-clip, clip)).clamp(-1, 1)
 
 
 def td_target(

@@ -150,6 +150,7 @@ class VaGraM(OnlineAlgorithm, SAC):
     Config: ClassVar[type[AgentConfig]] = VaGraMConfig
     defaults: ClassVar[RunDefaults] = RunDefaults("steps", 125_000, eval_every=2_500, checkpoint_every=5_000)
     objective: ClassVar[str] = "critic_loss"
+    UNDER_NORMALISER: ClassVar[Mapping[str, Any] | None] = {"model_loss": "none"}  # a model's inputs keep their scale
     policy_aliases: ClassVar[dict[str, Any]] = {"MlpPolicy": BoundedSACPolicy}
 
     def arguments(self, config: Any) -> dict[str, Any]:
@@ -234,9 +235,7 @@ class VaGraM(OnlineAlgorithm, SAC):
 
     def _real(self) -> Batch:
         """Every real transition."""
-        rows = self.replay_buffer.rows[: self.replay_buffer.size()]
-        obs, act, rew, nt, nxt = rows.split(self.replay_buffer.widths, dim=1)
-        return Batch(obs, act, rew, nt, nxt, torch.arange(len(rows), device=self.device))
+        return self.replay_buffer.take(torch.arange(self.replay_buffer.size(), device=self.device))
 
     def _mean_action(self, states: Float[Tensor, "n d"]) -> Float[Tensor, "n a"]:
         return self.actor(states, deterministic=True)
@@ -350,7 +349,7 @@ class VaGraM(OnlineAlgorithm, SAC):
     def _draw(self, size: int, share: float) -> Batch:
         cfg, model = self.config, self.model_buffer
         if model is None or not model.size():
-            return self.replay_buffer.batch(size)
+            return self.seen(self.replay_buffer.batch(size))
         if cfg.real_ratio is not None:
             real = round(cfg.real_ratio * size)
             parts = [b.batch(n) for b, n in ((self.replay_buffer, real), (model, size - real)) if n]

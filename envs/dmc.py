@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlkit.envs.dmc_tasks import TASKS
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, nearest, one_line
+
+UNLIMITED = 1e10  # what dm_control says of an actuator without bounds
+WIDE, STEPS = 10.0, 1000  # bounds and time limit of tasks that set none
 
 
 def names() -> list[str]:
@@ -26,6 +29,9 @@ class DMControl(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     in [-1, 1], stretched to the task's own bounds.  Rewards are in [0, 1].  An episode is truncated after the task's
     time limit (1000 steps) and terminates only where dm_control gives a discount of 0.  ``reset(seed=)`` reseeds the
     task's generator.
+
+    dm_control's LQR has neither bounds nor a time limit: here actions are stretched to [-10, 10], twice what its
+    optimal controller asks for, and an episode has 1000 steps.  Its rewards are 1 minus a cost, often negative.
 
     :param domain: such as ``"walker"``
     :param task: such as ``"run"``
@@ -47,7 +53,9 @@ class DMControl(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.render_mode, self.size = render_mode, size
         self.env: Any = suite.load(domain, task, task_kwargs={"random": 0})
         spec = self.env.action_spec()
-        self.low, self.high = spec.minimum.astype(np.float64), spec.maximum.astype(np.float64)
+        bounds = np.stack([spec.minimum, spec.maximum]).astype(np.float64)
+        self.low, self.high = np.where(np.abs(bounds) < UNLIMITED, bounds, np.array([[-WIDE], [WIDE]]))
+        self.limit = self.env._step_limit if np.isfinite(self.env._step_limit) else STEPS
         self.action_space = gym.spaces.Box(-1.0, 1.0, spec.shape, np.float32)
         n = sum(int(np.prod(part.shape)) for part in self.env.observation_spec().values())
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (n,), np.float32)
@@ -59,13 +67,21 @@ class DMControl(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         super().reset(seed=seed)
         if seed is not None:
             self.env.task._random = np.random.RandomState(seed)  # the generator dm_control draws from
-        return _flat(self.env.reset().observation), {}
+        try:
+            return _flat(self.env.reset().observation), {}
+        except Exception as error:
+            if type(error).__name__ != "FatalError":  # MuJoCo's own, of a terrain that it cannot draw up
+                raise
+            raise UserError(
+                f"this DeepMind Control task needs OpenGL for its terrain ({one_line(error, 80)}); expected a "
+                "display, or MUJOCO_GL=egl or osmesa with its library"
+            ) from None
 
     def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         unit = (np.clip(np.asarray(action, np.float64), -1, 1) + 1) / 2  # [m] in [0, 1]
         found = self.env.step(self.low + unit * (self.high - self.low))
         terminated = found.last() and found.discount == 0
-        truncated = found.last() and not terminated
+        truncated = (found.last() or self.env._step_count >= self.limit) and not terminated
         return _flat(found.observation), float(found.reward), bool(terminated), bool(truncated), {}
 
     def render(self) -> NDArray[np.uint8]:

@@ -2,8 +2,9 @@
 
 Kitchen: Minari's ``D4RL/kitchen/*-v2``.  An episode's return is the number of the four subtasks completed, so D4RL's
 reference returns are 0 and 4.  In Minari's data a subtask pays 1 on every step on which it is complete, so returns of
-recorded episodes exceed 4.  D4RL's own kitchen files hold other observations (positions and goals, no velocities) than
-FrankaKitchen-v1: they carry no record's name and are learnt from without evaluation.
+recorded episodes exceed 4 and their scores are of the most that were complete at once.  D4RL's own kitchen files hold
+other observations (positions and goals, no velocities) than FrankaKitchen-v1: they carry no record's name and are
+learnt from without evaluation.
 
 Adroit: Minari's ``D4RL/{pen,door,hammer,relocate}/*-v2`` and D4RL's ``*-v1`` files, of the same observations.  The
 reference returns are D4RL's (``d4rl/infos.py``), the time limits D4RL's too.  gymnasium-robotics changed the dense
@@ -58,6 +59,7 @@ def _kitchen(level: str) -> EnvRecord:
         level=level,
         generator=FETCHED,
         reference=(0.0, 4.0),
+        reward_stands=True,
         minari_id=f"D4RL/kitchen/{level}-v2",
         minari_keys=("observation",),
     )

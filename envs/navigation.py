@@ -75,6 +75,7 @@ def _own(task: str, kind: str, layout: str, dense: bool) -> EnvRecord:
         reference=REFERENCES[name],
         d4rl_id=f"{name}-v1" if kind == "Maze2D" else None,
         reward_shift=-1.0 if ends else 0.0,
+        reward_stands=ends,
     )
     goal = "a goal anew each episode" if kind == "PointMaze" else "D4RL's Maze2D: one goal, not observed"
     return EnvRecord(
@@ -98,6 +99,7 @@ def _pointmaze(layout: str, dense: bool) -> EnvRecord:
         reference=None if dense else (0.0, 1.0),
         minari_id=f"D4RL/pointmaze/{level}-v2",
         reward_shift=0.0 if dense else -1.0,
+        reward_stands=not dense,
         minari_keys=("observation", "desired_goal"),
     )
     return EnvRecord(
@@ -123,7 +125,9 @@ def _antmaze(level: str) -> EnvRecord:
         minari_id=f"D4RL/antmaze/{level}-v1",
         d4rl_id=f"antmaze-{level}-v2",
         reward_shift=-1.0,
+        reward_stands=True,
         minari_keys=("achieved_goal", "observation", "desired_goal"),
+        d4rl_widths=(29, 8),
         d4rl_simulated=False,  # its ant is weaker and steps longer, its frame has another origin and axis
     )
     return EnvRecord(

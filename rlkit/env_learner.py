@@ -8,9 +8,10 @@ import gymnasium as gym
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, shown
 from rlkit.hyperparameters import make_config, presets
 from rlkit.learner import Learner
+from rlkit.policy_kwargs import with_policy_kwargs
 from rlkit.registry import EnvRecord
 from rlkit.vector import make_env
 
@@ -39,12 +40,14 @@ class EnvLearner(Learner):
         device: torch.device | str = "cpu",
         tensorboard_log: str | None = None,
         verbose: int = 0,
+        policy_kwargs: dict[str, Any] | None = None,
         **hyperparameters: Any,
     ):
-        if policy not in (None, self.policy_name):
-            raise UserError(f"policy '{policy}' is unknown to {self.name}, expected '{self.policy_name}'")
+        if policy is not None and policy != self.policy_name:
+            raise UserError(f"policy {shown(policy)} is unknown to {self.name}, expected '{self.policy_name}'")
         if env is None:
             raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
+        hyperparameters = with_policy_kwargs(type(self), policy_kwargs, hyperparameters)
         world, record = self.make_world(env)
         if record is not None:
             hyperparameters = {**presets(type(self), record.name, record.task, record.family), **hyperparameters}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
@@ -66,7 +67,7 @@ class AgentConfig:
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise UserError(f"agent.{name}={getattr(self, name)} is out of range, expected {expected}")
+            raise UserError(f"agent.{name}={one_line(getattr(self, name), 60)} is out of range, expected {expected}")
 
 
 def presets(cls: type[Any], record_name: str, task: str, family: str) -> dict[str, Any]:
@@ -83,7 +84,8 @@ def presets(cls: type[Any], record_name: str, task: str, family: str) -> dict[st
 
 
 def make_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """``cls.Config(**values)`` with a sentence for unknown names and wrong types."""
+    """``cls.Config(**values)`` with a sentence for unknown names and wrong types; NumPy's scalars become Python's."""
+    values = {name: _plain(value) for name, value in values.items()}
     known, hints = {f.name: f for f in fields(cls.Config)}, _hints(cls.Config)
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     for name, value in values.items():
@@ -120,9 +122,15 @@ def _hints(config: type[Any]) -> dict[str, Any]:
     return get_type_hints(config)
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(entry) for entry in value) if type(value) in (list, tuple) else value
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _fits(value: Any, hint: Any) -> bool:
     if hint is Any:
-        return True
+        return value.isprintable() if isinstance(value, str) else not isinstance(value, float) or abs(value) < 1e300
     if origin := get_origin(hint):
         if origin in (Union, UnionType):
             return any(_fits(value, one) for one in get_args(hint))
@@ -132,7 +140,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, hint)
+    return isinstance(value, hint) and (hint is not str or value.isprintable())
 
 
 def _words(hint: Any) -> str:
@@ -140,15 +148,51 @@ def _words(hint: Any) -> str:
         if origin in (Union, UnionType):
             return " or ".join(_words(one) for one in get_args(hint))
         return f"a sequence of {_words(get_args(hint)[0]).split(' ', 1)[1]}s"
+    if hint is Any:
+        return "a finite value"
     words = {float: "a number", int: "a whole number", bool: "a truth value", str: "a word", type(None): "null"}
     return words[hint]
 
 
-def check_seed_and_device(seed: int, device: torch.device | str) -> None:
-    """Raises :class:`UserError` for a seed out of range or a device that is unknown or not there."""
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+def check_seed_and_device(seed: Any, device: Any, tensorboard_log: Any = None, verbose: Any = 0) -> None:
+    """Raises :class:`UserError` for a seed out of range, a device that is unknown or not there, a log folder that is no
+    path, or a verbosity that is none."""
+    if not _whole(seed) or not 0 <= seed < 2**32:
         raise UserError(f"seed={shown(seed)} is out of range, expected a whole number from 0 to {2**32 - 1}")
-    if str(device).startswith("cuda") and not torch.cuda.is_available():
+    if not isinstance(device, (str, torch.device)):
+        raise UserError(f"device={shown(device)} is unknown, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", str(device)):
+        raise UserError(f"device={one_line(device, 60)} is unknown, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    kind, _, number = str(device).partition(":")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device={device} asks for a CUDA device and there is none; expected 'cpu' or 'auto'")
-    if not str(device).startswith(("auto", "cpu", "cuda", "mps")):
-        raise UserError(f"device={device} is unknown, expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={device} is not there, expected a number below {torch.cuda.device_count()}")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps is not there; expected 'cpu' or 'auto'")
+    if tensorboard_log is not None and not isinstance(tensorboard_log, (str, Path)):
+        raise UserError(f"tensorboard_log={shown(tensorboard_log)} is no folder, expected a path or None")
+    if verbose not in (0, 1, 2):
+        raise UserError(f"verbose={shown(verbose)} is out of range, expected 0, 1 or 2")
+
+
+def check_learning(total_timesteps: Any, callback: Any, log_interval: Any) -> int:
+    """Arguments of SB3's ``learn``; returns the number of steps, which as in SB3 may be written as 1e6.
+
+    Raises :class:`UserError` for counts that are not positive whole numbers and callbacks that cannot be called.
+    """
+    for name, value in (("total_timesteps", total_timesteps), ("log_interval", log_interval)):
+        counts = _whole(value) or (isinstance(value, float) and value.is_integer())
+        if name == "log_interval" and value is None:
+            continue
+        if not counts or not 0 < value < 2**62:
+            raise UserError(f"{name}={shown(value)} is out of range, expected a number above 0")
+    entries = callback if isinstance(callback, list) else [] if callback is None else [callback]
+    for entry in entries:
+        if not callable(entry) and not hasattr(entry, "on_step"):
+            raise UserError(f"callback={shown(entry)} is none, expected a function or a BaseCallback of SB3, or a list")
+    return int(total_timesteps)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rlkit.callbacks import Progress, closing_bars
 from rlkit.errors import UserError
 from rlkit.floats import fast_float32
-from rlkit.hyperparameters import check_seed_and_device
+from rlkit.hyperparameters import check_learning, check_seed_and_device
 from rlkit.persistent import Persistent
 from rlkit.tally import Tally
 
@@ -43,7 +43,7 @@ class Learner(Persistent):
         tensorboard_log: str | None = None,
         verbose: int = 0,
     ) -> None:
-        check_seed_and_device(seed, device)
+        check_seed_and_device(seed, device, tensorboard_log, verbose)
         self.check_spaces(observation_space, action_space)
         super().__init__(
             BasePolicy,
@@ -97,7 +97,7 @@ class Learner(Persistent):
         self: L,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 1000,
+        log_interval: int | None = 1000,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -107,10 +107,8 @@ class Learner(Persistent):
         Raises :class:`UserError` when there is nothing to learn from, a count is not positive, or a metric stops being
         finite.
         """
+        total_timesteps = check_learning(total_timesteps, callback, log_interval)
         self.ready()
-        for what, value in (("total_timesteps", total_timesteps), ("log_interval", log_interval)):
-            if value <= 0:
-                raise UserError(f"{what}={value} is out of range, expected a number above 0")
         if reset_num_timesteps:
             self.num_timesteps = 0
         else:
@@ -128,7 +126,7 @@ class Learner(Persistent):
                 self.num_timesteps += 1
                 self._n_updates += 1
                 self.tally.add(metrics)
-                if self.num_timesteps % log_interval == 0:
+                if log_interval and self.num_timesteps % log_interval == 0:
                     self.write_log()
                 if not hooks.on_step():
                     break

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
+from rlkit.action_units import action_units
 from rlkit.floats import flush_subnormals
 
 M = TypeVar("M", bound=nn.Module)
@@ -37,20 +38,14 @@ def mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
 
 
 class Actor(nn.Module):
-    """Deterministic actor ``scale * tanh(mlp(s)) + centre``, filling the action space's box."""
-
-    scale: Tensor
-    centre: Tensor
+    """Deterministic actor ``tanh(mlp(s))``: actions in [-1, 1], which the policy takes to the action space's box."""
 
     def __init__(self, obs_dim: int, action_space: spaces.Box, hidden: Sequence[int], generator: torch.Generator):
         super().__init__()
         self.net = mlp([obs_dim, *hidden, action_space.shape[0]], generator)
-        low, high = torch.as_tensor(action_space.low), torch.as_tensor(action_space.high)
-        self.register_buffer("scale", (high - low).float() / 2, persistent=False)
-        self.register_buffer("centre", (high + low).float() / 2, persistent=False)
 
     def forward(self, observations: Float[Tensor, "batch ds"]) -> Float[Tensor, "batch da"]:
-        return self.scale * torch.tanh(self.net(observations)) + self.centre
+        return torch.tanh(self.net(observations))
 
 
 class Critics(nn.Module):
@@ -74,11 +69,13 @@ class Critics(nn.Module):
 
 
 class DeterministicPolicy(BasePolicy):
-    """An actor behind the observation normaliser it was trained with; raw observations in, bounded actions out."""
+    """An actor behind the observation normaliser it was trained with; raw observations in, actions of the box out."""
 
     actor: Actor
     obs_mean: Tensor
     obs_std: Tensor
+    reach: Tensor
+    centre: Tensor
 
     def __init__(self, observation_space: spaces.Box, action_space: spaces.Box, actor: Actor):
         super().__init__(observation_space, action_space)
@@ -86,12 +83,18 @@ class DeterministicPolicy(BasePolicy):
         size = observation_space.shape[0]
         self.register_buffer("obs_mean", torch.zeros(size))
         self.register_buffer("obs_std", torch.ones(size))
+        for name, values in zip(("reach", "centre"), action_units(action_space), strict=True):
+            self.register_buffer(name, values, persistent=False)
 
     def normalise(self, observations: Tensor) -> Float[Tensor, "batch ds"]:
         return (observations.float() - self.obs_mean) / self.obs_std
 
+    def outside(self, actions: Float[Tensor, "batch da"]) -> Float[Tensor, "batch da"]:
+        """Actions in [-1, 1] in the units of the environment."""
+        return self.reach * actions + self.centre
+
     def forward(self, observations: Tensor) -> Float[Tensor, "batch da"]:
-        return self.actor(self.normalise(observations))
+        return self.outside(self.actor(self.normalise(observations)))
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self(observation)

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -22,10 +21,12 @@ from torch import Tensor
 from rlkit.data._common import env_facts
 from rlkit.data.dataset import OfflineDataset
 from rlkit.data.resolve import learning_rewards, load_dataset
-from rlkit.errors import ArtefactError, DataError, UserError, nearest
+from rlkit.data.scores import episode_scores
+from rlkit.errors import ArtefactError, DataError, UserError, shown
 from rlkit.hyperparameters import AgentConfig, RunDefaults, make_config, presets
 from rlkit.learner import Learner
 from rlkit.nets import DeterministicPolicy
+from rlkit.policy_kwargs import with_policy_kwargs
 from rlkit.registry import EnvRecord, records
 from rlkit.replay import Batch, Replay
 
@@ -60,7 +61,7 @@ class OfflineAlgorithm(Learner):
     :param dataset: a record's name, a Minari id or ``MinariDataset``, a path to a D4RL HDF5, or an ``OfflineDataset``
     :param env: environment for SB3's callbacks; by default the dataset's own is made when first asked for
     :param seed: seeds every generator the agent owns
-    :param policy_kwargs: SB3's ``{"net_arch": [...]}``, the same as ``hidden_sizes``
+    :param policy_kwargs: SB3's ``{"net_arch": [...]}`` and its other forms, the same as ``hidden_sizes``
     :param hyperparameters: fields of ``Config``; those not given come from the presets of the data, then the defaults
 
     Raises :class:`UserError` for unknown or out-of-range hyperparameters, spaces the agent cannot handle, or a device
@@ -70,7 +71,6 @@ class OfflineAlgorithm(Learner):
     name: ClassVar[str] = "offline"
     Config: ClassVar[type[OfflineConfig]] = OfflineConfig
     defaults: ClassVar[RunDefaults] = RunDefaults(unit="updates")
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": DeterministicPolicy}
     policy: DeterministicPolicy
     observation_space: spaces.Box
     action_space: spaces.Box
@@ -91,13 +91,12 @@ class OfflineAlgorithm(Learner):
         policy_kwargs: dict[str, Any] | None = None,
         **hyperparameters: Any,
     ):
-        if policy not in self.policy_aliases:
-            raise UserError(f"policy '{policy}' is unknown to {self.name}{nearest(str(policy), self.policy_aliases)}")
+        if policy != "MlpPolicy":
+            raise UserError(f"policy {shown(policy)} is unknown to {self.name}, expected 'MlpPolicy'")
         if dataset is None:
             raise UserError(f"{type(self).__name__} learns from data: expected a dataset, got none")
         data = load_dataset(dataset)
-        if policy_kwargs:
-            hyperparameters.setdefault("hidden_sizes", policy_kwargs.get("net_arch", (256, 256)))
+        hyperparameters = with_policy_kwargs(type(self), policy_kwargs, hyperparameters)
         chosen = {**presets(type(self), data.provenance.name, data.task, data.family), **hyperparameters}
         config = make_config(type(self), chosen)
         self._construct(config, data.observation_space, data.action_space, seed, device, tensorboard_log, verbose)
@@ -163,6 +162,11 @@ class OfflineAlgorithm(Learner):
         assert self.replay is not None
         super().load_state(tensors, values)
         self.replay.generator.set_state(tensors["generator.replay"])
+        if values.get("actions") != "unit" and ((self.policy.reach != 1) | (self.policy.centre != 0)).any():
+            raise ArtefactError("was learnt from actions in other units than [-1, 1]; resuming would not be exact")
+
+    def state_values(self) -> dict[str, Any]:
+        return {**super().state_values(), "actions": "unit"}
 
     def source(self) -> dict[str, Any]:
         data = self.dataset
@@ -178,7 +182,7 @@ class OfflineAlgorithm(Learner):
         data = self.dataset
         assert data is not None
         described = data.describe()
-        scores = data.normalised_score(data.episode_returns)
+        scores = episode_scores(data)
         if scores is not None and not data.reward_free:
             described["score_mean"] = float(scores.mean())
         return {"dataset": described, "source_sentence": data.provenance.sentence}
@@ -211,6 +215,8 @@ class OfflineAlgorithm(Learner):
         if record.extra is not None and dataset.env_id is not None:
             env_facts(dataset.env_id, dataset.env_kwargs)  # a missing extra is found now, not at the first evaluation
         print(dataset.provenance.sentence, flush=True)
+        if dataset.env_id is None:
+            print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")
         if source == "auto" and path is None:
             # A resumed run must find the same data, whatever has become reachable since.
             choices.source = "generated" if dataset.provenance.source == "generated" else "minari-local"

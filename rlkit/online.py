@@ -6,7 +6,6 @@ generators; here they are the algorithm's own while it builds or learns, and the
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -22,16 +21,27 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
+from rlkit.action_units import action_units
 from rlkit.callbacks import closing_bars
 from rlkit.errors import ArtefactError, UserError, shown
+from rlkit.evaluate import Evaluator
 from rlkit.floats import fast_float32
-from rlkit.hyperparameters import AgentConfig, RunDefaults, check_seed_and_device, make_config, presets
+from rlkit.hyperparameters import (
+    AgentConfig,
+    RunDefaults,
+    check_learning,
+    check_seed_and_device,
+    make_config,
+    presets,
+)
+from rlkit.normaliser import load_statistics, normalised, settings, statistics, underneath
 from rlkit.persistent import Persistent
+from rlkit.policy_kwargs import with_policy_kwargs
 from rlkit.registry import EnvRecord, records
-from rlkit.replay import Replay
+from rlkit.replay import Batch, Replay
 from rlkit.tally import Tally
 from rlkit.vecenv import StatefulVecEnv, name_of
 from rlkit.vector import hush_mujoco, named
@@ -55,7 +65,7 @@ def training_env(env: Any, n_envs: int = 1) -> tuple[VecEnv, EnvRecord | None]:
 class OnlineAlgorithm(Persistent):
     """Mixin over an algorithm of SB3.
 
-    :param policy: a name SB3 knows, ``"MlpPolicy"`` for flat observations
+    :param policy: ``"MlpPolicy"``, of SB3's the one for observations that are a vector
     :param env: a record's name, a Gymnasium id, an environment, or a ``VecEnv``
     :param seed: seeds every generator the agent owns, and the environment
     :param hyperparameters: fields of ``Config``; those not given come from the presets of the task, then the defaults
@@ -66,6 +76,7 @@ class OnlineAlgorithm(Persistent):
 
     defaults: ClassVar[RunDefaults] = RunDefaults(unit="steps")
     ACTIONS: ClassVar[type[spaces.Space]] = spaces.Box  # the kind of action space it handles
+    UNDER_NORMALISER: ClassVar[Mapping[str, Any] | None] = {}  # settings it needs there; None: refuses VecNormalize
     record: EnvRecord | None = None
     replay_buffer: Any  # off-policy algorithms have one
 
@@ -83,13 +94,14 @@ class OnlineAlgorithm(Persistent):
     ):
         if env is None:
             raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
+        if policy != "MlpPolicy":
+            raise UserError(f"policy {shown(policy)} is unknown to {self.name}, expected 'MlpPolicy'")
         env = named(env)
+        hyperparameters = with_policy_kwargs(type(self), policy_kwargs, hyperparameters)
         if isinstance(env, EnvRecord):
             hyperparameters = {**presets(type(self), env.name, env.task, env.family), **hyperparameters}
         config = make_config(type(self), hyperparameters)
         vector, self.record = training_env(env, getattr(config, "n_envs", 1))
-        if policy_kwargs and "net_arch" in policy_kwargs and hasattr(config, "hidden_sizes"):
-            config = dataclasses.replace(config, hidden_sizes=policy_kwargs["net_arch"])
         self._begin(policy, config, vector, seed, device, tensorboard_log, verbose)
 
     def _begin(
@@ -102,12 +114,17 @@ class OnlineAlgorithm(Persistent):
         tensorboard_log: str | None,
         verbose: int,
     ) -> None:
-        check_seed_and_device(seed, device)
+        check_seed_and_device(seed, device, tensorboard_log, verbose)
         self.config, self.policy_name = config, policy
         self._random: dict[str, Any] | None = None
         self._pending_log: dict[str, float] = {}
+        if env is not None and not isinstance(env.observation_space, spaces.Box):
+            raise UserError(f"{self.name} needs one-dimensional Box observations, got {env.observation_space}")
         if env is not None and not isinstance(env.action_space, self.ACTIONS):
             raise UserError(f"{self.name} needs a {self.ACTIONS.__name__} action space, got {env.action_space}")
+        if env is not None and isinstance(env.action_space, spaces.Box) and self.ACTIONS is spaces.Box:
+            action_units(env.action_space)  # SB3 scales by bounds, whatever they are
+        self._accept(config, env)
         with self._own_random():
             super().__init__(  # type: ignore[call-arg]  # SB3's algorithm, next in line
                 policy,
@@ -150,11 +167,28 @@ class OnlineAlgorithm(Persistent):
             self.buffer_size = asked
         self.env = None
 
+    def _accept(self, config: Any, env: VecEnv | None) -> None:
+        """Refuse an environment whose ``VecNormalize`` moves the scale of what should keep it."""
+        needed = self.UNDER_NORMALISER
+        met = needed is not None and all(getattr(config, name) == value for name, value in needed.items())
+        if met or env is None or unwrap_vec_normalize(env) is None:
+            return
+        other = "".join(f", or agent.{name}={value}" for name, value in (needed or {}).items())
+        raise UserError(
+            f"{self.name} needs observations of one scale, which VecNormalize moves as it goes; expected an "
+            f"environment without it{other}"
+        )
+
+    def seen(self, batch: Batch) -> Batch:
+        """Rows of the replay as the policy sees them: through SB3's ``VecNormalize`` where the environment has one."""
+        return normalised(batch, self.get_vec_normalize_env())
+
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return super(Persistent, self)._get_torch_save_params()  # SB3's own list
 
     def _take(self, data: Any) -> None:
         vector, self.record = training_env(data, getattr(self.config, "n_envs", 1))
+        self._accept(self.config, vector)
         self.n_envs = vector.num_envs
         self.set_env(vector)
         if hasattr(self, "replay_buffer"):
@@ -193,8 +227,7 @@ class OnlineAlgorithm(Persistent):
 
         Raises :class:`UserError` for a count that is not positive or an environment that returns what is not finite.
         """
-        if total_timesteps <= 0:
-            raise UserError(f"total_timesteps={total_timesteps} is out of range, expected a number above 0")
+        total_timesteps = check_learning(total_timesteps, callback, log_interval)
         if self.env is None:
             raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
         self._inside = True
@@ -260,8 +293,9 @@ class OnlineAlgorithm(Persistent):
             found["random.cuda"] = current["cuda"]
         if isinstance(buffer := getattr(self, "replay_buffer", None), Replay):
             found |= {f"replay.{k}": v for k, v in buffer.state().items()}
-        if isinstance(self.env, StatefulVecEnv) and self._last_obs is not None:
-            state = self.env.state()
+        found |= statistics(self.get_vec_normalize_env(), self._last_original_obs)
+        if isinstance(world := underneath(self.env), StatefulVecEnv) and self._last_obs is not None:
+            state = world.state()
             if state is not None:
                 found |= {f"env.{k}": torch.from_numpy(np.array(v)) for k, v in state.items()}
         observations = self._last_obs if isinstance(self._last_obs, dict) else {"": self._last_obs}
@@ -281,9 +315,10 @@ class OnlineAlgorithm(Persistent):
             "numpy_random": [int(position), int(has_gauss), float(gauss)],
             "action_space_random": self.action_space.np_random.bit_generator.state,
             "episode_num": self._episode_num,
-            "episodes": [[e["r"], e["l"]] for e in self.ep_info_buffer or []],
+            "episodes": [[float(e["r"]), int(e["l"])] for e in self.ep_info_buffer or []],
             "successes": [bool(s) for s in self.ep_success_buffer or []],
             "progress": self._current_progress_remaining,
+            "normaliser": settings(self.get_vec_normalize_env()),
             "log": {k: float(v) for k, v in logged.name_to_value.items()} if logged is not None else {},
         }
 
@@ -303,16 +338,18 @@ class OnlineAlgorithm(Persistent):
             buffer.load_state(_below(tensors, "replay."))
         last = {k: v.numpy() for k, v in _below(tensors, "last_obs.").items()}
         self._last_obs = last.get("", last or None)
-        self._last_original_obs = self._last_obs
+        original = load_statistics(self.get_vec_normalize_env(), tensors, values)
+        self._last_original_obs = self._last_obs if original is None else original
         if "episode_starts" in tensors:
             self._last_episode_starts = tensors["episode_starts"].numpy()
         state = {k: v.numpy() for k, v in _below(tensors, "env.").items()}
+        world = underneath(self.env)
         if state:
-            assert isinstance(self.env, StatefulVecEnv)
-            self.env.load_state(state)
+            assert isinstance(world, StatefulVecEnv)
+            world.load_state(state)
         elif self._last_obs is not None and self.env is not None:
             self._last_obs = None  # learn() begins a new episode
-            name = name_of(self.env.envs[0]) if isinstance(self.env, StatefulVecEnv) else type(self.env).__name__
+            name = name_of(world.envs[0]) if isinstance(world, StatefulVecEnv) else type(world).__name__
             print(f"{name} cannot restore its state: the resumed run starts a new episode and is not exact", flush=True)
         self.action_space.np_random.bit_generator.state = values["action_space_random"]
         self._episode_num, self._current_progress_remaining = values["episode_num"], values["progress"]
@@ -324,10 +361,19 @@ class OnlineAlgorithm(Persistent):
     def source(self) -> dict[str, Any]:
         record = self.record
         if record is None:
-            return super().source()
+            normalised_by = {"normalised": True} if self.get_vec_normalize_env() is not None else {}
+            return super().source() | normalised_by
         reference = record.data.reference if record.data else None
         env = {"id": record.env_id, "kwargs": dict(record.env_kwargs), "reference": reference}
         return {"dataset": None, "env": env}
+
+    def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> Evaluator | None:
+        if self.source().get("normalised"):
+            raise UserError(
+                f"{self.name} acts on what a VecNormalize has normalised; expected SB3's evaluate_policy in that "
+                "environment"
+            )
+        return super().evaluator(episodes, seed, record)
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         env, own = manifest["env"], self.source()["env"]

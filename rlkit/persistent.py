@@ -109,8 +109,8 @@ class Persistent(BaseAlgorithm):
         if env is None or env["id"] is None:
             return None
         if env is not self.origin["env"]:  # what the caller gave; only what a file says has to be among what is known
-            low, high = env["reference"] or (None, None)
-            spec = None if low is None else registry.DataSpec("", "", (low, high))
+            returns = env["reference"] and (float(env["reference"][0]), float(env["reference"][1]))
+            spec = registry.DataSpec("", "", returns) if returns else None
             return EnvRecord(env["id"], env["id"], env["id"], "", "", spec, env["kwargs"])
         found = registry.environment(env, self.name)
         assert found is not None
@@ -208,6 +208,8 @@ class Persistent(BaseAlgorithm):
                 if data is None:
                     self._load_model(model)
             self.origin = {key: manifest.get(key) for key in ("dataset", "env")}
+            if manifest.get("normalised"):  # its environment did it: nothing here can
+                self.origin = {**self.origin, "normalised": True}
             self.num_timesteps = steps
         if data is not None:
             self._take(data)  # what is wrong with the caller's data is not the file's fault

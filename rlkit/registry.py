@@ -40,7 +40,8 @@ class DataSpec:
     (``rlkit.data.resolve.learning_rewards``), while a dataset keeps the rewards in which returns and scores are
     measured.  ``minari_keys`` are the parts of Minari's Dict observations, in the order in which they are joined to
     one vector.  Where ``d4rl_simulated`` is False no environment here has the robot, or the observation, of D4RL's
-    file: it is learnt from without evaluation.
+    file, whose rows have ``d4rl_widths`` (of observation and action): it is learnt from without evaluation.  With
+    ``reward_stands`` a row's reward says what is reached by now: a recorded episode is worth its largest, not the sum.
     """
 
     level: str
@@ -53,6 +54,8 @@ class DataSpec:
     reward_shift: float = 0.0
     minari_keys: tuple[str, ...] = ()
     d4rl_simulated: bool = True
+    d4rl_widths: tuple[int, int] | None = None
+    reward_stands: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Transitions as one packed tensor on the training device; a batch is a single gather.
 
-A row holds ``[observation | action | reward | not_terminal | next_observation]``, float32.  ``not_terminal`` is 0 only
-where the episode really ended: a time limit still bootstraps (Pardo et al. 2018).
+A row holds ``[observation | action | reward | not_terminal | next_observation]``, float32, the action in units of
+its box.  ``not_terminal`` is 0 only where the episode really ended: a time limit still bootstraps (Pardo et al. 2018).
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from rlkit.action_units import action_units
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import ArtefactError, UserError
 from rlkit.machine import memory
+from rlkit.normaliser import normalised
 
 
 class Batch(NamedTuple):
@@ -69,13 +71,15 @@ class Replay:
 
     @classmethod
     def from_dataset(cls, dataset: OfflineDataset, device: torch.device | str = "cpu", seed: int = 0) -> Replay:
-        """A full buffer holding the dataset in its own order."""
+        """A full buffer holding the dataset in its own order, its actions in units of the box."""
         replay = cls(len(dataset), dataset.observation_space, dataset.action_space, device, seed=seed)
         columns = replay.rows.split(replay.widths, dim=1)
         not_terminal = ~dataset.terminations
         arrays = (dataset.observations, dataset.actions, dataset.rewards, not_terminal, dataset.next_observations)
         for column, array in zip(columns, arrays, strict=True):
             column.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(len(dataset), -1))
+        reach, centre = action_units(dataset.action_space)
+        columns[1].sub_(centre.to(replay.device)).div_(reach.to(replay.device))
         replay.full = True
         return replay
 
@@ -96,6 +100,8 @@ class Replay:
         not_terminal = 1.0 - np.asarray(done, np.float32) * (1.0 - timeout.astype(np.float32))
         parts = (obs, action, reward, not_terminal, next_obs)
         block = np.concatenate([np.asarray(p, np.float32).reshape(self.n_envs, -1) for p in parts], axis=1)
+        if not np.isfinite(block).all():
+            raise UserError("the environment returns what is not finite; training stopped, checkpoints kept")
         places = (self.pos + torch.arange(self.n_envs, device=self.device)) % self.buffer_size
         self.rows[places] = torch.from_numpy(block).to(self.device)
         self.full = self.full or self.pos + self.n_envs >= self.buffer_size
@@ -113,20 +119,17 @@ class Replay:
         """Rows drawn uniformly with replacement; ``rows``, the first and one past the last, draws from those alone."""
         low, high = rows or (0, self.size())
         indices = torch.randint(low, high, (batch_size,), generator=self.generator, device=self.device)
+        return self.take(indices)
+
+    def take(self, indices: Int[Tensor, " batch"]) -> Batch:
+        """The rows at ``indices``."""
         obs, act, rew, nt, nxt = self.rows.index_select(0, indices).split(self.widths, dim=1)
         return Batch(obs, act, rew, nt, nxt, indices)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """SB3's sample: with ``env``, observations and rewards pass through its normaliser."""
-        b = self.batch(batch_size)
-        observations, next_observations, rewards = b.observations, b.next_observations, b.rewards
-        if env is not None:
-            observations, next_observations = (
-                torch.as_tensor(env.normalize_obs(x.cpu().numpy()), device=self.device).float()
-                for x in (observations, next_observations)
-            )
-            rewards = torch.as_tensor(env.normalize_reward(rewards.cpu().numpy()), device=self.device).float()
-        return ReplayBufferSamples(observations, b.actions, next_observations, 1.0 - b.not_terminal, rewards)
+        b = normalised(self.batch(batch_size), env)
+        return ReplayBufferSamples(b.observations, b.actions, b.next_observations, 1.0 - b.not_terminal, b.rewards)
 
     def normalise_observations(self, mean: Float[Tensor, " ds"], std: Float[Tensor, " ds"]) -> None:
         """Replace every stored observation and next observation by ``(x - mean) / std``, in place."""

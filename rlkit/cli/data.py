@@ -69,9 +69,11 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _describe(dataset: Any) -> None:
+    from rlkit.data.scores import episode_scores
+
     print(dataset.provenance.sentence)
     facts = dataset.describe()
-    scores = dataset.normalised_score(dataset.episode_returns)
+    scores = episode_scores(dataset)
     ended = dataset.terminations[dataset.episode_ends - 1].mean()
     rows = [
         ("environment", str(dataset.env_id)),
@@ -107,7 +109,7 @@ def _make(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from rlkit.data import check_dataset
 
-    findings = check_dataset(args.what, env=args.env)
+    findings = check_dataset(args.what, env=args.env, path=args.path)
     for finding in findings:
         print(f"{finding.severity}: {finding.code}: {finding.sentence}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -116,12 +118,11 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from rlkit.data import read_d4rl, to_minari
-    from rlkit.registry import record
+    from rlkit.data import load_dataset, to_minari
 
-    dataset = read_d4rl(args.file, record=record(args.record) if args.record else None)
+    dataset = load_dataset(args.record, path=args.what) if args.record else load_dataset(args.what, progress=True)
     to_minari(dataset, args.id, overwrite=args.overwrite)
-    print(f"{args.file}: {len(dataset):,} transitions stored as Minari dataset '{args.id}'")
+    print(f"{args.what}: {len(dataset):,} transitions stored as Minari dataset '{args.id}'")
     return 0
 
 
@@ -204,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("check", help="look for faults; exit code 1 if there are errors")
     verb.add_argument("what", metavar="NAME|PATH", help=what)
+    verb.add_argument("--path", metavar="FILE.hdf5", help="a D4RL file to take for the record NAME, as with env.path")
     verb.add_argument("--env", help="Gymnasium id, where the dataset does not name its environment")
     verb.set_defaults(run=_check)
 
@@ -220,10 +222,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", metavar="FILE.safetensors", help="by default under ~/.cache/rlkit/labels")
     verb.set_defaults(run=_labels)
 
-    verb = verbs.add_parser("import", help="D4RL HDF5 into the local Minari store")
-    verb.add_argument("file", metavar="FILE.hdf5")
+    verb = verbs.add_parser("import", help="a dataset, such as D4RL's HDF5, into the local Minari store")
+    verb.add_argument("what", metavar="NAME|PATH", help=what)
     verb.add_argument("--id", required=True, help="the Minari id to give it, such as rlkit/hopper/mine-v0")
-    verb.add_argument("--record", help="the record whose environment and reference scores it has")
+    verb.add_argument("--record", help="the record that a file is for, as with env.path")
     verb.add_argument("--overwrite", action="store_true")
     verb.set_defaults(run=_import)
 

@@ -225,6 +225,13 @@ def validate(arrays: dict[str, np.ndarray], action_space: gym.spaces.Box, where:
     return int(outside.sum())
 
 
+def require_flags(values: np.ndarray, where: str) -> None:
+    """Raise :class:`DataError` unless all ``values`` are 0 or 1, the way to say no and yes in any dtype."""
+    bad = np.flatnonzero((values != 0) & (values != 1))  # NaN is neither
+    if len(bad):
+        raise DataError(f"{where} holds {values.ravel()[bad[0]]} at row {bad[0]}, expected flags, each 0 or 1")
+
+
 def first_broken_join(dataset: OfflineDataset) -> tuple[int, int]:
     """Number of rows inside an episode whose ``next_observations`` is not the following row's observation, and the
     first of them (-1 if none).  Two NaNs count as equal: they are another check's business."""

@@ -17,11 +17,11 @@ import numpy as np
 
 from rlkit.data._common import ACTION_TOLERANCE, env_facts, first_broken_join, require_boxes
 from rlkit.data.dataset import OfflineDataset
-from rlkit.data.hdf5 import SUFFIXES, read_d4rl
-from rlkit.data.minari_store import MINARI_ID, from_minari, has_local
-from rlkit.data.resolve import load_dataset
+from rlkit.data.hdf5 import SUFFIXES
+from rlkit.data.minari_store import MINARI_ID, has_local
+from rlkit.data.resolve import from_file, load_dataset, stored
 from rlkit.errors import DataError
-from rlkit.registry import EnvRecord, records
+from rlkit.registry import EnvRecord, record, records
 
 REGRESSION_ROWS = 20_000  # enough for a stable fit of some hundred features
 RANDOM_UNITS = 128
@@ -192,14 +192,16 @@ def _rewards(data: OfflineDataset) -> Iterator[Finding]:
             )
 
 
-def _load(what: Any) -> OfflineDataset:
+def _load(what: Any, path: str | Path | None) -> OfflineDataset:
     """The dataset with as few checks of values as its format allows, for the checks here to make."""
+    if path is not None:
+        return from_file(path, what if isinstance(what, EnvRecord) else record(what), strict=False)
     if isinstance(what, Path) or (isinstance(what, str) and what.endswith(SUFFIXES)):
-        return read_d4rl(what, strict=False)
+        return from_file(what, strict=False)
     if isinstance(what, str) and what not in records() and MINARI_ID.fullmatch(what) and has_local(what):
-        return from_minari(what, strict=False)
+        return stored(what, strict=False)
     if hasattr(what, "iterate_episodes"):
-        return from_minari(what, strict=False)
+        return stored(what, strict=False)
     return load_dataset(what)
 
 
@@ -212,20 +214,25 @@ def _file_code(sentence: str) -> str:
         ("not-hdf5", "not an HDF5"),
         ("missing-array", "has no '"),
         ("wrong-shapes", "shape"),
+        ("wrong-shapes", "numbers of observation and action"),
+        ("not-flags", "expected flags"),
     ):
         if words in sentence:
             return code
     return "unreadable"
 
 
-def check_dataset(what: Any, env: str | EnvRecord | gym.Env | None = None) -> list[Finding]:
+def check_dataset(
+    what: Any, env: str | EnvRecord | gym.Env | None = None, *, path: str | Path | None = None
+) -> list[Finding]:
     """Every fault found in ``what`` (anything :func:`~rlkit.data.resolve.load_dataset` takes), errors first.
 
+    ``path``: a D4RL HDF5 file to take for the record ``what``.
     ``env``, an environment, its Gymnasium id or a record, overrides the one the dataset names; with it the action
     bounds, the shapes and the longest episode are known.  A file that cannot be read is a finding, not an exception.
     """
     try:
-        data = _load(what)
+        data = _load(what, path)
         limit = None
         if isinstance(env, gym.Env):
             spaces = require_boxes(env.observation_space, env.action_space, "env")

@@ -32,6 +32,7 @@ from rlkit.data._common import (
     provenance_of_copy,
     record_fields,
     require_boxes,
+    require_flags,
     require_held,
     validate,
 )
@@ -70,8 +71,11 @@ def _read(file: h5py.File, name: str, dtype: Any, path: Path) -> np.ndarray | No
         raise DataError(f"{path}: '{name}' is not an array of numbers inside the file")
     require_held(node.id, f"{path}: '{name}'")
     try:
+        values = node[()]
+        if dtype is np.bool_:
+            require_flags(values, f"{path}: '{name}'")
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity, which validation names
-            return np.ascontiguousarray(node[()].astype(dtype))
+            return np.ascontiguousarray(values.astype(dtype))
     except OSError:
         raise DataError(f"{path}: '{name}' cannot be read, the file is damaged; download or copy it again") from None
 

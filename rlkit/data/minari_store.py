@@ -34,6 +34,7 @@ from rlkit.data._common import (
     provenance_of_copy,
     record_fields,
     require_boxes,
+    require_flags,
     require_held,
     validate,
 )
@@ -216,6 +217,11 @@ def _flatten(columns: dict[str, list[np.ndarray]], where: str) -> dict[str, np.n
     if not filled:
         raise DataError(f"{where} holds no transitions, expected at least one")
 
+    def flags(key: str) -> np.ndarray:
+        values = np.concatenate([columns[key][i] for i in filled])
+        require_flags(values, f"{where}: '{key}'")
+        return values.astype(np.bool_, copy=False)
+
     def joined(key: str, dtype: Any) -> np.ndarray:
         with np.errstate(over="ignore"):  # what overflows becomes an infinity, which validation names
             return np.concatenate([columns[key][i] for i in filled]).astype(dtype, copy=False)
@@ -225,9 +231,11 @@ def _flatten(columns: dict[str, list[np.ndarray]], where: str) -> dict[str, np.n
         arrays = {
             "actions": joined("actions", np.float32),
             "rewards": joined("rewards", np.float32),
-            "terminations": joined("terminations", np.bool_),
-            "truncations": joined("truncations", np.bool_),
+            "terminations": flags("terminations"),
+            "truncations": flags("truncations"),
         }
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(f"{where}: episodes differ in shape ({error})") from None
     return {**arrays, **split_states(states, lengths, arrays)}

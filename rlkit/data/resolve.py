@@ -123,21 +123,29 @@ def download(dataset_id: str) -> None:
         raise DataError(f"'{dataset_id}' cannot be downloaded from Minari's remote: {reason}") from None
 
 
-def _stored(what: Any, found: EnvRecord | None = None, provenance: Source = "minari-local") -> OfflineDataset:
+def stored(
+    what: Any, found: EnvRecord | None = None, provenance: Source = "minari-local", strict: bool = True
+) -> OfflineDataset:
     """:func:`from_minari`, with Dict observations joined as the record says."""
     source = open_local(what) if isinstance(what, str) else what
     found = found or find_record(source.id)
     if found is not None and found.data is not None and found.data.minari_keys:
         source = flat_observations(source, found.data.minari_keys)
-    return from_minari(source, record=found, provenance=provenance)
+    return from_minari(source, record=found, provenance=provenance, strict=strict)
 
 
-def _from_file(path: str | Path, found: EnvRecord | None = None) -> OfflineDataset:
+def from_file(path: str | Path, found: EnvRecord | None = None, strict: bool = True) -> OfflineDataset:
     """:func:`read_d4rl`; the dataset names no environment where none here simulates what was recorded."""
     known = found or find_record(Path(path).name)
     if known is None or known.data is None or known.data.d4rl_simulated:
-        return read_d4rl(path, record=found)
-    dataset = read_d4rl(path, env_id="")  # spaces are taken from the data
+        return read_d4rl(path, record=found, strict=strict)
+    dataset = read_d4rl(path, env_id="", strict=strict)  # spaces are taken from the data
+    widths = (*dataset.observations.shape[1:], *dataset.actions.shape[1:])
+    if known.data.d4rl_widths not in (None, widths):
+        raise DataError(
+            f"{path}: rows have {list(widths)} numbers of observation and action, '{known.name}' expects "
+            f"{list(known.data.d4rl_widths or ())}"
+        )
     dataset.provenance.details["evaluation"] = "none, no environment here is the one that D4RL's file was recorded in"
     named = replace(dataset.provenance, name=known.name)
     return dataset.with_(
@@ -147,7 +155,7 @@ def _from_file(path: str | Path, found: EnvRecord | None = None) -> OfflineDatas
 
 def _from_remote(dataset_id: str, found: EnvRecord | None) -> OfflineDataset:
     download(dataset_id)
-    return _stored(dataset_id, found, "minari-remote")
+    return stored(dataset_id, found, "minari-remote")
 
 
 def not_generated(record: EnvRecord, *, size: int | None, seed: int, progress: bool) -> OfflineDataset:
@@ -189,7 +197,7 @@ def _auto(found: EnvRecord, make: Callable[[], OfflineDataset], offline: bool | 
     if dataset_id is None:
         tried = {"minari": "has no dataset of this level"}
     elif has_local(dataset_id):
-        return _stored(dataset_id, found)
+        return stored(dataset_id, found)
     else:
         tried["minari-local"] = f"'{dataset_id}' is not in {store_root()}"
         obstacle = remote_obstacle(offline)
@@ -207,7 +215,7 @@ def _auto(found: EnvRecord, make: Callable[[], OfflineDataset], offline: bool | 
 def _by_id(dataset_id: str, source: str, offline: bool | None) -> OfflineDataset:
     found = find_record(dataset_id)
     if source in ("auto", "minari-local") and has_local(dataset_id):
-        return _stored(dataset_id, found)
+        return stored(dataset_id, found)
     if source in ("auto", "generated") and found is not None and dataset_id == generated_id(found):
         return generated(found)
     if source == "generated":
@@ -276,17 +284,17 @@ def load_dataset(
     if isinstance(what, OfflineDataset):
         return what
     if path is not None:
-        return _from_file(path, what if isinstance(what, EnvRecord) else record(what))
+        return from_file(path, what if isinstance(what, EnvRecord) else record(what))
     if isinstance(what, EnvRecord):
         return _by_record(what, source, size, seed, progress, offline)
     if isinstance(what, Path) or (isinstance(what, str) and what.endswith(SUFFIXES)):
-        return _from_file(what)
+        return from_file(what)
     if isinstance(what, str):
         if what not in records() and MINARI_ID.fullmatch(what):
             return _by_id(what, source, offline)
         return _by_record(record(what), source, size, seed, progress, offline)
     if all(hasattr(what, name) for name in ("storage", "iterate_episodes", "episode_indices")):
-        return _stored(what)
+        return stored(what)
     raise DataError(
         f"cannot make a dataset of {type(what).__name__}, expected a record's name, a Minari id, a MinariDataset, "
         "the path of a D4RL HDF5 file, or an OfflineDataset"

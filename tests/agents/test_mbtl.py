@@ -461,7 +461,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         ({"jobs": 0}, "agent.jobs=0 is out of range"),
         ({"high_scale": 0.05}, "agent.high_scale=0.05 is out of range, expected a number above low_scale=0.1"),
         ({"return_high": -1.0}, "expected the lower one below the upper one"),
-        ({"return_low": "none"}, "agent.return_low=none is out of range, expected a number"),
+        ({"return_low": "none"}, "agent.return_low=.none. is not a number"),
         ({"learner_kwargs": "[1, 2]"}, "agent.learner_kwargs=.* is out of range, expected options by name"),
         ({"task_timestep": 3}, "did you mean 'task_timesteps'"),
         ({"seed": -1}, "seed=-1 is out of range"),

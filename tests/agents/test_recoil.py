@@ -522,7 +522,7 @@ def as_published(agent: SMODICE, pool: list[Batch], expert: list[Batch], bootstr
         adam_v.step()
         own = e_v.detach()[: len(b.observations)]
         w = own.exp() / own.exp().mean() if cfg.divergence == "kl" else (own + 1).relu()
-        normal = torch.distributions.Normal(actor.unit_mean(b.observations), actor.std())
+        normal = torch.distributions.Normal(actor(b.observations), actor.std())
         adam_a.zero_grad()
         (-(w.clamp(max=100) * normal.log_prob(b.actions).sum(1, keepdim=True)).mean()).backward()
         adam_a.step()

@@ -88,3 +88,40 @@ def test_unknown_tasks_and_a_missing_package_get_a_sentence(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "dm_control", None)
     with pytest.raises(UserError, match=r"needs dm_control .*install it with: pip install 'rlkit\[dmc\]'"):
         importlib.import_module("rlkit.envs.dmc").DMControl("walker", "run")
+
+
+@pytest.mark.parametrize("name", ["lqr-lqr_2_1", "lqr-lqr_6_2"])
+def test_a_task_without_bounds_or_time_limit_has_both_here(name: str) -> None:
+    env = gym.make(f"rlkit/dmc-{name}-v0")
+    inner = env.unwrapped
+    assert isinstance(inner, DMControl)
+    assert (inner.low == -10).all() and (inner.high == 10).all() and inner.limit == 1000
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    for step in range(1000):
+        observation, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+        assert np.isfinite(observation).all() and np.abs(observation).max() < 100 and -50 < reward <= 1
+        assert (terminated, truncated) == (False, step == 999)
+
+
+def test_every_task_keeps_its_own_bounds_and_a_thousand_steps() -> None:
+    for name in ("cheetah-run", "quadruped-walk", "point_mass-easy"):
+        inner = gym.make(f"rlkit/dmc-{name}-v0").unwrapped
+        assert isinstance(inner, DMControl)
+        spec = inner.env.action_spec()
+        assert np.array_equal(inner.low, spec.minimum) and np.array_equal(inner.high, spec.maximum)
+        assert inner.limit == 1000
+
+
+def test_a_terrain_that_cannot_be_drawn_up_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = gym.make("rlkit/dmc-pendulum-swingup-v0").unwrapped
+    assert isinstance(env, DMControl)
+    import mujoco
+
+    def fail() -> None:
+        raise mujoco.FatalError("an OpenGL platform library\nhas not been loaded")
+
+    monkeypatch.setattr(env.env, "reset", fail)
+    with pytest.raises(UserError, match="needs OpenGL for its terrain") as caught:
+        env.reset(seed=0)
+    assert "\n" not in str(caught.value)
