@@ -237,11 +237,15 @@ class OnlineAlgorithm(Persistent):
                 name = tb_log_name or self.name
                 sb3.learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
         except ValueError as error:  # what torch's distributions say of a policy that gives NaN, in many lines
-            if isinstance(error, UserError) or all(t.isfinite().all() for t in self.model_tensors().values()):
+            wrong = (
+                None if all(t.isfinite().all() for t in self.model_tensors().values()) else f"networks of {self.name}"
+            )
+            if wrong is None and isinstance(self._last_obs, np.ndarray) and not np.isfinite(self._last_obs).all():
+                wrong = "environment's observations"
+            if isinstance(error, UserError) or wrong is None:
                 raise
             raise UserError(
-                f"the networks of {self.name} are no longer finite by step {self.num_timesteps}; training stopped, "
-                "checkpoints kept"
+                f"the {wrong} are no longer finite by step {self.num_timesteps}; training stopped, checkpoints kept"
             ) from error
         finally:
             self._inside = False

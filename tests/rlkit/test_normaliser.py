@@ -212,3 +212,23 @@ def test_what_is_not_finite_ends_training_in_a_sentence(make: Any, how: str) -> 
     }
     with pytest.raises(UserError, match="not finite; training stopped, checkpoints kept"):
         make("MlpPolicy", env[how](), **(DDPG_LIKE if make is BEER else MODEL_FREE)).learn(60)
+
+
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_on_policy_too(what: str) -> None:
+    class Failing(Track):
+        ill = 5 if what == "observation" else -1
+        action_space = gym.spaces.Discrete(2)  # type: ignore[assignment]
+
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+            observation, _, *ends = super().step(np.array([action]))
+            return observation, np.nan if what == "reward" else 0.0, *ends
+
+    class Other(Failing):
+        ill = -1
+
+    envs = DummyVecEnv([Failing]), DummyVecEnv([Other])
+    agent = ORPO("MlpPolicy", envs[0], ref_env=envs[1], device="cpu", n_steps=16, batch_size=16, divergence="none")
+    with pytest.raises(UserError, match=r"no longer finite by step .*; training stopped, checkpoints kept") as caught:
+        agent.learn(200)
+    assert "\n" not in str(caught.value)
