@@ -181,7 +181,7 @@ class MBTL(Learner):
             contexts[:, 0] if contexts.shape[1] == 1 else contexts,
             strategy=cfg.strategy,
             budget=cfg.budget,
-            bounds=(cfg.return_low, cfg.return_high),  # type: ignore[arg-type]  # __init__ asks for both
+            bounds=(cfg.return_low, cfg.return_high),  # __init__ asks for both
             gap=cfg.gap,
             theta=cfg.theta * (PAPER_CONTEXTS - 1) / (len(contexts) - 1),  # the same fall from end to end
             compat=cfg.compat,
