@@ -32,6 +32,7 @@ from safetensors.numpy import save
 from rlkit.envs.combinatorial import Problem, generate, make_problem, require_number, require_whole, row
 from rlkit.envs.label_solvers import Task, solve_chunk, solver_name, solver_version
 from rlkit.errors import DataError, UserError
+from rlkit.files import write_atomically
 
 FORMAT = 1
 CHUNK = 64  # instances per task of a process
@@ -139,8 +140,6 @@ def make_labels(
         "versions": {"rlkit": version("rlkit"), "numpy": np.__version__, solver: solved_by},
         "sha256": {key: _digest(array) for key, array in arrays.items()},
     }
-    from rlkit.checkpoint import write_atomically  # here, because it loads torch
-
     write_atomically(path, save(arrays, {"rlkit": json.dumps(metadata, sort_keys=True)}))
     return path
 

@@ -119,7 +119,10 @@ def without_own(config: Any) -> Any:
 
 @cache
 def _hints(config: type[Any]) -> dict[str, Any]:
-    return get_type_hints(config)
+    try:
+        return get_type_hints(config)
+    except NameError:  # a class made inside a function may name what is known there alone; it checks its fields itself
+        return dict.fromkeys((f.name for f in fields(config)), Any)
 
 
 def _plain(value: Any) -> Any:

@@ -23,8 +23,9 @@ import yaml
 
 from rlkit.agents.orpo import ORPO
 from rlkit.agents.orpo_core import BasePolicy
-from rlkit.checkpoint import versions, write_atomically
+from rlkit.checkpoint import versions
 from rlkit.envs.hacking import RECORDS
+from rlkit.files import write_atomically
 from rlkit.vector import make_vector_env
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -33,7 +33,8 @@ from rlkit.agents.mbtl_select import (
 )
 from rlkit.agents.mbtl_train import Watch, learner_class, measure, train_sources
 from rlkit.agents.mbtl_worlds import BatchVecEnv
-from rlkit.checkpoint import versions, write_atomically
+from rlkit.checkpoint import versions
+from rlkit.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 PERMUTATIONS = 100  # of random choices

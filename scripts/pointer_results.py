@@ -24,7 +24,8 @@ from train_combinatorial import ROOT, WEIGHTS, rounded, trained
 from rlkit.agents.bq_data import HELD_OUT_SEED
 from rlkit.agents.ptrnet import PtrNet
 from rlkit.agents.ptrnet_data import PtrNetEvaluator, resized
-from rlkit.checkpoint import versions, write_atomically
+from rlkit.checkpoint import versions
+from rlkit.files import write_atomically
 from rlkit.machine import processor
 
 LINES = ROOT / "docs" / "assets" / "combinatorial" / "pointers.jsonl"

@@ -31,10 +31,11 @@ import torch
 from rlkit.agents.bq import BQ
 from rlkit.agents.bq_data import HELD_OUT_SEED, heuristic_solutions
 from rlkit.agents.ptrnet import PtrNet
-from rlkit.checkpoint import read_artefact, versions, write_artefact, write_atomically
+from rlkit.checkpoint import read_artefact, versions, write_artefact
 from rlkit.envs.labels import Labels, make_labels, read_labels
 from rlkit.envs.metrics import gap
 from rlkit.envs.tsplib import Benchmark, read_cvrplib, read_tsplib
+from rlkit.files import write_atomically
 from rlkit.machine import processor
 
 ROOT = Path(__file__).resolve().parent.parent
