@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
         known = {key for run in there for line in run.lines for key in line if key != "step"}
         key = args.key or next((key for key in KEYS if key in known), KEYS[0])
         shown = [run for run in there if run.curve(key)[0]]
-        hint = nearest(key, known)
+        hint = "" if key in known else nearest(key, known)
         left_out += [f"{run.folder} has no '{key}' in its metrics{hint}" for run in there if run not in shown]
         if shown:
             panels[env, unit], keys[env, unit] = _labelled(shown, key), key

@@ -39,7 +39,7 @@ def outcome(path: Path, suffix: str, content: bytes) -> str:
     finally:
         memory = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert time.process_time() - begin < 1.0 and memory < 200e6
+    assert time.process_time() - begin < 5.0 and memory < 200e6
     assert "\n" not in said and len(said) < 600 and said.isprintable()
     return said
 
