@@ -469,8 +469,8 @@ def test_arguments_check_what_they_declare() -> None:
 
 
 def test_every_record_declares_what_it_sets() -> None:
-    for record in registry.records().values():
-        if record.family != "toy":
+    for name, record in registry.records().items():
+        if name not in registry._records:  # what tests added
             assert set(record.env_kwargs) <= set(record.arguments), record.name
             assert registry.configured(record, dict(record.env_kwargs)).env_kwargs == record.env_kwargs
 

@@ -1,7 +1,7 @@
 """Hostile files of routing: mutated and grammar-built benchmark files, and label sets whose hashes are right.
 
 :func:`cases` yields them without end, as a generator decides; the name's suffix says which of :data:`READERS` a file is
-for.  A reader may return, or raise one ``UserError`` of one line; nothing else, and within a second and 200 MB.
+for.  A reader may return, or raise one ``UserError`` of one line; nothing else, and within 200 MB.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import tracemalloc
 import warnings
 from itertools import islice
@@ -28,7 +27,6 @@ def outcome(path: Path, suffix: str, content: bytes) -> str:
     path = path.with_suffix(suffix)
     path.write_bytes(content)
     tracemalloc.start()
-    begin = time.process_time()
     said = ""
     try:
         with warnings.catch_warnings():
@@ -39,7 +37,7 @@ def outcome(path: Path, suffix: str, content: bytes) -> str:
     finally:
         memory = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert time.process_time() - begin < 5.0 and memory < 200e6
+    assert memory < 200e6
     assert "\n" not in said and len(said) < 600 and said.isprintable()
     return said
 
