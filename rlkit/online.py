@@ -341,11 +341,21 @@ class OnlineAlgorithm(Persistent):
         if isinstance(buffer := getattr(self, "replay_buffer", None), Replay):
             buffer.load_state(_below(tensors, "replay."))
         last = {k: v.numpy() for k, v in _below(tensors, "last_obs.").items()}
+        parts = (
+            self.observation_space.spaces
+            if isinstance(self.observation_space, spaces.Dict)
+            else {"": self.observation_space}
+        )
+        for name, array in last.items():
+            if array.shape != (self.n_envs, *(parts[name].shape or ())):
+                raise ArtefactError(f"its last observation is {list(array.shape)}, expected one of each environment")
         self._last_obs = last.get("", last or None)
         original = load_statistics(self.get_vec_normalize_env(), tensors, values)
         self._last_original_obs = self._last_obs if original is None else original
         if "episode_starts" in tensors:
             self._last_episode_starts = tensors["episode_starts"].numpy()
+            if self._last_episode_starts.shape != (self.n_envs,):
+                raise ArtefactError(f"its episode_starts are {list(self._last_episode_starts.shape)}")
         state = {k: v.numpy() for k, v in _below(tensors, "env.").items()}
         world = underneath(self.env)
         if state:

@@ -106,15 +106,16 @@ class Persistent(BaseAlgorithm):
         Raises :class:`UserError` for one that nobody registered here.
         """
         env = self.source()["env"]
-        if env is None or env["id"] is None:
+        if env is None:
             return None
         if env is not self.origin["env"]:  # what the caller gave; only what a file says has to be among what is known
+            if env["id"] is None:
+                return None
             returns = env["reference"] and (float(env["reference"][0]), float(env["reference"][1]))
             spec = registry.DataSpec("", "", returns) if returns else None
             return EnvRecord(env["id"], env["id"], env["id"], "", "", spec, env["kwargs"])
         found = registry.environment(env, self.name)
-        assert found is not None
-        if not registry.is_known(found):
+        if found is not None and not registry.is_known(found):
             raise UserError(f"{self.name} was made in '{found.env_id}', which is not registered here; pass env=NAME")
         return found
 

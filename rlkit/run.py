@@ -276,6 +276,8 @@ class _Session:
         for path in reversed(checkpoints(saved)):
             try:
                 extra = self.agent.restore(path)
+                with refusing(path, "what it says of its run is damaged"):
+                    _require_sound(extra)
                 if written < extra.get("metrics_bytes", 0):
                     raise ArtefactError(
                         f"{path}: counts on {extra['metrics_bytes']} bytes of {log}, which has {written}"
@@ -315,6 +317,16 @@ class _Session:
             "config": _settings(self.config),
             "changes": self.changes,
         }
+
+
+def _require_sound(extra: Mapping[str, Any]) -> None:
+    """Raise ValueError where a checkpoint's ``extra`` is not what :meth:`_Session._extra` makes."""
+    seconds, written = extra.get("seconds", 0.0), extra.get("metrics_bytes", 0)
+    lists = [extra.get(name, []) for name in ("evaluations", "changes")]
+    if type(seconds) not in (int, float) or not 0 <= seconds < 1e12 or type(written) is not int or written < 0:
+        raise ValueError(f"seconds={shown(seconds)}, metrics_bytes={shown(written)}")
+    if not all(isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) for entries in lists):
+        raise ValueError("its evaluations or changes are no lists of entries")
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:

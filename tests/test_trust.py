@@ -520,4 +520,11 @@ def test_a_run_cannot_choose_what_is_made(tmp_path: Path, capsys: pytest.Capture
         (out / "config.yaml").write_text(config.replace(before, after, 1))
         assert expected in sentence(capsys, "resume", str(out), "progress_bar=false")
     (out / "config.yaml").write_text(config)
+    (newest,) = (out / "checkpoints").glob("*.rlk")
+    whole = newest.read_bytes()
+    for extra in ({"seconds": []}, {"evaluations": 3}, {"metrics_bytes": True}, {"changes": [1]}):
+        bad = altered(newest, tmp_path / "bad.rlk", lambda found, e=extra: found["training"]["extra"].update(e))
+        newest.write_bytes(bad.read_bytes())
+        assert "no readable checkpoint" in sentence(capsys, "resume", str(out), "progress_bar=false")
+        newest.write_bytes(whole)
     assert main(["resume", str(out), "progress_bar=false"]) == 0
