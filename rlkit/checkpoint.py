@@ -8,6 +8,7 @@ generators, counters' tensors).
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import zipfile
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rlkit.errors import ArtefactError, refusing, shown
-from rlkit.files import write_atomically
+from rlkit.files import require_whole, write_atomically
 
 FORMAT = 1
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
@@ -47,6 +48,7 @@ SIZED = frozenset(
 GROWING = ("_like", "clone", "repeat", "cat", "stack", "arange", "randperm", "linspace", "outer")
 ENCRYPTED = 0x1  # of a member's flags
 MAX_MANIFEST, MAX_MEMBER = 16 << 20, 64 << 30  # bytes
+MAX_DIRECTORY, MAX_HEADER = 1 << 17, 4 << 20  # of a zip with its comment, and of safetensors: names, shapes, places
 LIBRARIES = ("rlkit", "torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "numba")
 
 
@@ -59,8 +61,6 @@ def write_artefact(
     path: Path, manifest: dict[str, Any], model: Mapping[str, Tensor], training: Mapping[str, Tensor] | None = None
 ) -> None:
     """Write ``path``; with ``training`` it is a checkpoint.  Tensors are detached, contiguous copies on the CPU."""
-    import io
-
     payload = {"model.safetensors": _pack(model)}
     if training is not None:
         payload["training.safetensors"] = _pack(training)
@@ -90,9 +90,23 @@ def read_artefact(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], 
         raise ArtefactError(f"{path}: no such artefact")
     with (
         refusing(path, "not a readable rlkit artefact, it may be truncated or altered"),
-        zipfile.ZipFile(path) as archive,
+        _Limited(io.FileIO(path)) as file,
     ):
-        return _read(path, archive)
+        require_whole(path, ArtefactError)
+        with zipfile.ZipFile(file) as archive:
+            file.most = MAX_MEMBER
+            return _read(path, archive)
+
+
+class _Limited(io.BufferedReader):
+    """A file of which at most ``most`` bytes are read at once: a zip's directory may claim to have any size."""
+
+    most = MAX_DIRECTORY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > self.most:
+            raise ArtefactError(f"its directory has {size} bytes, expected that of three members")
+        return super().read(size)
 
 
 def _read(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor] | None]:
@@ -125,6 +139,8 @@ def _read(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dict[st
         if hashlib.sha256(data).hexdigest() != hashes.get(name):
             raise ArtefactError(f"{path}: member '{name}' does not match its SHA-256 in the manifest; it was altered")
         with refusing(path, f"member '{name}' is not a safetensors file"):
+            if int.from_bytes(data[:8], "little") > MAX_HEADER:
+                raise ArtefactError(f"{path}: member '{name}' has a header of more than {MAX_HEADER} bytes")
             tensors[name] = load_tensors(data)
     if "model.safetensors" not in tensors:
         raise ArtefactError(f"{path}: member 'model.safetensors' is missing")

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlkit import registry
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, nearest, shown
 from rlkit.hyperparameters import presets
 
 
@@ -170,14 +170,14 @@ def _checked(config: DictConfig) -> DictConfig:
         if config[name] is None and name != "eval_episodes":
             raise UserError(f"{name}=null is out of range, expected a number above 0")
         if config[name] is not None and config[name] <= 0:
-            raise UserError(f"{name}={config[name]} is out of range, expected a number above 0")
+            raise UserError(f"{name}={shown(config[name])} is out of range, expected a number above 0")
     for name in NON_NEGATIVE:
         if config[name] is None or config[name] < 0:
-            raise UserError(f"{name}={config[name]} is out of range, expected a number of at least 0")
+            raise UserError(f"{name}={shown(config[name])} is out of range, expected a number of at least 0")
     if config.threads > MAX_THREADS:
-        raise UserError(f"threads={config.threads} is out of range, expected at most {MAX_THREADS}")
+        raise UserError(f"threads={shown(config.threads)} is out of range, expected at most {MAX_THREADS}")
     if config.seed >= 2**32:
-        raise UserError(f"seed={config.seed} is out of range, expected a whole number from 0 to {2**32 - 1}")
+        raise UserError(f"seed={shown(config.seed)} is out of range, expected a whole number from 0 to {2**32 - 1}")
     return config
 
 
@@ -228,6 +228,8 @@ def _require_plain(value: Any) -> None:
         raise ValueError(f"{value!r} stands for another value")
     elif not isinstance(value, (str, int, float, type(None))):
         raise ValueError(f"it holds a {type(value).__name__}")
+    elif isinstance(value, int) and abs(value) >= 2**64:
+        raise ValueError("it holds a whole number of more than twenty digits")
 
 
 def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> DictConfig:

@@ -31,7 +31,7 @@ def refusing(where: object, what: str, kind: type[UserError] = ArtefactError) ->
         text = one_line(error)
         if not isinstance(error, UserError):
             text = f"{what} ({text or type(error).__name__})"
-        elif isinstance(error, kind) and text.startswith(str(where)):
+        elif isinstance(error, kind) and text.startswith(str(where)) and text == str(error):
             raise
         raise kind(text if text.startswith(str(where)) else one_line(f"{where}: {text}")) from error
 
@@ -44,7 +44,10 @@ def one_line(text: object, most: int = 600) -> str:
 
 def shown(value: object) -> str:
     """A value from a file or command line, for a sentence: short, on one line, told apart from the text around it."""
-    return one_line(repr(value), 60)
+    try:
+        return one_line(repr(value), 60)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, lists that are too deep
+        return f"a very long {type(value).__name__}"
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

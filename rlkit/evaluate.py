@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, refusing, shown
 from rlkit.vector import make_vector_env
 
 MAX_ENVS = 64  # more episodes run in rounds
@@ -118,7 +118,9 @@ class Evaluator:
         n = len(seeds)
         if self.env is None or self.env.num_envs != n:
             self.close()
-            self.env = make_vector_env(self.env_id, n, **self.env_kwargs)
+            with refusing(f"environment '{self.env_id}'", "cannot be made", UserError):
+                self.env = make_vector_env(self.env_id, n, **self.env_kwargs)
+            require_fitting(agent, self.env, self.env_id)
         observations, _ = self.env.reset(seed=seeds)
         sums, lengths, running = {"step": np.zeros(n)}, np.zeros(n, np.int64), np.ones(n, bool)
         while running.any():
@@ -147,6 +149,19 @@ class Evaluator:
         if self.env is not None:
             self.env.close()
             self.env = None
+
+
+def require_fitting(agent: Any, env: Any, env_id: str) -> None:
+    """Raise :class:`UserError` where ``agent`` has spaces and they are not of the kinds and shapes of ``env``'s."""
+    for what in ("observation", "action"):
+        own, other = getattr(agent, f"{what}_space", None), getattr(env, f"single_{what}_space")
+        if own is None or (type(own) is type(other) and own.shape == other.shape and _count(own) == _count(other)):
+            continue
+        raise UserError(f"the agent has the {what} space {shown(own)}, {env_id} has {shown(other)}: expected the same")
+
+
+def _count(space: Any) -> Any:
+    return getattr(space, "n", None)
 
 
 @contextmanager

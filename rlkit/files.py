@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rlkit.errors import UserError
 
+LARGE, HOLES = 256 << 20, 64  # bytes; a disk that compresses makes data smaller, by less than that
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp")
 
 
@@ -47,6 +48,14 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.write_bytes(data)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; nothing was overwritten") from error
+
+
+def require_whole(path: Path, kind: type[UserError]) -> None:
+    """Raise ``kind`` for a large file that is nearly all holes: it takes no disk, and would take its size in memory."""
+    found = path.stat()
+    held = getattr(found, "st_blocks", 0) * 512  # no number of blocks is told everywhere
+    if held and found.st_size > max(LARGE, HOLES * held):
+        raise kind(f"{path} declares {found.st_size:,} bytes and holds {held:,}, expected a file without holes")
 
 
 def leftovers(folder: Path) -> Iterator[tuple[Path, str, int]]:

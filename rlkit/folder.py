@@ -94,7 +94,10 @@ def _empty(out: Path) -> bool:
 def marked(out: Path) -> bool:
     """Whether ``out`` carries a run's marker.  Raises :class:`UserError` for that of a later version."""
     try:
-        found = json.loads((out / MARKER).read_text(encoding="utf-8"))["format"]
+        if not (out / MARKER).is_file():
+            return False
+        with (out / MARKER).open("rb") as file:
+            found = json.loads(file.read(1000))["format"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     if found != FORMAT:
@@ -119,8 +122,12 @@ def _old_run(out: Path) -> bool:
 def locked(out: Path) -> Iterator[None]:
     """Hold the right to write ``out``, which ends with the process at the latest.
 
-    Raises :class:`UserError` where another process holds it.
+    Raises :class:`UserError` where another process holds it, and for a link where the run would write: what it leads
+    to is somebody else's.
     """
+    for name in (LOCK, MARKER, "metrics.jsonl", *filter(None, NAMES), FORMER, PART):
+        if (out / name).is_symlink():
+            raise UserError(f"{out / name} is a link, expected the run's own: a run is written through no link")
     lock = FileLock(out / LOCK, timeout=0)
     try:
         lock.acquire()

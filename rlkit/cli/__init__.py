@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from rlkit import __version__
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, nearest, one_line
 from rlkit.interrupt import Interrupted, handling, stop
 
 VERBS = {
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         with handling(stop):
             return int(import_module(f"rlkit.cli.{verb}").main(rest) or 0)
     except UserError as error:
-        print(f"rlkit: {error}", file=sys.stderr)
+        print(f"rlkit: {one_line(error, 2000)}", file=sys.stderr)  # names of files may hold anything
         return 2
     except BrokenPipeError:
         return 0

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rlkit.errors import DataError, UserError
+from rlkit.errors import DataError, UserError, one_line
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -19,7 +19,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(one_line(cell, 2000) for cell in row))  # a file may hold what moves a terminal's cursor
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 160
@@ -86,8 +86,10 @@ def _describe(dataset: Any) -> None:
         ("sha256", facts["sha256"]),
     ]
     rows += [(key, str(value)) for key, value in facts["details"].items() if key != "policies"]
-    for name, policy in facts["details"].get("policies", {}).items():
-        rows.append((f"policy {name}", f"return {policy.get('return_mean')} ± {policy.get('return_sd')}"))
+    policies = facts["details"].get("policies")
+    for name, policy in policies.items() if isinstance(policies, dict) else ():
+        if isinstance(policy, dict):
+            rows.append((f"policy {name}", f"return {policy.get('return_mean')} ± {policy.get('return_sd')}"))
     _table(("", ""), rows)
 
 

@@ -7,6 +7,7 @@ the environment, such as ``num_nodes=100``; ``beam=`` and ``augment=`` are passe
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ USAGE = (
     "usage: rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [judged=greedy|sampled] "
     "[key=value of the environment]"
 )
-LEAST = {"episodes": 1, "seed": 0, "beam": 1, "augment": 1}  # whole numbers
-KEYS = ("agent", "env", "judged", *LEAST)
+RANGES = {"episodes": (1, 10**6), "seed": (0, 2**32 - 1), "beam": (1, 10**6), "augment": (1, 10**6)}  # whole numbers
+KEYS = ("agent", "env", "judged", *RANGES)
 
 
 def main(argv: list[str]) -> int:
@@ -26,10 +27,12 @@ def main(argv: list[str]) -> int:
     if len(targets) + ("agent" in settings) != 1:
         raise UserError(USAGE)
     numbers = {"episodes": 100, "seed": 0}
-    for key, least in LEAST.items():
+    for key, (least, most) in RANGES.items():
         text = settings.get(key, str(numbers.get(key, least)))
-        if not text.isdigit() or int(text) < least:
-            raise UserError(f"{key}={text} is out of range, expected a whole number of at least {least}")
+        if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
+            raise UserError(
+                f"{key}={one_line(text, 60)} is out of range, expected a whole number from {least} to {most}"
+            )
         numbers[key] = int(text)
     judged = settings.get("judged")
     if judged not in (None, "greedy", "sampled"):
@@ -97,5 +100,5 @@ def _value(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # such as a date without such a day
         return text

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlkit.errors import ArtefactError, UserError, nearest
+from rlkit.errors import UserError, nearest
+from rlkit.files import require_whole
 
 Curve = tuple[list[int], list[float]]  # steps, values
 Panel = tuple[str, str]  # environment, unit of progress
 KEYS = ("eval/score", "eval/true_return", "eval/return")  # the first that an environment's runs have
+FORMATS = (".png", ".pdf", ".svg")
 # What no value of a curve depends on, and the seed, over which the mean is taken.
 NOT_SETTINGS = ("seed", "out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "final_episodes")
 
@@ -33,8 +35,12 @@ class Run:
     finished: bool
 
     def curve(self, key: str) -> Curve:
-        found = [(line["step"], line[key]) for line in self.lines if line.get(key) is not None]
+        found = [(line["step"], line[key]) for line in self.lines if _is_number(line.get(key))]
         return [step for step, _ in found], [value for _, value in found]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300  # NaN is not
 
 
 def main(argv: list[str]) -> int:
@@ -43,6 +49,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("curves.png"))
     parser.add_argument("--key", help=f"by default the first of {', '.join(KEYS)} that there is")
     args = parser.parse_args(argv)
+    if args.out.suffix not in FORMATS or args.out.is_dir() or "\0" in str(args.out):
+        raise UserError(f"--out {args.out} is no picture, expected a file ending in {' or '.join(FORMATS)}")
     left_out: list[str] = []
     runs = []
     for folder in dict.fromkeys(args.runs):
@@ -83,12 +91,14 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl")
     try:
         config = read_plain(folder / "config.yaml")
-        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+        text = _text(folder / "metrics.jsonl")
         lines = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last one is what is half written
         settings = {key: value for key, value in _flat(config).items() if key not in NOT_SETTINGS}
         unit = agent_class(config["agent"]["name"]).defaults.unit
-        if not settings["env.name"] or not settings["total_timesteps"]:
+        if not isinstance(settings["env.name"], str) or type(settings["total_timesteps"]) is not int:
             raise KeyError("env.name")
+        if any(type(line["step"]) is not int or not 0 <= line["step"] < 2**63 for line in lines):
+            raise KeyError("step")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, UserError):
             raise UserError(f"{folder}: {error}") from error
@@ -116,17 +126,24 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def _data(folder: Path, finished: bool) -> str | None:
     """The hash of what the run learns from, from its result or a checkpoint; "" where it has none, None if unknown."""
-    from rlkit.callbacks import checkpoints
     from rlkit.checkpoint import read_artefact
+    from rlkit.folder import checkpoints
 
     try:
         if finished:
-            dataset = json.loads((folder / "result.json").read_text(encoding="utf-8")).get("dataset")
+            dataset = json.loads(_text(folder / "result.json")).get("dataset")
         else:
             dataset = read_artefact(checkpoints(folder / "checkpoints")[-1])[0].get("dataset")
-    except (OSError, ValueError, IndexError, ArtefactError):
+        return str(dataset["sha256"])[:8] if dataset else ""
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    return dataset["sha256"][:8] if dataset else ""
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    require_whole(path, UserError)
+    return path.read_text(encoding="utf-8")
 
 
 def _fill_in_data(runs: list[Run]) -> None:

@@ -26,16 +26,16 @@ from rlkit.vector import hush_mujoco
 # bounds' half width is clipped when data is read; anything larger is an error.
 ACTION_TOLERANCE = 1e-3
 DEFLATE = 1100  # what compressed bytes can become, at most
-LAYOUT_VIRTUAL = 3  # h5py.h5d.VIRTUAL
+USUAL, SMALL = 64, 64 << 20  # what they become in arrays of data, and the bytes of an array that may be all alike
+MAX_METADATA = 16 << 20  # bytes of the JSON beside the arrays
+LAYOUT_CHUNKED, LAYOUT_VIRTUAL = 2, 3  # h5py.h5d.CHUNKED and VIRTUAL
 
 
 @lru_cache(maxsize=64)
 def _env_facts(env_id: str, kwargs: str) -> tuple[gym.Space, gym.Space, int | None]:
-    try:
+    with refusing(f"environment '{env_id}'", "cannot be made", DataError):
         hush_mujoco()
         env = gym.make(env_id, **json.loads(kwargs))
-    except gym.error.Error as error:
-        raise DataError(f"environment '{env_id}' cannot be made: {str(error).splitlines()[0]}") from None
     limit = env.spec.max_episode_steps if env.spec is not None else None
     env.close()
     return env.observation_space, env.action_space, limit
@@ -246,12 +246,16 @@ def require_held(node: Any, where: str) -> None:
     """Raise :class:`DataError` unless the ``h5py.h5d.DatasetID`` has as many numbers as it declares, in its own file.
 
     HDF5 gives fill values for what was never written: a file of a kilobyte may declare any size, and reading would take
-    that much memory.  Compressed numbers may take a thousandth of their size, which is the most that deflate reaches.
+    that much memory.  Compressed numbers may take a thousandth of their size, the most that deflate reaches; where they
+    are many, what is usual for data.
     """
     plan, declared = node.get_create_plist(), math.prod(node.shape) * node.dtype.itemsize
     if plan.get_external_count() or plan.get_layout() == LAYOUT_VIRTUAL:
         raise DataError(f"{where} refers to other files, expected its numbers in the file itself")
-    held = node.get_storage_size() * (DEFLATE if plan.get_nfilters() else 1)
+    held = node.get_storage_size() * ((DEFLATE if declared <= SMALL else USUAL) if plan.get_nfilters() else 1)
+    chunk = math.prod(plan.get_chunk()) * node.dtype.itemsize if plan.get_layout() == LAYOUT_CHUNKED else 0
+    if chunk > max(declared, SMALL):
+        raise DataError(f"{where} is kept in parts of {chunk:,} bytes, expected none larger than the whole")
     if declared > held or declared > memory():
         raise DataError(f"{where} declares {declared:,} bytes of numbers, the file holds {node.get_storage_size():,}")
 

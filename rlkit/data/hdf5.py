@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 
 from rlkit.data._common import (
+    MAX_METADATA,
     atomic_path,
     env_facts,
     fields_from_metadata,
@@ -38,6 +39,7 @@ from rlkit.data._common import (
 )
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import DataError, refusing
+from rlkit.files import require_whole
 from rlkit.registry import EnvRecord
 
 SUFFIXES = (".hdf5", ".h5")
@@ -52,6 +54,7 @@ def _open(path: Path) -> h5py.File:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty (0 bytes), expected a D4RL HDF5 file; download or copy it again")
+        require_whole(path, DataError)
         return h5py.File(path, "r")
     except OSError as error:
         text = str(error)
@@ -87,8 +90,10 @@ def _metadata(file: h5py.File, path: Path) -> dict[str, Any]:
     node = group["rlkit"]
     if not isinstance(node, h5py.Dataset) or node.shape != () or h5py.check_string_dtype(node.dtype) is None:
         raise DataError(f"{path}: 'metadata/rlkit' is damaged, expected JSON as rlkit writes it")
+    require_held(node.id, f"{path}: 'metadata/rlkit'")
     try:
-        meta = json.loads(node[()])
+        text = node[()]
+        meta = json.loads(text) if len(text) <= MAX_METADATA else None
     except (ValueError, TypeError, AttributeError, OSError, RecursionError, MemoryError):
         raise DataError(f"{path}: 'metadata/rlkit' is damaged, expected JSON as rlkit writes it") from None
     if not isinstance(meta, dict):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 import os
 import re
 import shutil
@@ -26,6 +27,9 @@ import gymnasium as gym
 import numpy as np
 
 from rlkit.data._common import (
+    MAX_METADATA,
+    SMALL,
+    USUAL,
     environment_fields,
     fields_from_metadata,
     find_record,
@@ -39,8 +43,8 @@ from rlkit.data._common import (
     validate,
 )
 from rlkit.data.dataset import OfflineDataset, Source
-from rlkit.errors import DataError, refusing, shown
-from rlkit.files import replacing, sync_folder, sync_tree
+from rlkit.errors import DataError, one_line, refusing, shown
+from rlkit.files import replacing, require_whole, sync_folder, sync_tree
 from rlkit.registry import EnvRecord
 from rlkit.spaces import read_space
 
@@ -90,8 +94,8 @@ def read_metadata(dataset_id: str) -> dict[str, Any]:
     if not has_local(dataset_id):
         raise DataError(f"Minari dataset '{dataset_id}' is not in the local store {store_root()}")
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        meta = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_METADATA else None
+    except (OSError, ValueError, RecursionError):
         meta = None
     if not isinstance(meta, dict):
         raise DataError(f"{path} is damaged, expected a JSON object; delete the dataset's folder and fetch it again")
@@ -162,6 +166,10 @@ def _episodes_hdf5(file: Path, indices: Iterable[int]) -> dict[str, list[np.ndar
     import h5py
 
     columns: dict[str, list[np.ndarray]] = {key: [] for key in _KEYS}
+    if not file.is_file():
+        raise DataError(f"{file} is not there, or is no file")
+    require_whole(file, DataError)
+    size, stored, taken = file.stat().st_size, 0, 0
     with h5py.File(file, "r") as handle:
         for index in indices:
             for key in _KEYS:
@@ -177,6 +185,9 @@ def _episodes_hdf5(file: Path, indices: Iterable[int]) -> dict[str, list[np.ndar
                 if node.dtype.kind not in "fiub":
                     raise DataError(f"{file}: '{key}' of episode {index} is not an array of numbers")
                 require_held(node, f"{file}: '{key}' of episode {index}")
+                stored, taken = stored + node.get_storage_size(), taken + math.prod(node.shape) * node.dtype.itemsize
+                if stored > size or taken > max(SMALL, USUAL * size):  # many names for the same numbers
+                    raise DataError(f"{file}: its episodes have more numbers than the file holds")
                 array = np.empty(node.shape, node.dtype)
                 node.read(h5py.h5s.ALL, h5py.h5s.ALL, array)
                 columns[key].append(array)
@@ -193,8 +204,10 @@ def _columns(source: Any) -> dict[str, list[np.ndarray]]:
             for key in _KEYS:
                 columns[key].append(np.asarray(getattr(episode, key)))
         return columns
-    except (OSError, KeyError) as error:
-        text = str(error).strip("'\"")
+    except DataError:
+        raise
+    except Exception as error:  # a file may hold anything
+        text = one_line(error).strip("'\"")
         raise DataError(
             f"{where} in {source.storage.data_path} cannot be read ({text}); delete its folder and fetch it again"
         ) from None
@@ -327,7 +340,8 @@ def from_minari(
             notes["evaluation"] = f"none, its environment {shown(spec.id)} is not registered here"
     fields |= {"observation_space": observation_space, "action_space": action_space}
 
-    arrays = _flatten(_columns(dataset), where)
+    with refusing(where, "has episodes of another form than Minari's", DataError):
+        arrays = _flatten(_columns(dataset), where)
     for name, space in (("observations", observation_space), ("actions", action_space)):
         if arrays[name].shape[1:] != space.shape:
             raise DataError(
