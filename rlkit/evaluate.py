@@ -155,7 +155,8 @@ def require_fitting(agent: Any, env: Any, env_id: str) -> None:
     """Raise :class:`UserError` where ``agent`` has spaces and they are not of the kinds and shapes of ``env``'s."""
     for what in ("observation", "action"):
         own, other = getattr(agent, f"{what}_space", None), getattr(env, f"single_{what}_space")
-        if own is None or (type(own) is type(other) and own.shape == other.shape and _count(own) == _count(other)):
+        alike = isinstance(own, type(other)) or isinstance(other, type(own))
+        if own is None or (alike and own.shape == other.shape and _count(own) == _count(other)):
             continue
         raise UserError(f"the agent has the {what} space {shown(own)}, {env_id} has {shown(other)}: expected the same")
 
