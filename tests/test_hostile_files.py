@@ -202,6 +202,10 @@ def test_names_and_details_of_hdf5_move_no_cursor(tmp_path: Path, capsys: pytest
     assert "has no 'rewards'" in sentence(capsys, "data", "info", path)
 
 
+def test_an_id_is_checked_before_data_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no Minari id" in sentence(capsys, "data", "import", "hopper-medium", "--id", "x")
+
+
 def test_episodes_that_are_one_episode(tmp_path: Path) -> None:
     to_minari(toy.generate(size=60), "toy/linked-v0", overwrite=True)
     data = store_root() / "toy" / "linked-v0" / "data"

@@ -121,7 +121,9 @@ def _check(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     from rlkit.data import load_dataset, to_minari
+    from rlkit.data.minari_store import check_id
 
+    check_id(args.id)  # before minutes are spent on data
     dataset = load_dataset(args.record, path=args.what) if args.record else load_dataset(args.what, progress=True)
     to_minari(dataset, args.id, overwrite=args.overwrite)
     print(f"{args.what}: {len(dataset):,} transitions stored as Minari dataset '{args.id}'")

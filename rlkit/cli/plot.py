@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         known = {key for run in there for line in run.lines for key in line if key != "step"}
         key = args.key or next((key for key in KEYS if key in known), KEYS[0])
         shown = [run for run in there if run.curve(key)[0]]
-        hint = "" if key in known else nearest(key, known)
+        hint = nearest(key, known - {key})
         left_out += [f"{run.folder} has no '{key}' in its metrics{hint}" for run in there if run not in shown]
         if shown:
             panels[env, unit], keys[env, unit] = _labelled(shown, key), key
@@ -101,7 +101,9 @@ def read_run(folder: Path) -> Run:
             raise KeyError("step")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, UserError):
-            raise UserError(f"{folder}: {error}") from error
+            raise UserError(
+                str(error) if str(error).startswith(str(folder / "config.yaml")) else f"{folder}: {error}"
+            ) from error
         raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl") from error
     finished = (folder / "result.json").is_file()
     settings["data"] = _data(folder, finished)

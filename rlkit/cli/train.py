@@ -101,8 +101,8 @@ def _sweep(overrides: list[str]) -> int:
     for combination in itertools.product(*choices):  # every job is checked before the first one starts
         config = compose_config([c for c in combination if c is not None])
         agents.add(config.agent.name)
-        outs.append(folder_of(config.out).resolve())
-    if len(set(outs)) != len(outs):
+        outs.append(folder_of(config.out))
+    if len({out.resolve() for out in outs}) != len(outs):
         raise UserError(
             "two runs of this sweep would share a folder; put what differs into out=, as out='runs/b${agent.beta}'"
         )
@@ -124,12 +124,3 @@ def _sweep(overrides: list[str]) -> int:
             f"{len(missing)} of {len(outs)} runs did not finish, first {missing[0]}; see the messages above"
         )
     return 0
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from the one that is written in its place; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns

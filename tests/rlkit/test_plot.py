@@ -133,7 +133,7 @@ def test_what_is_left_out_is_said_and_why(drawn: list[Any], capsys: Any) -> None
     printed = capsys.readouterr().out
     for reason in (
         "left out: junk is not a run",
-        "left out: torn: torn/config.yaml is not the configuration of a run",
+        "left out: torn/config.yaml is not the configuration of a run",
         "left out: lacking has no 'eval/score' in its metrics",
         "left out: unknown: unknown agent 'td3bcc'; did you mean 'td3bc'?",
         "left out: nowhere is not a run",

@@ -255,5 +255,5 @@ def test_spaces_come_from_the_environment(tmp_path):
     data = read_d4rl(save(tmp_path / "a.hdf5", raw()), env_id="Pendulum-v1")
     env = gym.make("Pendulum-v1")
     assert (data.observation_space, data.action_space) == (env.observation_space, env.action_space)
-    with pytest.raises(DataError, match="'NoSuch-v0' cannot be made"):
+    with pytest.raises(DataError, match="'NoSuch-v0': cannot be made"):
         read_d4rl(tmp_path / "a.hdf5", env_id="NoSuch-v0")
