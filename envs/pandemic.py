@@ -226,6 +226,10 @@ class Towns(Worlds):
         self.history, self.seen = np.zeros((n, HISTORY, FEATURES)), np.zeros((n, HISTORY, FEATURES), np.float32)
         self.draws = np.zeros((n, 2 * PEOPLE))
 
+    def limits(self) -> dict[str, tuple[int, int]]:
+        told = int(COUNTS_AS.min()), int(COUNTS_AS.max())
+        return {"people": (0, len(COUNTS_AS) - 1), "known": told, "stage": (0, STAGES - 1)}
+
     def advance(self, actions: NDArray[np.int64], job: NDArray[np.int8]) -> None:
         """Do each town's ``job``; a step takes its row of ``draws``."""
         kernel = _many if len(job) >= PARALLEL_FROM else _few

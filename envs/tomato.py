@@ -204,6 +204,10 @@ class Gardens(Worlds):
         self.visited = np.zeros(n, np.bool_)
         self.seen = np.zeros((n, *board.observation_space.shape), np.float32)
 
+    def limits(self) -> dict[str, tuple[int, int]]:
+        cells, tomatoes = self.board.far.shape
+        return {"cell": (0, cells - 1), "order": (0, tomatoes - 1), "count": (0, tomatoes)}
+
     def advance(self, actions: NDArray[np.int64], job: NDArray[np.int8], uniforms: Array | None = None) -> None:
         """Do each garden's ``job``; ``uniforms`` [n] decide which actions are random, and what they become."""
         board = self.board

@@ -34,6 +34,10 @@ class Worlds:
         self.reward = reward
         self.true, self.proxy, self.ended = np.zeros(n), np.zeros(n), np.zeros(n, np.bool_)
 
+    def limits(self) -> dict[str, tuple[int, int]]:
+        """Least and largest value of the whole numbers among :attr:`OWN`: kernels index by them without looking."""
+        return {}
+
     @property
     def own(self) -> list[NDArray[Any]]:
         """The arrays of :attr:`OWN`."""
@@ -64,6 +68,14 @@ class OneWorld(gym.Env[Any, Any], Generic[W]):
         return {name: value.copy() for name, value in zip(self._one.OWN, self._one.own, strict=True)}
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Undo :meth:`get_state`."""
+        """Undo :meth:`get_state`.  Raises :class:`UserError` for a state that no episode has."""
+        limits = self._one.limits()
+        for name, value in zip(self._one.OWN, self._one.own, strict=True):
+            given = np.asarray(state[name])
+            low, high = limits.get(name, (0, 2**40))
+            sound = given.shape == value.shape and given.dtype == value.dtype
+            whole = given.dtype.kind in "iu"
+            if not sound or not (np.isfinite(given) & (not whole or ((given >= low) & (given <= high)))).all():
+                raise UserError(f"state '{name}' is none of {type(self).__name__}'s")
         for name, value in zip(self._one.OWN, self._one.own, strict=True):
             value[...] = state[name]

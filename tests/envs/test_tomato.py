@@ -157,3 +157,19 @@ def test_bad_arguments_get_a_sentence(kwargs: dict[str, Any], expected: str) -> 
     for make in (TomatoEnv, TomatoVectorEnv):
         with pytest.raises(UserError, match=expected):
             make(**kwargs)
+
+
+def test_a_state_that_no_episode_has_never_reaches_the_kernel() -> None:
+    env: Any = gym.make("rlkit/Tomato-v0").unwrapped
+    env.reset(seed=0)
+    for _ in range(20):
+        env.step(0)
+    state = env.get_state()
+    env.set_state(state)
+    for name in ("cell", "order", "count", "elapsed"):
+        for value in (-1, 2**62):
+            with pytest.raises(UserError, match=f"state '{name}'"):
+                env.set_state({**state, name: np.full_like(state[name], value)})
+    for wrong in (state["order"][:, :1], state["order"].astype(np.int32)):
+        with pytest.raises(UserError, match="state 'order'"):
+            env.set_state({**state, "order": wrong})

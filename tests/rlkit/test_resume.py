@@ -198,7 +198,7 @@ WRONG: dict[str, Any] = {
         (True, "seed"),
     ],
     "log_every": [(0, "out of range"), (1.5, "log_every"), (float("nan"), "log_every"), (float("inf"), "log_every")],
-    "threads": [(10**30, "out of range")],
+    "threads": [(10**30, "more than twenty digits"), (10**6, "out of range")],
     "device": [("gpu", "device=gpu is unknown")],
     "sed": [(1, "unknown key 'sed'; did you mean 'seed'")],
     "agent": [
