@@ -325,6 +325,8 @@ def _require_sound(extra: Mapping[str, Any]) -> None:
     lists = [extra.get(name, []) for name in ("evaluations", "changes")]
     if type(seconds) not in (int, float) or not 0 <= seconds < 1e12 or type(written) is not int or written < 0:
         raise ValueError(f"seconds={shown(seconds)}, metrics_bytes={shown(written)}")
+    if not isinstance(extra.get("config", {}), dict):
+        raise ValueError(f"config={shown(extra['config'])}")
     if not all(isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) for entries in lists):
         raise ValueError("its evaluations or changes are no lists of entries")
 

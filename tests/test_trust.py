@@ -522,7 +522,7 @@ def test_a_run_cannot_choose_what_is_made(tmp_path: Path, capsys: pytest.Capture
     (out / "config.yaml").write_text(config)
     (newest,) = (out / "checkpoints").glob("*.rlk")
     whole = newest.read_bytes()
-    for extra in ({"seconds": []}, {"evaluations": 3}, {"metrics_bytes": True}, {"changes": [1]}):
+    for extra in ({"seconds": []}, {"evaluations": 3}, {"metrics_bytes": True}, {"changes": [1]}, {"config": 3}):
         bad = altered(newest, tmp_path / "bad.rlk", lambda found, e=extra: found["training"]["extra"].update(e))
         newest.write_bytes(bad.read_bytes())
         assert "no readable checkpoint" in sentence(capsys, "resume", str(out), "progress_bar=false")
