@@ -89,6 +89,7 @@ class BQConfig(AgentConfig):
     )
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("weight_decay", "label_seed")
     UNIT: ClassVar[tuple[str, ...]] = ("ema",)
+    OWN: ClassVar[tuple[str, ...]] = ("label_jobs",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -249,6 +249,12 @@ def test_a_manifest_does_not_switch_on_a_compiler(artefact: Path, tmp_path: Path
     assert BC.load(bad, device="cpu").config.compile is False
 
 
+def test_a_manifest_does_not_start_processes(tmp_path: Path) -> None:
+    shipped = registry.shipped_weights("bq", "tsp")
+    bad = altered(shipped, tmp_path / "b.rlk", lambda manifest: manifest["config"].update(label_jobs=99))
+    assert Persistent.load(bad).config.label_jobs == 1
+
+
 def test_a_learner_of_mbtl_takes_no_place_to_write() -> None:
     from rlkit.agents.mbtl_train import learner_class
 
