@@ -35,10 +35,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rlkit.agents.td3bc import TD3BCConfig, critic_loss, target_action, td_target
-from rlkit.nets import Actor, Adam, Critics, DeterministicPolicy, Polyak, freeze, mlp
-from rlkit.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.algorithms.nets import Actor, Adam, Critics, DeterministicPolicy, Polyak, freeze, mlp
+from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
-from rlkit.replay import Batch
 
 
 @dataclass(frozen=True)

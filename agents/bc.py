@@ -15,11 +15,11 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
 
+from rlkit.algorithms.nets import Actor, Adam, DeterministicPolicy
+from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.algorithms.replay import Batch
 from rlkit.errors import UserError, nearest
-from rlkit.nets import Actor, Adam, DeterministicPolicy
-from rlkit.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.registry import register
-from rlkit.replay import Batch
 
 PARTS = ("all", "expert")
 

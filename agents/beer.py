@@ -39,11 +39,11 @@ from stable_baselines3.common.noise import NormalActionNoise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rlkit.hyperparameters import AgentConfig, RunDefaults
-from rlkit.nets import Adam, freeze
-from rlkit.online import OnlineAlgorithm
+from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults
+from rlkit.algorithms.nets import Adam, freeze
+from rlkit.algorithms.online import OnlineAlgorithm
+from rlkit.algorithms.replay import Replay
 from rlkit.registry import register
-from rlkit.replay import Replay
 
 EPS = (0.01, 0.1, 1.0)  # thresholds of the numerical rank
 RANK_PAIRS = 2048

@@ -1,6 +1,6 @@
 """DR-RPO with features of continuous observations: an EXTENSION that is in no paper and claims only what is measured.
 
-The episodic linear algorithm of ``agents/drrpo_core.py``, carried over to discounted problems with observations in a
+The episodic linear algorithm of ``agents/drrpo/core.py``, carried over to discounted problems with observations in a
 box and discrete actions.  Features are a partition of unity ψ over observations, by default normalised radial bumps
 around observations that were seen, crossed with the action: φ(s, a) = ψ(s) ⊗ e_a.  Random cosine features would not do:
 the dual needs φ ≥ 0 and Σφ = 1.  Every few episodes, over all transitions that are stored, ``backups`` times
@@ -29,11 +29,11 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkit.agents.drrpo import DRRPO
-from rlkit.agents.drrpo_core import check_features, check_reference, greedy, soft_value, softmax
-from rlkit.agents.robust_dual import nu_tv
+from rlkit.agents.drrpo.core import check_features, check_reference, greedy, soft_value, softmax
+from rlkit.agents.drrpo.drrpo import DRRPO
+from rlkit.agents.drrpo.dual import nu_tv
+from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults
 from rlkit.errors import ArtefactError, UserError
-from rlkit.hyperparameters import AgentConfig, RunDefaults
 from rlkit.registry import register
 
 Self = TypeVar("Self", bound="FeatureDRRPO")

@@ -3,8 +3,8 @@
 `agent=fdvl` takes χ² in its monotone form, `agent.divergence=tv` total variation, `agent.divergence=chi2_paper` the
 form of the authors' code, whose V falls short of the best action where values spread by much more than 4.
 
-The equations and what λ means: :mod:`rlkit.agents.implicit`.  α is 1.  λ differs by divergence, so each has its own
-preset per family, which `agent.lam` overrides.
+The equations and what λ means: :mod:`rlkit.agents.common.implicit`.  α is 1.  λ differs by divergence, so each has its
+own preset per family, which `agent.lam` overrides.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlkit.agents.implicit import ImplicitConfig, ImplicitValue
-from rlkit.offline import OfflineConfig
+from rlkit.agents.common.implicit import ImplicitConfig, ImplicitValue
+from rlkit.algorithms.offline import OfflineConfig
 from rlkit.registry import register
 
 

@@ -2,7 +2,7 @@
 
     L_V = mean |λ - 1(δ < 0)| δ²,   w = min(exp(κ δ), 100),   L_Q = mean (Q - y)² over both critics
 
-The rest, and where each function is: :mod:`rlkit.agents.implicit`.  λ is the paper's expectile τ, κ its β.
+The rest, and where each function is: :mod:`rlkit.agents.common.implicit`.  λ is the paper's expectile τ, κ its β.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlkit.agents.implicit import ImplicitConfig, ImplicitValue
-from rlkit.offline import OfflineConfig
+from rlkit.agents.common.implicit import ImplicitConfig, ImplicitValue
+from rlkit.algorithms.offline import OfflineConfig
 from rlkit.registry import register
 
 

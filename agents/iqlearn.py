@@ -4,7 +4,7 @@ On batches of the labelled expert alone, with y = γ (1 - terminal) V(s') and a 
 
     L_V = ½ mean [Q̄(s, π) - α log π(a_π|s) - V(s)]²,  Q̄ = min(Q̄₁, Q̄₂)           V is the soft value  IQLearn.value_step
     L_Q = -mean [Q(s, a) - y] + mean [Q(s, π) - α log π(a_π|s) - y] + mean [Q(s, a) - y]² / (4a)         iq_loss
-    w = min(exp(κ δ), 100),  L_π = -mean w log π(a|s)                       :mod:`rlkit.agents.implicit`
+    w = min(exp(κ δ), 100),  L_π = -mean w log π(a|s)                       :mod:`rlkit.agents.common.implicit`
 
 The first term is the recovered reward, which L_Q raises on what the expert did and lowers on what the policy does.
 
@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlkit.agents.implicit import advantage
+from rlkit.agents.common.implicit import advantage
 from rlkit.agents.recoil import DemonstrationConfig, Demonstrations, sampled_actions
-from rlkit.offline import OfflineConfig
+from rlkit.algorithms.offline import OfflineConfig
+from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
-from rlkit.replay import Batch
 
 
 @dataclass(frozen=True)

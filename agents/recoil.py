@@ -6,7 +6,7 @@ No rewards are read and no discriminator is trained:
 
 Per update, on a batch S of the pool and one E of the labelled expert:
 
-    L_V, w, L_π on S as in :mod:`rlkit.agents.implicit`, with XQL's Gumbel loss; V_max = 2 / (1 - γ)
+    L_V, w, L_π on S as in :mod:`rlkit.agents.common.implicit`, with XQL's Gumbel loss; V_max = 2 / (1 - γ)
     lsiq (the authors' code, the published scores):                                            lsiq_loss
         L_Q = ½ mean_E (Q(s, a) - V_max)² + ½ mean_S (Q(s, a) - y)²
         y = -2 + γ [(1 - terminal) V(s') - terminal V_max]                                     ReCOIL.critic_target
@@ -33,13 +33,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from rlkit.agents.gaussian import GaussianActor
-from rlkit.agents.implicit import ImplicitConfig, ImplicitValue, advantage, policy_weight
+from rlkit.agents.common.gaussian import GaussianActor
+from rlkit.agents.common.implicit import ImplicitConfig, ImplicitValue, advantage, policy_weight
+from rlkit.algorithms.offline import OfflineConfig
+from rlkit.algorithms.replay import Batch
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
 from rlkit.errors import UserError, nearest
-from rlkit.offline import OfflineConfig
 from rlkit.registry import register
-from rlkit.replay import Batch
 
 Q_LOSSES = ("lsiq", "contrastive")
 REWARD = 2.0  # of lsiq: 2 for a labelled pair, -2 for any other

@@ -37,13 +37,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
-from rlkit.agents.gaussian import GaussianActor, GaussianPolicy, actor_loss, network
+from rlkit.agents.common.gaussian import GaussianActor, GaussianPolicy, actor_loss, network
+from rlkit.algorithms.nets import Adam, cosine
+from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.algorithms.replay import Batch
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
 from rlkit.errors import UserError, nearest
-from rlkit.nets import Adam, cosine
-from rlkit.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.registry import register
-from rlkit.replay import Batch
 
 DIVERGENCES = ("kl", "chi2")
 MONITOR_EVERY = 10

@@ -7,7 +7,7 @@ the exact χ² at λ = ½, where the weights max(1 + δ/(2α), 0) have mean 1.  
 
 L_V is ½ α times the code's mean[max(1 + δ/(2α), 0)² + V/α], up to a constant: α is the paper's and the scripts'
 `--alpha`.  (Before March 2023 the code had max(δ/a + ½, 0)² + V/a, the same V at a = 4α.)  The rest, and where each
-function is: :mod:`rlkit.agents.implicit`.
+function is: :mod:`rlkit.agents.common.implicit`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlkit.agents.implicit import ImplicitConfig, ImplicitValue
-from rlkit.offline import OfflineConfig
+from rlkit.agents.common.implicit import ImplicitConfig, ImplicitValue
+from rlkit.algorithms.offline import OfflineConfig
 from rlkit.registry import register
 
 

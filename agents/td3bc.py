@@ -28,10 +28,10 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
 
-from rlkit.nets import Actor, Adam, Critics, DeterministicPolicy, Polyak, freeze
-from rlkit.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.algorithms.nets import Actor, Adam, Critics, DeterministicPolicy, Polyak, freeze
+from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
-from rlkit.replay import Batch
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ agent.rescale=false` is the naive form, which overflows once δ/α passes 88 (`s
 takes the gradient from just the largest advantages, so V comes out low, and stands still once all advantages pass it.
 The rescaling lets one outlier shrink every other gradient of its batch.
 
-The rest, and where each function is: :mod:`rlkit.agents.implicit`.  α is the paper's β.
+The rest, and where each function is: :mod:`rlkit.agents.common.implicit`.  α is the paper's β.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rlkit.agents.implicit import ImplicitConfig, ImplicitValue
-from rlkit.offline import OfflineConfig
+from rlkit.agents.common.implicit import ImplicitConfig, ImplicitValue
+from rlkit.algorithms.offline import OfflineConfig
 from rlkit.registry import register
 
 

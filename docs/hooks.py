@@ -5,7 +5,7 @@ importing them, so :func:`mirror` lays out a copy in which they lie where their 
 
 In a page, a comment of its own line is replaced by a table, so that no figure is written down twice::
 
-    <!-- fields: rlkit.agents.prdc:PRDCConfig -->      the fields of a dataclass, with their comments
+    <!-- fields: rlkit.agents.prdc.prdc:PRDCConfig -->      the fields of a dataclass, with their comments
     <!-- behaviours -->                                the measured policies of the behaviours' manifest
     <!-- file: docs/examples/awr.py -->                a file's text
 """

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkit.envs.dmc_tasks import TASKS
+from rlkit.envs.records.dmc import TASKS
 from rlkit.errors import UserError, nearest, one_line
 
 UNLIMITED = 1e10  # what dm_control says of an actuator without bounds

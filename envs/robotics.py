@@ -14,7 +14,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import register, registry
 from numpy.typing import NDArray
 
 from rlkit.errors import UserError, nearest, shown
@@ -128,13 +127,14 @@ def make(task: str, **settings: Any) -> gym.Env[Any, Any]:
     return FlatObservation(env, home.keys) if home.keys else env
 
 
-def register_robotics() -> None:
-    """Make the ids ``rlkit-robotics/...`` known to Gymnasium; imports nothing of gymnasium-robotics."""
-    for name, task in TASKS.items():
-        if f"rlkit-robotics/{name}" not in registry:
-            register(
-                id=f"rlkit-robotics/{name}",
-                entry_point="rlkit.envs.robotics:make",
-                max_episode_steps=task.steps,
-                kwargs={"task": name},
-            )
+def robotics_ids(*kinds: str) -> dict[str, dict[str, Any]]:
+    """The ids ``rlkit-robotics/...`` whose names begin with one of ``kinds``, each with how Gymnasium registers it."""
+    return {
+        f"rlkit-robotics/{name}": {
+            "entry_point": "rlkit.envs.robotics:make",
+            "max_episode_steps": task.steps,
+            "kwargs": {"task": name},
+        }
+        for name, task in TASKS.items()
+        if name.startswith(kinds)
+    }

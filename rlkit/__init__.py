@@ -2,7 +2,7 @@
 
 from pathlib import Path as _Path
 
-from rlkit.caches import prepare_caches as _prepare_caches
+from rlkit.system.caches import prepare_caches as _prepare_caches
 
 __version__ = "0.1.0"
 

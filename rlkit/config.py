@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlkit import registry
+from rlkit.algorithms.hyperparameters import presets
 from rlkit.errors import UserError, nearest, shown
-from rlkit.hyperparameters import presets
 
 
 @dataclass

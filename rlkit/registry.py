@@ -121,9 +121,15 @@ def agent_class(name: str) -> Any:
     return _agents[name]
 
 
+def beside(cls: type[Any], name: str) -> Path:
+    """The folder ``name`` beside an agent's file or, where its file lies in a folder of its own, beside that."""
+    home = Path(inspect.getfile(cls)).parent
+    return home / name if (home / name).is_dir() else home.parent / name
+
+
 def shipped_weights(agent: str, env: str) -> Path:
     """The artefact in ``pretrained/`` beside ``agent``'s file; raises :class:`UserError` naming those there are."""
-    folder = Path(inspect.getfile(agent_class(agent))).parent / "pretrained"
+    folder = beside(agent_class(agent), "pretrained")
     path = folder / f"{agent}_{env}.rlk"
     if not path.exists():
         known = sorted(p.stem.removeprefix(f"{agent}_") for p in folder.glob(f"{agent}_*.rlk"))

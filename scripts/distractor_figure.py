@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlkit.agents.world_model import Ensemble, fit, mle_rows, mse_rows, vagram_rows
-from rlkit.checkpoint import versions
+from rlkit.agents.vagram.world_model import Ensemble, fit, mle_rows, mse_rows, vagram_rows
+from rlkit.algorithms.checkpoint import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEVANT, CHAOTIC, ROWS, MEMBERS = 3, 15, 3000, 2

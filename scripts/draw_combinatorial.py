@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rlkit.agents import BQ, PtrNet
-from rlkit.envs import solvers
-from rlkit.envs.combinatorial import Problem, generate, make_problem, row
-from rlkit.envs.drawing import draw
-from rlkit.envs.label_solvers import solve
+from rlkit.envs.combinatorial import solvers
+from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row
+from rlkit.envs.combinatorial.drawing import draw
+from rlkit.envs.combinatorial.label_solvers import solve
 from rlkit.registry import shipped_weights
 
 HEURISTICS = {

@@ -307,7 +307,7 @@ Door = Iterator[tuple[str, Callable[[], None]]]
 
 def artefact_door(folder: Path, valid: list[Path], generator: np.random.Generator) -> Door:
     """Load, predict, and ask for the environment."""
-    from rlkit.persistent import Persistent
+    from rlkit.algorithms.base import Persistent
 
     def read() -> None:
         agent = Persistent.load(path, device="cpu")

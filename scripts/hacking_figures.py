@@ -21,11 +21,11 @@ import numpy as np
 import torch
 import yaml
 
-from rlkit.agents.orpo import ORPO
-from rlkit.agents.orpo_core import BasePolicy
-from rlkit.checkpoint import versions
-from rlkit.envs.hacking import RECORDS
-from rlkit.files import write_atomically
+from rlkit.agents.orpo.core import BasePolicy
+from rlkit.agents.orpo.orpo import ORPO
+from rlkit.algorithms.checkpoint import versions
+from rlkit.envs.records.hacking import RECORDS
+from rlkit.system.files import write_atomically
 from rlkit.vector import make_vector_env
 
 ROOT = Path(__file__).resolve().parent.parent

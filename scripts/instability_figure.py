@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from rlkit import registry
-from rlkit.checkpoint import versions
+from rlkit.algorithms.checkpoint import versions
+from rlkit.algorithms.floats import fast_float32
 from rlkit.data import load_dataset
-from rlkit.floats import fast_float32
 
 ROOT = Path(__file__).resolve().parent.parent
 NAIVE = {"value_clip": 0.0, "rescale": False}

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from rlkit import registry
+from rlkit.algorithms.hyperparameters import make_config, presets
 from rlkit.cli.plot import draw
 from rlkit.errors import UserError
-from rlkit.hyperparameters import make_config, presets
 from rlkit.stats import bootstrap_interval, iqm
 
 PRDC_KEYS = {"own_nn": "train/own_nn", "nn_distance": "train/nn_distance"}

@@ -65,10 +65,10 @@ def main() -> None:
     lines += [
         "“Same matmul kernels” repeats a row with the same float32 kernels on both sides: on this processor PyTorch's "
         "default ones reach half of what it can do, and rlkit selects the faster where they round as float32 should "
-        "(`rlkit.floats.fast_float32`). Stepping is bound by MuJoCo itself: two threads halve the physics, and what "
-        "Gymnasium spends outside it is all that is left to gain beyond that. At the published width a fit of seven "
-        "networks at once is hardly faster than one after another. A step of one tour and of 64 cost the same, about "
-        "fifteen microseconds of calls: the goal against rl4co is met from 100 nodes on, in large batches.",
+        "(`rlkit.algorithms.floats.fast_float32`). Stepping is bound by MuJoCo itself: two threads halve the physics, "
+        "and what Gymnasium spends outside it is all that is left to gain beyond that. At the published width a fit of "
+        "seven networks at once is hardly faster than one after another. A step of one tour and of 64 cost the same, "
+        "about fifteen microseconds of calls: the goal against rl4co is met from 100 nodes on, in large batches.",
         "",
     ]
     OUT.write_text("\n".join(lines))

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import rlkit.envs.contextual_records  # noqa: F401  # registers the ids
-from rlkit.agents.mbtl import MBTL
-from rlkit.agents.mbtl_select import (
+import rlkit.envs.records.contextual  # noqa: F401  # registers the ids
+from rlkit.agents.mbtl.mbtl import MBTL
+from rlkit.agents.mbtl.select import (
     equidistant,
     generalised,
     independent,
@@ -31,10 +31,10 @@ from rlkit.agents.mbtl_select import (
     replay,
     sequential_oracle,
 )
-from rlkit.agents.mbtl_train import Watch, learner_class, measure, train_sources
-from rlkit.agents.mbtl_worlds import BatchVecEnv
-from rlkit.checkpoint import versions
-from rlkit.files import write_atomically
+from rlkit.agents.mbtl.train import Watch, learner_class, measure, train_sources
+from rlkit.agents.mbtl.worlds import BatchVecEnv
+from rlkit.algorithms.checkpoint import versions
+from rlkit.system.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 PERMUTATIONS = 100  # of random choices

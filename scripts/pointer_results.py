@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from train_combinatorial import ROOT, WEIGHTS, rounded, trained
 
-from rlkit.agents.bq_data import HELD_OUT_SEED
-from rlkit.agents.ptrnet import PtrNet
-from rlkit.agents.ptrnet_data import PtrNetEvaluator, resized
-from rlkit.checkpoint import versions
-from rlkit.files import write_atomically
-from rlkit.machine import processor
+from rlkit.agents.bq.data import HELD_OUT_SEED
+from rlkit.agents.ptrnet.data import PtrNetEvaluator, resized
+from rlkit.agents.ptrnet.ptrnet import PtrNet
+from rlkit.algorithms.checkpoint import versions
+from rlkit.system.files import write_atomically
+from rlkit.system.machine import processor
 
 LINES = ROOT / "docs" / "assets" / "combinatorial" / "pointers.jsonl"
 PAGE = ROOT / "docs" / "pointer-results.md"

@@ -26,12 +26,12 @@ import gymnasium as gym
 import numpy as np
 
 import rlkit.envs  # noqa: F401  # registers the ids
-from rlkit.agents.drrpo_core import METHODS, DRRPOConfig, Planner, Policy
+from rlkit.agents.drrpo.core import METHODS, DRRPOConfig, Planner, Policy
 from rlkit.agents.drrpo_features import FeatureDRRPO
-from rlkit.checkpoint import versions
-from rlkit.envs import american_put as put
-from rlkit.envs import linear_mdp as lin
-from rlkit.files import write_atomically
+from rlkit.algorithms.checkpoint import versions
+from rlkit.envs.robust import american_put as put
+from rlkit.envs.robust import linear_mdp as lin
+from rlkit.system.files import write_atomically
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "assets" / "robust"
 SHIFTS = np.round(np.arange(0, 1.01, 0.05), 2)

@@ -28,15 +28,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlkit.agents.bq import BQ
-from rlkit.agents.bq_data import HELD_OUT_SEED, heuristic_solutions
-from rlkit.agents.ptrnet import PtrNet
-from rlkit.checkpoint import read_artefact, versions, write_artefact
-from rlkit.envs.labels import Labels, make_labels, read_labels
-from rlkit.envs.metrics import gap
-from rlkit.envs.tsplib import Benchmark, read_cvrplib, read_tsplib
-from rlkit.files import write_atomically
-from rlkit.machine import processor
+from rlkit.agents.bq.bq import BQ
+from rlkit.agents.bq.data import HELD_OUT_SEED, heuristic_solutions
+from rlkit.agents.ptrnet.ptrnet import PtrNet
+from rlkit.algorithms.checkpoint import read_artefact, versions, write_artefact
+from rlkit.envs.combinatorial.labels import Labels, make_labels, read_labels
+from rlkit.envs.combinatorial.metrics import gap
+from rlkit.envs.combinatorial.tsplib import Benchmark, read_cvrplib, read_tsplib
+from rlkit.system.files import write_atomically
+from rlkit.system.machine import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "agents" / "pretrained"

@@ -14,7 +14,7 @@ os.environ["RLKIT_OFFLINE"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 # Neighbour search hands kernels to kernels, as numba compiled them: a Python wrapper around one could not be called.
-KERNELS = {"rlkit.agents.kdtree", "rlkit.agents.neighbours"}
+KERNELS = {"rlkit.agents.prdc.kdtree", "rlkit.agents.prdc.neighbours"}
 
 
 def checked() -> list[str]:

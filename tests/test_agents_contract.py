@@ -30,17 +30,17 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 
 from rlkit import registry
-from rlkit.callbacks import JsonlWriter
-from rlkit.checkpoint import read_artefact
+from rlkit.algorithms.base import Persistent
+from rlkit.algorithms.callbacks import JsonlWriter
+from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.cli import main
 from rlkit.config import compose_config
 from rlkit.data import load_dataset
 from rlkit.data.hdf5 import write_d4rl
 from rlkit.data.minari_store import to_minari
 from rlkit.errors import ArtefactError, UserError
-from rlkit.offline import OfflineAlgorithm
-from rlkit.persistent import Persistent
-from rlkit.run import build
+from rlkit.run.session import build
 
 EVERY = registry.agent_names()
 AGENTS = [name for name in EVERY if issubclass(registry.agent_class(name), OfflineAlgorithm)]
@@ -387,7 +387,7 @@ def test_a_short_run_counts_by_name_and_ends_twice_alike(
 # A run that kills itself as it writes a line of its log that no checkpoint counts on.
 KILLED = """
 import os, pathlib, signal, sys, toy
-from rlkit import callbacks
+from rlkit.algorithms import callbacks
 from rlkit.cli import main
 write, saved = callbacks.JsonlWriter.write, pathlib.Path("killed/checkpoints")
 def last(self, key_values, key_excluded, step=0):

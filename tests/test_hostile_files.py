@@ -22,8 +22,8 @@ from rlkit.cli import main
 from rlkit.data import from_minari, read_d4rl, to_minari, write_d4rl
 from rlkit.data.minari_store import store_root
 from rlkit.errors import ArtefactError, DataError, UserError, refusing, shown
-from rlkit.files import require_whole
 from rlkit.spaces import read_space
+from rlkit.system.files import require_whole
 
 SMALL = {"hidden_sizes": (8,), "batch_size": 8, "device": "cpu", "seed": 0}
 TINY = ["agent=bc", "env=point-noisy", "agent.hidden_sizes=[8]", "agent.batch_size=8", "total_timesteps=4"]

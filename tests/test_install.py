@@ -13,9 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = (
-    "import sys; {path}import rlkit, rlkit.agents, rlkit.envs, rlkit.envs.locomotion; "
+    "import sys; {path}import rlkit, rlkit.agents, rlkit.envs, rlkit.envs.records.locomotion; "
     "from importlib import import_module; import_module('rlkit.agents.bc'); "
-    "print(rlkit.__file__); print(rlkit.agents.__file__); print(len(rlkit.envs.locomotion.RECORDS))"
+    "print(rlkit.__file__); print(rlkit.agents.__file__); print(len(rlkit.envs.records.locomotion.RECORDS))"
 )
 
 

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 import toy
 
-from rlkit import folder, registry
-from rlkit.checkpoint import read_artefact
-from rlkit.offline import OfflineAlgorithm
+from rlkit import registry
+from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.offline import OfflineAlgorithm
+from rlkit.run import folder
 
 COMMAND = "import sys, toy; from rlkit.cli import main; sys.exit(main(sys.argv[1:]))"
 KILLS, SEED = int(os.environ.get("RLKIT_KILLS", "20")), int(os.environ.get("RLKIT_KILLS_SEED", "0"))

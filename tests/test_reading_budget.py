@@ -13,10 +13,18 @@ from rlkit import registry
 # What a reader follows from a batch to a step.  Names (registry), range checks (hyperparameters), files (persistent,
 # checkpoint) and the processor's modes (floats) can be taken on trust.
 CORE = {
-    *("rlkit.learner", "rlkit.offline", "rlkit.online", "rlkit.replay", "rlkit.nets", "rlkit.tally", "rlkit.vecenv"),
+    *(
+        "rlkit.algorithms.learner",
+        "rlkit.algorithms.offline",
+        "rlkit.algorithms.online",
+        "rlkit.algorithms.replay",
+        "rlkit.algorithms.nets",
+        "rlkit.algorithms.tally",
+        "rlkit.algorithms.vecenv",
+    ),
     "rlkit.data.dataset",
 }
-KERNELS = ("rlkit.agents.neighbours",)
+KERNELS = ("rlkit.agents.prdc.neighbours",)
 # PRDC with TD3+BC and the core is about 950.  Longer ones are named, with what it is that they are two of.
 AGENT_LINES, TOTAL_LINES = 375, 1200
 LONGER = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rlkit import caches
+from rlkit.system import caches
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "import sys; from rlkit.cli import main; sys.exit(main(sys.argv[1:]))"

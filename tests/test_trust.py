@@ -19,14 +19,14 @@ from minari.serialization import serialize_space
 
 from rlkit import registry
 from rlkit.agents import BC, BEER, DRRPO, TD3BC
+from rlkit.algorithms.base import Persistent
+from rlkit.algorithms.checkpoint import Allowance, read_artefact, require_alike, write_artefact
+from rlkit.algorithms.hyperparameters import make_config
 from rlkit.arguments import Argument, checked
-from rlkit.checkpoint import Allowance, read_artefact, require_alike, write_artefact
 from rlkit.cli import main
 from rlkit.data import from_minari, load_dataset, read_d4rl, to_minari, write_d4rl
 from rlkit.data.minari_store import store_root
 from rlkit.errors import ArtefactError, DataError, UserError
-from rlkit.hyperparameters import make_config
-from rlkit.persistent import Persistent
 from rlkit.spaces import read_space
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -256,7 +256,7 @@ def test_a_manifest_does_not_start_processes(tmp_path: Path) -> None:
 
 
 def test_a_learner_of_mbtl_takes_no_place_to_write() -> None:
-    from rlkit.agents.mbtl_train import learner_class
+    from rlkit.agents.mbtl.train import learner_class
 
     for settings in ({"tensorboard_log": "/tmp/x"}, {"device": "cuda"}, {"policy": "x"}, {"no_such": 1}):
         with pytest.raises(UserError, match="ppo takes no"):

@@ -14,10 +14,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlkit.nets import Actor, Adam, DeterministicPolicy, Polyak, freeze, mlp
-from rlkit.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.algorithms.nets import Actor, Adam, DeterministicPolicy, Polyak, freeze, mlp
+from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
+from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
-from rlkit.replay import Batch
 
 
 @dataclass(frozen=True)

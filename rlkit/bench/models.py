@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from rlkit import registry
+from rlkit.algorithms.floats import fast_float32
+from rlkit.algorithms.replay import Replay
 from rlkit.bench.measure import Line, Settings, Side, alternate, cores
-from rlkit.floats import fast_float32
-from rlkit.replay import Replay
 
 MEMBERS, ELITES, WIDTHS = 7, 5, (200, 200, 200, 200)
 STATES, ACTIONS = 11, 3  # Hopper-v5's
@@ -52,7 +52,7 @@ def ensemble(settings: Settings) -> list[Line]:
 
 
 def _ensemble(hidden: Sequence[int] = WIDTHS) -> Any:
-    made = registry.resolve_object("rlkit.agents.world_model:Ensemble")
+    made = registry.resolve_object("rlkit.agents.vagram.world_model:Ensemble")
     return made(STATES + ACTIONS, STATES + 1, hidden, MEMBERS, False, torch.Generator().manual_seed(0))
 
 
@@ -67,7 +67,7 @@ def _data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _our_fit() -> Callable[[int], None]:
-    vagram_rows = registry.resolve_object("rlkit.agents.world_model:vagram_rows")
+    vagram_rows = registry.resolve_object("rlkit.agents.vagram.world_model:vagram_rows")
     model, (inputs, targets, weights, rows) = _ensemble(), _data()
     optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
 
@@ -105,7 +105,7 @@ def _spaces() -> tuple[Any, Any]:
 
 
 def _our_roll_out() -> Callable[[int], None]:
-    imagine = registry.resolve_object("rlkit.agents.world_model:imagine")
+    imagine = registry.resolve_object("rlkit.agents.vagram.world_model:imagine")
     model, elites, generator = _ensemble(), torch.arange(ELITES), torch.Generator().manual_seed(2)
     memory = Replay(4 * START, *_spaces(), seed=0)
     states, actions = torch.randn(START, STATES), torch.zeros(START, ACTIONS)
@@ -153,7 +153,7 @@ def _bfloat16() -> AbstractContextManager[Any]:
 def bq(settings: Settings) -> list[Line]:
     """Samples a second of BQ's training and time per instance of solving, bfloat16 products against float32."""
     size, count = (32, 8) if settings.quick else (256, 64)
-    make_labels = registry.resolve_object("rlkit.envs.labels:make_labels")
+    make_labels = registry.resolve_object("rlkit.envs.combinatorial.labels:make_labels")
     with tempfile.TemporaryDirectory() as folder, cores(settings.threads):
         labels = make_labels(
             "tsp", num_nodes=BQ_NODES, size=count, solver="own", effort=0.1, path=Path(folder) / "labels.safetensors"

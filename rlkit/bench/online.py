@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rlkit import registry
+from rlkit.algorithms.floats import fast_float32
 from rlkit.bench.measure import Line, Settings, Side, alternate, cores
-from rlkit.floats import fast_float32
 
 ENV_ID = "Hopper-v5"
 WARM = 2_000  # environment steps before anything is timed

@@ -14,7 +14,7 @@ from typing import Any
 
 from rlkit.bench.measure import Line, Settings, Times
 from rlkit.errors import UserError
-from rlkit.machine import processor
+from rlkit.system.machine import processor
 
 PACKAGES = (
     *("rlkit", "torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco"),

@@ -20,16 +20,16 @@ import torch
 from torch import Tensor
 
 from rlkit import registry
+from rlkit.algorithms.floats import fast_float32
+from rlkit.algorithms.hyperparameters import presets
+from rlkit.algorithms.replay import Batch
+from rlkit.algorithms.tally import Tally
 from rlkit.bench.data import bench_data
 from rlkit.bench.measure import Line, PeerMissing, Settings, Side, alternate, cores, skipped
 from rlkit.bench.peers import D3rlpyLearner, import_d3rlpy
 from rlkit.bench.updates import fill, learner, ours_twice, two_lines, updates
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import UserError
-from rlkit.floats import fast_float32
-from rlkit.hyperparameters import presets
-from rlkit.replay import Batch
-from rlkit.tally import Tally
 
 GOALS = {"hopper": 4.0, "halfcheetah": 20.0}
 VISITS = 3

@@ -19,8 +19,8 @@ def sampling(settings: Settings, task: str = "hopper") -> list[Line]:
     """A batch as tensors from our replay and from SB3's, holding the same rows."""
     from stable_baselines3.common.buffers import ReplayBuffer
 
+    from rlkit.algorithms.replay import Replay
     from rlkit.bench.data import bench_data
-    from rlkit.replay import Replay
 
     note = f"{task}, {settings.rows:,} rows, batch {settings.batch_size}"
     data = bench_data(task, settings.rows)

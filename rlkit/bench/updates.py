@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from rlkit import registry
+from rlkit.algorithms.floats import fast_float32
+from rlkit.algorithms.nets import Adam, Critics
+from rlkit.algorithms.replay import Batch
 from rlkit.bench.data import bench_data
 from rlkit.bench.measure import Line, PeerMissing, Settings, Side, Times, alternate, cores, skipped
 from rlkit.bench.peers import D3rlpyLearner
 from rlkit.bench.plain import PlainTD3BC, ReplayBuffer
 from rlkit.data.dataset import OfflineDataset
-from rlkit.floats import fast_float32
-from rlkit.nets import Adam, Critics
-from rlkit.replay import Batch
 
 SAME = "default precision setting on both sides"
 

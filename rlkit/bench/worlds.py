@@ -253,7 +253,7 @@ def dual(settings: Settings) -> list[Line]:
     """The exact breakpoint search against ``scipy.optimize.linprog`` on the primal, over distributions."""
     from scipy.optimize import linprog
 
-    nu_tv = registry.resolve_object("rlkit.agents.robust_dual:nu_tv")
+    nu_tv = registry.resolve_object("rlkit.agents.drrpo.dual:nu_tv")
     features, samples = DUAL
     generator = np.random.default_rng(0)
     weights = generator.dirichlet(np.ones(samples), size=features)  # [d, n]

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from rlkit import __version__
 from rlkit.errors import UserError, nearest, one_line
-from rlkit.interrupt import Interrupted, handling, stop
+from rlkit.run.interrupt import Interrupted, handling, stop
 
 VERBS = {
     "train": "train an agent:  rlkit train agent=prdc env=hopper-medium [key=value ...] [-m]",

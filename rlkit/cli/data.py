@@ -152,7 +152,7 @@ def _labels(args: argparse.Namespace) -> int:
             if not equals:
                 raise UserError(f"'{word}' is no setting, expected one like num_nodes=50")
             settings[name] = _number(value)
-        path = resolve_object("rlkit.envs.labels:make_labels")(
+        path = resolve_object("rlkit.envs.combinatorial.labels:make_labels")(
             args.what,
             size=args.size,
             seed=args.seed,
@@ -163,7 +163,7 @@ def _labels(args: argparse.Namespace) -> int:
             path=args.out,
             **settings,
         )
-    labels = resolve_object("rlkit.envs.labels:read_labels")(path)
+    labels = resolve_object("rlkit.envs.combinatorial.labels:read_labels")(path)
     made = labels.metadata
     objectives = labels.objectives
     rows = [

@@ -45,10 +45,10 @@ def main(argv: list[str]) -> int:
             raise UserError("agent= takes weights for one environment, expected env=NAME beside it")
 
     from rlkit import registry
-    from rlkit.checkpoint import read_artefact
-    from rlkit.evaluate import measures
-    from rlkit.persistent import Persistent
-    from rlkit.report import interval, named
+    from rlkit.algorithms.base import Persistent
+    from rlkit.algorithms.checkpoint import read_artefact
+    from rlkit.algorithms.evaluate import measures
+    from rlkit.run.report import interval, named
     from rlkit.stats import bootstrap_interval
 
     record = registry.record(settings["env"]) if "env" in settings else None

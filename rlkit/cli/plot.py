@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.errors import UserError, nearest
-from rlkit.files import require_whole
+from rlkit.system.files import require_whole
 
 Curve = tuple[list[int], list[float]]  # steps, values
 Panel = tuple[str, str]  # environment, unit of progress
@@ -128,8 +128,8 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 def _data(folder: Path, finished: bool) -> str | None:
     """The hash of what the run learns from, from its result or a checkpoint; "" where it has none, None if unknown."""
-    from rlkit.checkpoint import read_artefact
-    from rlkit.folder import checkpoints
+    from rlkit.algorithms.checkpoint import read_artefact
+    from rlkit.run.folder import checkpoints
 
     try:
         if finished:

@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
     folders = [a for a in argv if a.split("=")[0] not in KEYS]  # a run's name may hold an equals sign
     if len(folders) != 1:
         raise UserError(USAGE)
-    from rlkit.folder import folder_of
-    from rlkit.run import resume
+    from rlkit.run.folder import folder_of
+    from rlkit.run.session import resume
 
     return resume(folder_of(folders[0]), **settings)

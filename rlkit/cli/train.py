@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
     from rlkit.config import compose_config
     from rlkit.registry import agent_class
-    from rlkit.run import train
+    from rlkit.run.session import train
 
     config = compose_config(overrides)
     if "--cfg" in argv:
@@ -63,7 +63,7 @@ def _job(config: object) -> int:
 
     from rlkit.cli import make_printable
     from rlkit.config import compose_config
-    from rlkit.run import train
+    from rlkit.run.session import train
 
     make_printable()
     overrides = list(HydraConfig.get().overrides.task)
@@ -89,7 +89,7 @@ def _sweep(overrides: list[str]) -> int:
     import hydra
 
     from rlkit.config import compose_config, fill_store, parse
-    from rlkit.folder import folder_of
+    from rlkit.run.folder import folder_of
 
     ours = [o for o in parse(overrides) if not o.key_or_group.startswith("hydra")]
     choices = [

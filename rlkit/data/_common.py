@@ -16,10 +16,10 @@ import numpy as np
 
 from rlkit.data.dataset import OfflineDataset, Provenance
 from rlkit.errors import DataError, refusing, shown
-from rlkit.files import replacing
-from rlkit.machine import memory
 from rlkit.registry import ENV_ID, EnvRecord, environment, is_known, records, reference_returns
 from rlkit.spaces import read_space
+from rlkit.system.files import replacing
+from rlkit.system.machine import memory
 from rlkit.vector import hush_mujoco
 
 # Float32 rounding and old simulators put actions a hair outside their bounds.  An excess up to this share of the

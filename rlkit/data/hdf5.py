@@ -39,8 +39,8 @@ from rlkit.data._common import (
 )
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import DataError, refusing
-from rlkit.files import require_whole
 from rlkit.registry import EnvRecord
+from rlkit.system.files import require_whole
 
 SUFFIXES = (".hdf5", ".h5")
 DEFAULT_LIMIT = 1000  # of the environments D4RL recorded before it stored timeouts

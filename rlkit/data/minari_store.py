@@ -44,9 +44,9 @@ from rlkit.data._common import (
 )
 from rlkit.data.dataset import OfflineDataset, Source
 from rlkit.errors import DataError, one_line, refusing, shown
-from rlkit.files import replacing, require_whole, sync_folder, sync_tree
 from rlkit.registry import EnvRecord
 from rlkit.spaces import read_space
+from rlkit.system.files import replacing, require_whole, sync_folder, sync_tree
 
 MINARI_ID = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 _KEYS = ("observations", "actions", "rewards", "terminations", "truncations")

@@ -6,7 +6,7 @@ observes; in a task that shows no goal, as Maze2D, it wanders from one random pl
 happens to be at the task's own.  Unlike theirs it remembers nothing of the way: where to go follows from the cell it is
 in, so the noise-free controller is a function of the observation.
 
-``python -m rlkit.data.navigation`` measures the reference returns that :mod:`rlkit.envs.navigation` holds.
+``python -m rlkit.data.navigation`` measures the reference returns that :mod:`rlkit.envs.records.navigation` holds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MEASURED_EPISODES = 2000
 
 @runtime_checkable
 class Maze(Protocol):
-    """What the controller knows of a maze: see ``rlkit.envs.point_maze.Maze``."""
+    """What the controller knows of a maze: see ``rlkit.envs.mazes.point_maze.Maze``."""
 
     walls: np.ndarray  # bool [I, J]
     origin: np.ndarray  # float64 [2]

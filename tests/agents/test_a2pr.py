@@ -17,11 +17,11 @@ from rlkit import registry
 from rlkit.agents import a2pr
 from rlkit.agents.a2pr import A2PR, VAE, A2PRConfig, actor_loss, anchor_and_weight, vae_loss, value_loss
 from rlkit.agents.td3bc import TD3BC, td_target
+from rlkit.algorithms.hyperparameters import presets
+from rlkit.algorithms.nets import Adam
+from rlkit.algorithms.replay import Batch
 from rlkit.config import compose_config
 from rlkit.errors import UserError
-from rlkit.hyperparameters import presets
-from rlkit.nets import Adam
-from rlkit.replay import Batch
 
 SMALL: dict[str, Any] = {"batch_size": 32, "hidden_sizes": (32, 32), "device": "cpu"}
 

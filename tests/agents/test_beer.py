@@ -25,9 +25,9 @@ from rlkit.agents.beer import (
     infer_loss,
     numerical_rank,
 )
+from rlkit.algorithms.hyperparameters import AgentConfig
+from rlkit.algorithms.online import OnlineAlgorithm
 from rlkit.errors import UserError
-from rlkit.hyperparameters import AgentConfig
-from rlkit.online import OnlineAlgorithm
 
 SMALL: dict[str, Any] = {
     "device": "cpu",

@@ -18,22 +18,23 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from torch import multiprocessing
 
 import rlkit.envs  # noqa: F401  # registers the ids
-from rlkit import run
-from rlkit.agents import bq_data, bq_decode
-from rlkit.agents.bq import BQ, BQConfig, end_loss, imitation_loss
-from rlkit.agents.bq_data import Batch, Imitation
-from rlkit.agents.bq_decode import States, World, turned
-from rlkit.agents.bq_network import BQNetwork, Shape, to_unit_box
-from rlkit.callbacks import Checkpoint
+from rlkit.agents.bq import data as bq_data
+from rlkit.agents.bq import decode as bq_decode
+from rlkit.agents.bq.bq import BQ, BQConfig, end_loss, imitation_loss
+from rlkit.agents.bq.data import Batch, Imitation
+from rlkit.agents.bq.decode import States, World, turned
+from rlkit.agents.bq.network import BQNetwork, Shape, to_unit_box
+from rlkit.algorithms.callbacks import Checkpoint
 from rlkit.config import compose_config
-from rlkit.envs.bisimulation import optimal_values
-from rlkit.envs.combinatorial import generate, make_problem, row
-from rlkit.envs.label_solvers import solve as solve_exactly
-from rlkit.envs.labels import make_labels, read_labels
-from rlkit.envs.metrics import gap
-from rlkit.envs.solvers import nearest_neighbour
+from rlkit.envs.combinatorial.base import generate, make_problem, row
+from rlkit.envs.combinatorial.bisimulation import optimal_values
+from rlkit.envs.combinatorial.label_solvers import solve as solve_exactly
+from rlkit.envs.combinatorial.labels import make_labels, read_labels
+from rlkit.envs.combinatorial.metrics import gap
+from rlkit.envs.combinatorial.solvers import nearest_neighbour
 from rlkit.errors import ArtefactError, UserError
 from rlkit.registry import record
+from rlkit.run import session as run
 
 SIZES: dict[str, dict[str, Any]] = {
     "tsp": {"num_nodes": 7},

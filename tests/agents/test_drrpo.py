@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
-from rlkit.agents import robust_dual
-from rlkit.agents.drrpo_core import METHODS, DRRPOConfig, Planner, State, bonus, greedy, soft_value, softmax
-from rlkit.agents.robust_dual import add_sample, nu_tv, refactor
-from rlkit.envs import american_put as put
-from rlkit.envs.linear_mdp import LinearMDP, LinearMDPEnv, optimal_value, policy_value, worst_case_means
+from rlkit.agents.drrpo import dual as robust_dual
+from rlkit.agents.drrpo.core import METHODS, DRRPOConfig, Planner, State, bonus, greedy, soft_value, softmax
+from rlkit.agents.drrpo.dual import add_sample, nu_tv, refactor
+from rlkit.envs.robust import american_put as put
+from rlkit.envs.robust.linear_mdp import LinearMDP, LinearMDPEnv, optimal_value, policy_value, worst_case_means
 
 # ---- plain counterparts ----------------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ import torch
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from rlkit.agents.drrpo import DRRPO
-from rlkit.agents.drrpo_core import METHODS
+from rlkit.agents.drrpo.core import METHODS
+from rlkit.agents.drrpo.drrpo import DRRPO
 from rlkit.errors import ArtefactError, UserError
 
 

@@ -21,7 +21,7 @@ from rlkit.agents.drrpo_features import (
     choose_centres,
     radial_features,
 )
-from rlkit.envs.linear_mdp import worst_case_means
+from rlkit.envs.robust.linear_mdp import worst_case_means
 from rlkit.errors import UserError
 
 SMALL = {"centres": 20, "warmup": 3, "refit_every": 2, "backups": 5, "capacity": 400}

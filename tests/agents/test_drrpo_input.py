@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlkit.agents.drrpo_core import DRRPOConfig, Planner
-from rlkit.envs import american_put as put
-from rlkit.envs.linear_mdp import LinearMDP, LinearMDPEnv
+from rlkit.agents.drrpo.core import DRRPOConfig, Planner
+from rlkit.envs.robust import american_put as put
+from rlkit.envs.robust.linear_mdp import LinearMDP, LinearMDPEnv
 from rlkit.errors import UserError
 
 

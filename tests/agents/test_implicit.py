@@ -20,17 +20,17 @@ from torch import Tensor
 
 from rlkit import registry
 from rlkit.agents import fdvl, iql, sql, xql
-from rlkit.agents.divergence import DIVERGENCES, value_loss
-from rlkit.agents.gaussian import GaussianActor, actor_loss, network
-from rlkit.agents.implicit import (
+from rlkit.agents.common.divergence import DIVERGENCES, value_loss
+from rlkit.agents.common.gaussian import GaussianActor, actor_loss, network
+from rlkit.agents.common.implicit import (
     ImplicitConfig,
     ImplicitValue,
     advantage,
     policy_weight,
 )
+from rlkit.algorithms.hyperparameters import make_config, presets
 from rlkit.config import compose_config
 from rlkit.errors import UserError
-from rlkit.hyperparameters import make_config, presets
 
 FDVL, IQL, SQL, XQL = fdvl.FDVL, iql.IQL, sql.SQL, xql.XQL
 SMALL: dict[str, Any] = {"batch_size": 32, "hidden_sizes": (32, 32), "device": "cpu"}

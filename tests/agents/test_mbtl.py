@@ -23,17 +23,18 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-import rlkit.envs.contextual_records  # registers the ids
-from rlkit.agents import mbtl, mbtl_train
-from rlkit.agents.mbtl import MBTL
-from rlkit.agents.mbtl_select import TaskSelector
-from rlkit.agents.mbtl_train import ask_many, measure, policy_of, train_source, train_sources
-from rlkit.agents.mbtl_worlds import BatchVecEnv, context_rows, grid, nearest_points, play
-from rlkit.callbacks import StopOnSignal
+import rlkit.envs.records.contextual  # registers the ids
+from rlkit.agents.mbtl import mbtl
+from rlkit.agents.mbtl import train as mbtl_train
+from rlkit.agents.mbtl.mbtl import MBTL
+from rlkit.agents.mbtl.select import TaskSelector
+from rlkit.agents.mbtl.train import ask_many, measure, policy_of, train_source, train_sources
+from rlkit.agents.mbtl.worlds import BatchVecEnv, context_rows, grid, nearest_points, play
+from rlkit.algorithms.base import Persistent
+from rlkit.algorithms.callbacks import StopOnSignal
 from rlkit.cli import main
-from rlkit.envs.contextual_cartpole import ContextualCartPoleEnv, ContextualCartPoleVectorEnv
+from rlkit.envs.contextual.cartpole import ContextualCartPoleEnv, ContextualCartPoleVectorEnv
 from rlkit.errors import ArtefactError, UserError
-from rlkit.persistent import Persistent
 
 TINY: dict[str, Any] = {
     "n_contexts": 4,
@@ -104,7 +105,7 @@ def test_a_restored_checkpoint_goes_on_byte_for_byte(trained: MBTL, tmp_path: Pa
     assert fresh.num_timesteps == 3 * 512 and tensors(fresh) == tensors(trained)
     with pytest.raises(ArtefactError, match="another agent or configuration"):
         make(budget=2).restore(tmp_path / "c.rlk")
-    elsewhere = MBTL(rlkit.envs.contextual_records.RECORDS["contextual-pendulum"], seed=1)
+    elsewhere = MBTL(rlkit.envs.records.contextual.RECORDS["contextual-pendulum"], seed=1)
     with pytest.raises(ArtefactError, match="another agent or configuration"):
         elsewhere.restore(tmp_path / "c.rlk")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlkit.agents.mbtl_select import (
+from rlkit.agents.mbtl.select import (
     TaskSelector,
     equidistant,
     generalised,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial import cKDTree
 
-from rlkit.agents import neighbours
-from rlkit.agents.neighbours import RowCertificateSearch
+from rlkit.agents.prdc import neighbours
+from rlkit.agents.prdc.neighbours import RowCertificateSearch
 from rlkit.errors import DataError, UserError
 
 BETAS = (0.0, 0.1, 2.0, 7.5, 1e3)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import occupancy as o
 import pytest
 from garden import toy
 
-from rlkit.agents import occupancy as o
 from rlkit.errors import UserError
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+import occupancy as exact
 import pytest
 import torch
 from garden import UP, toy
@@ -17,9 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 from torch.distributions import Categorical, Normal
 
-from rlkit.agents import occupancy as exact
-from rlkit.agents.orpo import ORPO, base_policy, calibrate
-from rlkit.agents.orpo_core import (
+from rlkit.agents.orpo.core import (
     BasePolicy,
     Discriminator,
     Ledger,
@@ -34,10 +33,11 @@ from rlkit.agents.orpo_core import (
     roll,
     shaping,
 )
-from rlkit.envs.tomato import TomatoEnv, tabulate
+from rlkit.agents.orpo.orpo import ORPO, base_policy, calibrate
+from rlkit.algorithms.hyperparameters import AgentConfig
+from rlkit.algorithms.online import OnlineAlgorithm, training_env
+from rlkit.envs.hacking.tomato import TomatoEnv, tabulate
 from rlkit.errors import UserError
-from rlkit.hyperparameters import AgentConfig
-from rlkit.online import OnlineAlgorithm, training_env
 from rlkit.registry import EnvRecord, add_records
 
 TOY = EnvRecord(

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from rlkit import registry
-from rlkit.agents.bq import BQ
-from rlkit.agents.bq_data import HELD_OUT_SEED, heuristic_solutions
-from rlkit.agents.ptrnet import PtrNet
-from rlkit.agents.ptrnet_data import PtrNetEvaluator
-from rlkit.checkpoint import read_artefact
+from rlkit.agents.bq.bq import BQ
+from rlkit.agents.bq.data import HELD_OUT_SEED, heuristic_solutions
+from rlkit.agents.ptrnet.data import PtrNetEvaluator
+from rlkit.agents.ptrnet.ptrnet import PtrNet
+from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.cli import main
-from rlkit.envs.combinatorial import generate, make_problem, row
-from rlkit.envs.metrics import gap
-from rlkit.envs.solvers import distances, local_search
+from rlkit.envs.combinatorial.base import generate, make_problem, row
+from rlkit.envs.combinatorial.metrics import gap
+from rlkit.envs.combinatorial.solvers import distances, local_search
 from rlkit.errors import UserError
 
 FOLDER = Path(registry.shipped_weights("bq", "tsp")).parent

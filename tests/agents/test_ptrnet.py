@@ -18,16 +18,15 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 
-from rlkit.agents import ptrnet_data as data
-from rlkit.agents import ptrnet_decode as decode
-from rlkit.agents import ptrnet_network as networks
-from rlkit.agents.ptrnet import PtrNet
-from rlkit.callbacks import Evaluate
-from rlkit.envs.combinatorial import generate, make_problem, row
-from rlkit.envs.geometry import delaunay_target, hull_target
-from rlkit.envs.labels import make_labels
-from rlkit.envs.metrics import tour_length
-from rlkit.envs.solvers import distances, held_karp
+from rlkit.agents.ptrnet import data, decode
+from rlkit.agents.ptrnet import network as networks
+from rlkit.agents.ptrnet.ptrnet import PtrNet
+from rlkit.algorithms.callbacks import Evaluate
+from rlkit.envs.combinatorial.base import generate, make_problem, row
+from rlkit.envs.combinatorial.geometry import delaunay_target, hull_target
+from rlkit.envs.combinatorial.labels import make_labels
+from rlkit.envs.combinatorial.metrics import tour_length
+from rlkit.envs.combinatorial.solvers import distances, held_karp
 from rlkit.errors import ArtefactError, UserError
 from rlkit.registry import record
 

@@ -16,9 +16,9 @@ import toy
 import yaml
 
 from rlkit import registry
-from rlkit.agents import implicit
 from rlkit.agents.bc import BC
-from rlkit.agents.divergence import DIVERGENCES, value_loss
+from rlkit.agents.common import implicit
+from rlkit.agents.common.divergence import DIVERGENCES, value_loss
 from rlkit.agents.iql import IQL
 from rlkit.agents.iqlearn import IQLearn, iq_loss
 from rlkit.agents.recoil import MONITOR_EVERY, ReCOIL, contrastive_loss, lsiq_loss, sampled_actions
@@ -32,11 +32,11 @@ from rlkit.agents.smodice import (
     with_absorbing,
 )
 from rlkit.agents.td3bc import TD3BC
+from rlkit.algorithms.hyperparameters import make_config, presets
+from rlkit.algorithms.replay import Batch
 from rlkit.data.imitation import imitation_dataset
-from rlkit.envs.imitation import RECORDS
+from rlkit.envs.records.imitation import RECORDS
 from rlkit.errors import DataError, UserError
-from rlkit.hyperparameters import make_config, presets
-from rlkit.replay import Batch
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves a test's own folder out
 

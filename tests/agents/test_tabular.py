@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlkit.agents.divergence import DIVERGENCES, value_loss
+from rlkit.agents.common.divergence import DIVERGENCES, value_loss
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves a test's own folder out
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rlkit.agents import PRDC, TD3BC
 from rlkit.agents.td3bc import actor_loss, critic_loss, target_action, td_target
-from rlkit.replay import Batch
+from rlkit.algorithms.replay import Batch
 
 SMALL: dict[str, Any] = {"batch_size": 32, "hidden_sizes": (32, 32), "device": "cpu"}
 

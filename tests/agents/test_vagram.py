@@ -13,8 +13,8 @@ import torch
 from stable_baselines3.common.logger import configure
 from torch import Tensor
 
-from rlkit.agents.vagram import VaGraM
-from rlkit.agents.world_model import (
+from rlkit.agents.vagram.vagram import VaGraM
+from rlkit.agents.vagram.world_model import (
     TERMINATIONS,
     Ensemble,
     fit,

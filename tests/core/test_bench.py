@@ -204,7 +204,7 @@ def test_worlds_are_compared_step_for_step(tmp_path: Path) -> None:
 def test_the_duals_two_solvers_agree() -> None:
     from scipy.optimize import linprog
 
-    from rlkit.agents.robust_dual import nu_tv
+    from rlkit.agents.drrpo.dual import nu_tv
 
     generator = np.random.default_rng(1)
     mu, values = generator.dirichlet(np.ones(9), size=2), np.append(0.0, generator.uniform(0, 1, 8))

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.envs.combinatorial import PROBLEMS, generate, make_problem, row
-from rlkit.envs.label_solvers import solve
-from rlkit.envs.labels import read_labels
-from rlkit.envs.tsplib import FORMATS, KNOWN, TYPES, read_cvrplib, read_tour, read_tsplib
+from rlkit.envs.combinatorial.base import PROBLEMS, generate, make_problem, row
+from rlkit.envs.combinatorial.label_solvers import solve
+from rlkit.envs.combinatorial.labels import read_labels
+from rlkit.envs.combinatorial.tsplib import FORMATS, KNOWN, TYPES, read_cvrplib, read_tour, read_tsplib
 
 FILES = Path(__file__).parent / "routing"
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -246,7 +246,7 @@ VALUES: tuple[Any, ...] = (
         "os:system",
         "x" * 5000,
     ),
-    *("rlkit.envs.tsp:TSP", "__import__", "own", "fast-tsp", "bq", "direct", "\ud800"),
+    *("rlkit.envs.combinatorial.tsp:TSP", "__import__", "own", "fast-tsp", "bq", "direct", "\ud800"),
 )
 KEYS = ("num_nodes", "formulation", "capacity", "budget", "items", "self", "name", "env", "__class__", "module", "a\nb")
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rlkit.envs  # noqa: F401  # registers the ids
-from rlkit.envs import bisimulation, solvers
-from rlkit.envs.bisimulation import State, optimal_values
-from rlkit.envs.combinatorial import generate, make_problem, row
-from rlkit.envs.label_solvers import solve
+from rlkit.envs.combinatorial import bisimulation, solvers
+from rlkit.envs.combinatorial.base import generate, make_problem, row
+from rlkit.envs.combinatorial.bisimulation import State, optimal_values
+from rlkit.envs.combinatorial.label_solvers import solve
 from rlkit.errors import UserError
 
 SMALL: dict[str, dict[str, Any]] = {

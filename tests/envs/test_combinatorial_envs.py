@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import rlkit.envs  # noqa: F401  # registers the ids
-from rlkit.envs.combinatorial import generate, make_problem, row, stack
-from rlkit.envs.combinatorial_records import RECORDS
+from rlkit.algorithms.vecenv import StatefulVecEnv
+from rlkit.envs.combinatorial.base import generate, make_problem, row, stack
+from rlkit.envs.records.combinatorial import RECORDS
 from rlkit.errors import UserError
-from rlkit.vecenv import StatefulVecEnv
 
 IDS = {
     "tsp": "TSP",

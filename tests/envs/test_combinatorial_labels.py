@@ -12,8 +12,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from rlkit.envs.combinatorial import generate, make_problem, row
-from rlkit.envs.labels import make_labels, read_labels
+from rlkit.envs.combinatorial.base import generate, make_problem, row
+from rlkit.envs.combinatorial.labels import make_labels, read_labels
 from rlkit.errors import DataError, UserError
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ def _root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rewrite(path: Path, change: dict[str, np.ndarray], meta: dict[str, Any] | None = None, honest: bool = True) -> Path:
     """A copy with other arrays; ``honest`` has the hashes fit them."""
-    from rlkit.envs.labels import _digest
+    from rlkit.envs.combinatorial.labels import _digest
 
     arrays = {**load_file(path), **change}
     with safe_open(path, "numpy") as file:

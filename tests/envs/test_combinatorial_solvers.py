@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from rlkit.envs import geometry, label_solvers, metrics, solvers
-from rlkit.envs.bisimulation import optimal_values
-from rlkit.envs.combinatorial import generate, make_problem, row
+from rlkit.envs.combinatorial import geometry, label_solvers, metrics, solvers
+from rlkit.envs.combinatorial.base import generate, make_problem, row
+from rlkit.envs.combinatorial.bisimulation import optimal_values
 from rlkit.errors import UserError
 
 # ---- solvers -------------------------------------------------------------------------------------------------------
@@ -306,6 +306,7 @@ def test_pyvrp_equals_cp_sat_on_twenty_nodes() -> None:
 
 def test_solvers_are_imported_when_they_are_called() -> None:
     packages = ("fast_tsp", "hygese", "pyvrp", "ortools", "torch", "matplotlib")
-    code = f"import rlkit.envs.labels, rlkit.envs.tsplib, sys; print([m for m in {packages} if m in sys.modules])"
+    modules = "rlkit.envs.combinatorial.labels, rlkit.envs.combinatorial.tsplib"
+    code = f"import {modules}, sys; print([m for m in {packages} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -16,13 +16,13 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlkit.envs.contextual import Feature, resolve_context
-from rlkit.envs.contextual_cartpole import ContextualCartPoleEnv, ContextualCartPoleVectorEnv
-from rlkit.envs.contextual_models import CHEETAH, ContextualHalfCheetahEnv, walker
-from rlkit.envs.contextual_pendulum import ContextualPendulumEnv, ContextualPendulumVectorEnv
-from rlkit.envs.contextual_records import RECORDS, TASKS
+from rlkit.algorithms.vecenv import environment_state, set_environment_state
+from rlkit.envs.contextual.base import Feature, resolve_context
+from rlkit.envs.contextual.cartpole import ContextualCartPoleEnv, ContextualCartPoleVectorEnv
+from rlkit.envs.contextual.models import CHEETAH, ContextualHalfCheetahEnv, walker
+from rlkit.envs.contextual.pendulum import ContextualPendulumEnv, ContextualPendulumVectorEnv
+from rlkit.envs.records.contextual import RECORDS, TASKS
 from rlkit.errors import UserError
-from rlkit.vecenv import environment_state, set_environment_state
 from rlkit.vector import hush_mujoco
 
 CARTPOLE, PENDULUM = "rlkit/ContextualCartPole-v0", "rlkit/ContextualPendulum-v0"

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rlkit.envs import DISTRACTED_TASKS
-from rlkit.envs.distractors import LIMIT, Distractors, advance
+from rlkit.algorithms.vecenv import environment_state, set_environment_state
+from rlkit.envs.mujoco.distractors import LIMIT, Distractors, advance
+from rlkit.envs.records.locomotion import DISTRACTED_TASKS
 from rlkit.errors import UserError
-from rlkit.vecenv import environment_state, set_environment_state
 
 
 def oracle(x: np.ndarray, matrix: np.ndarray, phases: np.ndarray, home: np.ndarray) -> np.ndarray:

@@ -11,10 +11,10 @@ import pytest
 
 import rlkit.envs  # noqa: F401  # registers the ids
 from rlkit import registry
+from rlkit.algorithms.vecenv import environment_state, set_environment_state
 from rlkit.envs.dmc import DMControl
-from rlkit.envs.dmc_tasks import TASKS
+from rlkit.envs.records.dmc import TASKS
 from rlkit.errors import UserError
-from rlkit.vecenv import environment_state, set_environment_state
 
 suite = pytest.importorskip("dm_control.suite", reason="the dmc extra has no wheels for this Python")
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 import rlkit.envs  # noqa: F401  # registers the ids
-from rlkit.envs import glucose as g
-from rlkit.envs.glucose import BASAL, INSULIN_PER_ACTION, GlucoseEnv, GlucoseVectorEnv, draw_meals, simulate
+from rlkit.algorithms.vecenv import environment_state, set_environment_state
+from rlkit.envs.hacking import glucose as g
+from rlkit.envs.hacking.glucose import BASAL, INSULIN_PER_ACTION, GlucoseEnv, GlucoseVectorEnv, draw_meals, simulate
 from rlkit.errors import UserError
-from rlkit.vecenv import environment_state, set_environment_state
 
 
 def plain_derivative(x: Any, carbs: float, insulin: float, meal: float) -> np.ndarray:

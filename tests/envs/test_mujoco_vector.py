@@ -13,8 +13,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from rlkit.envs import MUJOCO_TASKS, register_envs
-from rlkit.envs.mujoco_vector import MujocoVectorEnv
+from rlkit.envs.mujoco.vector import MujocoVectorEnv
+from rlkit.envs.records import register_all
+from rlkit.envs.records.locomotion import MUJOCO_TASKS
 from rlkit.errors import UserError
 
 HOPPER = {
@@ -249,8 +250,8 @@ def test_the_clock_of_mujoco_is_put_back() -> None:
 
 @pytest.mark.parametrize("env_id", MUJOCO_TASKS)
 def test_registered(env_id: str) -> None:
-    register_envs()
-    register_envs()
+    register_all()
+    register_all()
     env = gym.make_vec(f"rlkit/{env_id}", 3, "vector_entry_point", reset_noise_scale=0.0)
     assert isinstance(env, MujocoVectorEnv)
     assert (env.num_envs, env.max_episode_steps, env.spec.id) == (3, 1000, f"rlkit/{env_id}")
@@ -260,7 +261,7 @@ def test_registered(env_id: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space.*:UserWarning")  # Gymnasium's own spaces are unbounded
 def test_single_environment_passes_gymnasiums_check() -> None:
-    register_envs()
+    register_all()
     for env_id in MUJOCO_TASKS:
         env = gym.make(f"rlkit/{env_id}")
         check_env(env.unwrapped, skip_render_check=True)

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 import rlkit.envs  # noqa: F401  # registers the ids
 from rlkit import registry
-from rlkit.agents.orpo import ORPO, base_policy
-from rlkit.agents.orpo_core import BasePolicy, ORPOConfig
-from rlkit.envs import pandemic
-from rlkit.envs.cloning import clone
-from rlkit.envs.pandemic import PEOPLE, SCHEDULES, PandemicEnv, PandemicVectorEnv, Towns, demonstrate
-from rlkit.envs.uniform_vector import RESET, STEP
+from rlkit.agents.orpo.core import BasePolicy, ORPOConfig
+from rlkit.agents.orpo.orpo import ORPO, base_policy
+from rlkit.algorithms.hyperparameters import presets
+from rlkit.algorithms.online import training_env
+from rlkit.algorithms.vecenv import environment_state, set_environment_state
+from rlkit.envs.hacking import pandemic
+from rlkit.envs.hacking.cloning import clone
+from rlkit.envs.hacking.pandemic import PEOPLE, SCHEDULES, PandemicEnv, PandemicVectorEnv, Towns, demonstrate
+from rlkit.envs.rows import RESET, STEP
 from rlkit.errors import UserError
-from rlkit.hyperparameters import presets
-from rlkit.online import training_env
-from rlkit.vecenv import environment_state, set_environment_state
 
 STATES = ("S", "E", "P", "P'", "A", "Y", "H", "R", "D")
 KINDS = ("critical", "dead", "infected", "none", "recovered")

@@ -14,8 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rlkit.envs  # noqa: F401  # registers the ids
-from rlkit.envs import point_maze
-from rlkit.envs.point_maze import LAYOUTS, MASS, PARALLEL_FROM, PointMazeEnv, PointMazeVectorEnv, build_maze, step_one
+from rlkit.envs.mazes import point_maze
+from rlkit.envs.mazes.point_maze import (
+    LAYOUTS,
+    MASS,
+    PARALLEL_FROM,
+    PointMazeEnv,
+    PointMazeVectorEnv,
+    build_maze,
+    step_one,
+)
 from rlkit.errors import UserError
 
 FRAMES = ("centred", "d4rl")

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from rlkit.envs import american_put as put
-from rlkit.envs import linear_mdp as lin
+from rlkit.envs.robust import american_put as put
+from rlkit.envs.robust import linear_mdp as lin
 from rlkit.errors import UserError
 from rlkit.vector import make_vector_env
 

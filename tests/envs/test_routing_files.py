@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlkit.envs import solvers, tsplib
-from rlkit.envs.combinatorial import MOST_SQUARE
+from rlkit.envs.combinatorial import solvers, tsplib
+from rlkit.envs.combinatorial.base import MOST_SQUARE
 from rlkit.errors import DataError, UserError
 
 FILES = Path(__file__).parent / "routing"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlkit.envs.labels import read_labels
+from rlkit.envs.combinatorial.labels import read_labels
 from rlkit.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves a test's own folder out

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rlkit.envs  # noqa: F401  # registers the ids
-from rlkit.envs.tomato import LEVELS, TomatoEnv, TomatoVectorEnv, tabulate
+from rlkit.algorithms.vecenv import environment_state, set_environment_state
+from rlkit.envs.hacking.tomato import LEVELS, TomatoEnv, TomatoVectorEnv, tabulate
 from rlkit.errors import UserError
-from rlkit.vecenv import environment_state, set_environment_state
 
 STEPS = {0: (0, 1), 1: (0, -1), 2: (1, 0), 3: (-1, 0), 4: (0, 0)}
 

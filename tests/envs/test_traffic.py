@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 import rlkit.envs  # noqa: F401  # registers the ids
 from rlkit import registry
-from rlkit.agents.orpo import ORPO, base_policy
-from rlkit.agents.orpo_core import ORPOConfig
-from rlkit.envs import traffic
-from rlkit.envs.traffic import HORIZON, VEHICLES, TrafficEnv, idm, observation, rewards
+from rlkit.agents.orpo.core import ORPOConfig
+from rlkit.agents.orpo.orpo import ORPO, base_policy
+from rlkit.algorithms.online import training_env
+from rlkit.algorithms.vecenv import environment_state, set_environment_state
+from rlkit.envs.hacking import traffic
+from rlkit.envs.hacking.traffic import HORIZON, VEHICLES, TrafficEnv, idm, observation, rewards
 from rlkit.errors import UserError
-from rlkit.online import training_env
-from rlkit.vecenv import environment_state, set_environment_state
 from rlkit.vector import make_vector_env
 
 ID = "rlkit-sumo/Traffic-v0"

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from rlkit import registry
-from rlkit.action_units import action_units
+from rlkit.algorithms.action_units import action_units
+from rlkit.algorithms.base import Persistent
+from rlkit.algorithms.offline import OfflineAlgorithm
+from rlkit.algorithms.replay import Replay
 from rlkit.data.dataset import OfflineDataset, Provenance
 from rlkit.errors import ArtefactError, UserError
-from rlkit.offline import OfflineAlgorithm
-from rlkit.persistent import Persistent
-from rlkit.replay import Replay
 
 OFFLINE = [n for n in registry.agent_names() if issubclass(registry.agent_class(n), OfflineAlgorithm)]
 ONLINE = ["beer", "vagram"]

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlkit.agents import BC
-from rlkit.checkpoint import read_artefact, write_artefact
+from rlkit.algorithms.checkpoint import read_artefact, write_artefact
 from rlkit.errors import ArtefactError, UserError
-from rlkit.files import write_atomically
+from rlkit.system.files import write_atomically
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ import resource, signal, sys
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-from rlkit.files import write_atomically
+from rlkit.system.files import write_atomically
 from rlkit.errors import UserError
 try:
     write_atomically(Path(sys.argv[1]), b"x" * 100_000)

@@ -13,11 +13,11 @@ import pytest
 import toy  # noqa: F401  # registers point-noisy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rlkit.callbacks import Checkpoint, JsonlWriter, TensorBoardWriter
+from rlkit.algorithms.callbacks import Checkpoint, JsonlWriter, TensorBoardWriter
+from rlkit.algorithms.evaluate import Evaluator
 from rlkit.cli import main
 from rlkit.errors import UserError
-from rlkit.evaluate import Evaluator
-from rlkit.files import write_atomically
+from rlkit.system.files import write_atomically
 
 TRAIN = ["train", "agent=bc", "env=point-noisy", "total_timesteps=60", "log_every=2", "eval_every=30"]
 TRAIN += ["eval_episodes=2", "final_episodes=2", "agent.batch_size=8", "agent.hidden_sizes=[8]", "progress_bar=false"]

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rlkit.algorithms.evaluate import MAX_ENVS, Evaluator
+from rlkit.algorithms.floats import fast_float32, flush_subnormals
+from rlkit.algorithms.nets import Adam, Critics, linear
 from rlkit.errors import UserError
-from rlkit.evaluate import MAX_ENVS, Evaluator
-from rlkit.floats import fast_float32, flush_subnormals
-from rlkit.nets import Adam, Critics, linear
 from rlkit.stats import bootstrap_interval, iqm
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import toy
 
-from rlkit import folder
-from rlkit.callbacks import Checkpoint
+from rlkit.algorithms.callbacks import Checkpoint
 from rlkit.cli import main
 from rlkit.errors import UserError
-from rlkit.files import replacing, write_atomically
+from rlkit.run import folder
+from rlkit.system.files import replacing, write_atomically
 
 FAST = ["env=point-noisy", "total_timesteps=20", "log_every=10", "eval_every=0", "final_episodes=1"]
 FAST += ["agent.batch_size=8", "agent.hidden_sizes=[8]", "progress_bar=false", "tensorboard=false"]

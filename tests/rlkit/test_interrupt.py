@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from rlkit.interrupt import Interrupted, handling, stop
+from rlkit.run.interrupt import Interrupted, handling, stop
 
 SLOW = """
 import sys, time, toy
@@ -27,17 +27,21 @@ TRAIN += ["agent.batch_size=8", "agent.hidden_sizes=[8]", "progress_bar=false", 
 PLACES = {
     "imports": ("", 0.0),
     "data": (
-        "toy.generate = None; import rlkit.run as r\nr.build = lambda c: (print('here', flush=True), time.sleep(60))",
+        "toy.generate = None; import rlkit.run.session as r\n"
+        "r.build = lambda c: (print('here', flush=True), time.sleep(60))",
         0.2,
     ),
     "work that no signal stops": (
-        "import rlkit.run as r, ctypes\n"
+        "import rlkit.run.session as r, ctypes\n"
         "def build(c):\n    print('here', flush=True); a = time.time()\n"
         "    while time.time() < a + 0.5: sum(range(10**5))\n    time.sleep(60)\n"
         "r.build = build",
         0.1,
     ),
-    "training": ("import rlkit.callbacks as c\nc.JsonlWriter.write = lambda *a: print('here', flush=True)", 0.0),
+    "training": (
+        "import rlkit.algorithms.callbacks as c\nc.JsonlWriter.write = lambda *a: print('here', flush=True)",
+        0.0,
+    ),
 }
 
 
@@ -76,7 +80,7 @@ def test_the_first_signal_is_answered(place: str, number: signal.Signals, tmp_pa
 
 
 def test_the_second_does_not_wait() -> None:
-    code = "import os, time\nfrom rlkit.interrupt import handling, stop\nwith handling(stop):\n    try:\n        "
+    code = "import os, time\nfrom rlkit.run.interrupt import handling, stop\nwith handling(stop):\n    try:\n        "
     code += "os.kill(os.getpid(), 2); time.sleep(9)\n    except KeyboardInterrupt:\n        "
     code += "os.kill(os.getpid(), 15); time.sleep(9)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

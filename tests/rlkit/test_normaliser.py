@@ -23,11 +23,11 @@ from stable_baselines3.common.vec_env import (
 
 from rlkit.agents import BEER, ORPO, VaGraM
 from rlkit.agents.beer import BEERConfig
+from rlkit.algorithms.base import Persistent
+from rlkit.algorithms.hyperparameters import AgentConfig
+from rlkit.algorithms.online import OnlineAlgorithm
+from rlkit.algorithms.vecenv import StatefulVecEnv
 from rlkit.errors import ArtefactError, UserError
-from rlkit.hyperparameters import AgentConfig
-from rlkit.online import OnlineAlgorithm
-from rlkit.persistent import Persistent
-from rlkit.vecenv import StatefulVecEnv
 
 SMALL = {"hidden_sizes": (16,), "batch_size": 16, "buffer_size": 500, "learning_starts": 20, "device": "cpu"}
 MODEL_FREE = {**SMALL, "model_loss": "none", "updates_per_step": 1}

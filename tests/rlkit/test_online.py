@@ -26,17 +26,17 @@ from stable_baselines3.common.noise import NormalActionNoise
 
 from rlkit import registry
 from rlkit.agents.beer import BEER
-from rlkit.agents.orpo import ORPO
-from rlkit.agents.vagram import VaGraM
-from rlkit.callbacks import Checkpoint, Evaluate, JsonlWriter, Log, StopOnSignal, checkpoints
-from rlkit.checkpoint import read_artefact
+from rlkit.agents.orpo.orpo import ORPO
+from rlkit.agents.vagram.vagram import VaGraM
+from rlkit.algorithms.callbacks import Checkpoint, Evaluate, JsonlWriter, Log, StopOnSignal, checkpoints
+from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.evaluate import Evaluator
+from rlkit.algorithms.hyperparameters import AgentConfig
+from rlkit.algorithms.online import OnlineAlgorithm
+from rlkit.algorithms.replay import Replay
+from rlkit.algorithms.vecenv import StatefulVecEnv, environment_state, set_environment_state
 from rlkit.errors import ArtefactError, UserError
-from rlkit.evaluate import Evaluator
-from rlkit.hyperparameters import AgentConfig
-from rlkit.online import OnlineAlgorithm
 from rlkit.registry import EnvRecord, add_records
-from rlkit.replay import Replay
-from rlkit.vecenv import StatefulVecEnv, environment_state, set_environment_state
 
 
 @dataclass(frozen=True)

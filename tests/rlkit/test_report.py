@@ -23,13 +23,13 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EveryNTimesteps, ProgressBarCallback
 
 from rlkit.agents import BC, BEER, ORPO
-from rlkit.callbacks import Evaluate, JsonlWriter, Progress
+from rlkit.algorithms.callbacks import Evaluate, JsonlWriter, Progress
+from rlkit.algorithms.evaluate import Evaluator
 from rlkit.cli import main
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import ArtefactError, UserError
-from rlkit.evaluate import Evaluator
 from rlkit.registry import record
-from rlkit.report import as_json
+from rlkit.run.report import as_json
 
 QUIET = ["progress_bar=false", "tensorboard=false"]
 POINT = ["agent=bc", "env=point-noisy", "agent.batch_size=8", "agent.hidden_sizes=[8]", "log_every=10", *QUIET]
@@ -200,7 +200,7 @@ def test_enough_steps_are_not_warned_of(capsys: Any) -> None:
 
 def learn_from(data: OfflineDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the command line names is ``data``."""
-    monkeypatch.setattr("rlkit.offline.load_dataset", lambda what, **options: data)
+    monkeypatch.setattr("rlkit.algorithms.offline.load_dataset", lambda what, **options: data)
 
 
 def test_data_without_an_environment_says_that_nothing_is_evaluated(capsys: Any, monkeypatch: Any) -> None:

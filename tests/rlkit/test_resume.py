@@ -104,7 +104,7 @@ def test_other_arguments_of_the_environment_are_refused(capsys: Any, monkeypatch
 def test_a_checkpoint_of_before_is_compared_by_its_seed(
     run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlkit.persistent import Persistent
+    from rlkit.algorithms.base import Persistent
 
     save = Persistent.save_checkpoint
 

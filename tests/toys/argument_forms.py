@@ -17,13 +17,13 @@ import toy
 from torch import nn
 
 from rlkit import registry
+from rlkit.algorithms.hyperparameters import check_learning, check_seed_and_device, make_config
+from rlkit.algorithms.offline import OfflineAlgorithm
+from rlkit.algorithms.online import OnlineAlgorithm
+from rlkit.algorithms.policy_kwargs import KNOWN, with_policy_kwargs
+from rlkit.algorithms.solver import EnvLearner
 from rlkit.cli import main
-from rlkit.env_learner import EnvLearner
 from rlkit.errors import UserError
-from rlkit.hyperparameters import check_learning, check_seed_and_device, make_config
-from rlkit.offline import OfflineAlgorithm
-from rlkit.online import OnlineAlgorithm
-from rlkit.policy_kwargs import KNOWN, with_policy_kwargs
 
 AGENTS = registry.agent_names()
 NAN, INF = math.nan, math.inf

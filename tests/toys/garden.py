@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import occupancy as o
 from numpy.typing import NDArray
 
-from rlkit.agents import occupancy as o
-from rlkit.envs.tomato import tabulate
+from rlkit.envs.hacking.tomato import tabulate
 
 UP = 3
 

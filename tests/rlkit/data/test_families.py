@@ -22,9 +22,10 @@ from rlkit.data import _common, load_dataset, navigation
 from rlkit.data.check import check_dataset
 from rlkit.data.flat import flat_observations
 from rlkit.data.resolve import learning_rewards
-from rlkit.envs import manipulation, robotics
-from rlkit.envs import navigation as mazes
-from rlkit.envs.point_maze import LAYOUTS, PointMazeEnv, build_maze
+from rlkit.envs import robotics
+from rlkit.envs.mazes.point_maze import LAYOUTS, PointMazeEnv, build_maze
+from rlkit.envs.records import manipulation
+from rlkit.envs.records import navigation as mazes
 from rlkit.errors import DataError, UserError
 from rlkit.registry import EnvRecord, record
 from rlkit.vector import make_vector_env

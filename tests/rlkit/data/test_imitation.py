@@ -9,9 +9,9 @@ import pytest
 import rlkit.registry
 from rlkit.data import OfflineDataset, cache, from_minari, generate, load_dataset, read_d4rl, to_minari, write_d4rl
 from rlkit.data.imitation import MixtureSpec, imitation_dataset, mixture, monitor_rows, pool_rows
-from rlkit.envs.imitation import LEVELS, RECORDS
-from rlkit.envs.locomotion import RECORDS as LOCOMOTION
-from rlkit.envs.locomotion import TASKS
+from rlkit.envs.records.imitation import LEVELS, RECORDS
+from rlkit.envs.records.locomotion import RECORDS as LOCOMOTION
+from rlkit.envs.records.locomotion import TASKS
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord
 

@@ -1,0 +1,1 @@
+"""What several agents share: implicit value learning, divergences, Gaussian policies."""

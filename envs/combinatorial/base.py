@@ -1,0 +1,490 @@
+"""What the environments of combinatorial optimisation share: problems, instances, the single environment.
+
+A :class:`Problem` holds the rules as plain Python: what an instance is and when it is sound, how one is drawn, what is
+feasible, what a step pays, what a solution is worth.  :class:`CombinatorialEnv` puts Gymnasium around it,
+``rlkit.envs.combinatorial.vector`` puts numba kernels that must equal it in every bit.
+
+An instance is a dict of arrays such as ``{"coords": float64 [n, 2]}``, scalars being 0-dimensional; a batch of
+instances has the same names with one axis in front.  A solution is int64 ``[L]``, padded with -1.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import Any, ClassVar, get_args, get_type_hints
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from numpy.typing import NDArray
+
+from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, reduce
+from rlkit.errors import UserError, nearest
+from rlkit.registry import resolve_object
+
+PROBLEMS = {
+    "tsp": "rlkit.envs.combinatorial.tsp:TSP",
+    "atsp": "rlkit.envs.combinatorial.tsp:ATSP",
+    "cvrp": "rlkit.envs.combinatorial.cvrp:CVRP",
+    "op": "rlkit.envs.combinatorial.orienteering:Orienteering",
+    "knapsack": "rlkit.envs.combinatorial.knapsack:Knapsack",
+    "convex-hull": "rlkit.envs.combinatorial.geometry:ConvexHull",
+    "delaunay": "rlkit.envs.combinatorial.geometry:Delaunay",
+}
+FORMULATIONS = ("bq", "direct")
+MOST_NODES = 1_000_000
+MOST_SQUARE = 5_000  # nodes of a matrix of costs, which then takes 200 MB
+LARGEST = 1e30  # of an instance's numbers: their squares and sums, and float32, hold them
+LARGEST_WHOLE = 2**53  # up to which float64 counts by ones
+
+
+class FeasibleDiscrete(spaces.Discrete):
+    """``Discrete(n)`` that samples what is feasible now unless told a mask; int8 ``allowed [n]``, None: everything."""
+
+    allowed: NDArray[np.int8] | None = None
+
+    def sample(self, mask: Any = None, probability: Any = None) -> np.int64:
+        if mask is None and probability is None:
+            mask = self.allowed
+        return super().sample(mask, probability)
+
+
+class Problem(ABC):
+    """The rules of one problem at one size.
+
+    Args:
+        num_nodes: nodes of an instance, the depot of cvrp and op not counted; items of a knapsack.
+
+    Raises:
+        UserError: too few or too many nodes, or a setting that is unknown, of another type or out of range.
+    """
+
+    name: ClassVar[str]
+    maximise: ClassVar[bool]
+    least: ClassVar[int] = 3  # nodes
+    most: ClassVar[int] = MOST_NODES
+    closing: ClassVar[tuple[int, ...]] = ()  # what ends a solution that does not end so by itself
+    shows_sequence: ClassVar[bool] = False  # whether the solution so far is always observed
+    optimum: ClassVar[float] = np.nan  # of every instance, where there is one
+
+    def __init__(self, num_nodes: int) -> None:
+        self.num_nodes = require_whole(self.name, "num_nodes", num_nodes, self.least, self.most)
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of the constructor that make an equal problem; JSON."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    # ---- sizes -----------------------------------------------------------------------------------------------------
+
+    @property
+    def num_points(self) -> int:
+        """Rows of the arrays of an instance."""
+        return self.num_nodes
+
+    @property
+    def num_actions(self) -> int:
+        return self.num_points
+
+    @property
+    @abstractmethod
+    def solution_length(self) -> int:
+        """Entries of the longest solution."""
+
+    @abstractmethod
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and type of every array of an instance."""
+
+    # ---- instances -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def draw(self, generator: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """A random instance."""
+
+    def draw_batch(self, generators: Sequence[np.random.Generator]) -> dict[str, NDArray[Any]]:
+        """One instance of each generator, stacked."""
+        return stack([self.draw(generator) for generator in generators])
+
+    def check(self, instance: Any, where: str = "instance") -> dict[str, NDArray[Any]]:
+        """``instance`` as contiguous arrays of the right types.  Raises UserError for what is missing or unsound."""
+        if not isinstance(instance, Mapping):
+            raise UserError(f"{where}: expected a mapping of arrays by name, got {type(instance).__name__}")
+        found: dict[str, NDArray[Any]] = {}
+        for key, (shape, kind) in self.shapes().items():
+            if key not in instance:
+                raise UserError(f"{where}: '{key}' is missing, expected an array of shape {shape} for {self.name}")
+            try:
+                array = np.asarray(instance[key], np.float64)
+            except (TypeError, ValueError):
+                raise UserError(f"{where}: '{key}' is not an array of numbers, expected shape {shape}") from None
+            if array.shape != shape:
+                raise UserError(
+                    f"{where}: '{key}' has shape {array.shape}, expected {shape} for {self.name} with "
+                    f"num_nodes={self.num_nodes}"
+                )
+            if not np.isfinite(array).all():
+                at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+                raise UserError(f"{where}: '{key}' holds {array[at]} at {at}, expected finite numbers")
+            if kind is np.int64 and (array != np.floor(array)).any():
+                raise UserError(f"{where}: '{key}' holds fractions, expected whole numbers")
+            largest = LARGEST if kind is np.float64 else LARGEST_WHOLE
+            if (np.abs(array) > largest).any():
+                raise UserError(f"{where}: '{key}' holds numbers beyond {largest:.3g}, expected smaller ones")
+            found[key] = np.ascontiguousarray(array, kind).reshape(shape)
+        self.check_sound(found, where)
+        return found
+
+    def check_sound(self, instance: dict[str, NDArray[Any]], where: str) -> None:  # noqa: B027  # not all need it
+        """Raise UserError for an instance whose arrays have the right form and make no problem.
+
+        Points may coincide: two orders at one address are two nodes.
+        """
+
+    def derive(self, instance: Instance) -> dict[str, NDArray[Any]]:
+        """Further arrays that the rules look up, such as the area of the true hull."""
+        return {}
+
+    def static(self, instances: Instance) -> dict[str, NDArray[np.float32]]:
+        """What is observed of an instance, or of a batch, throughout an episode."""
+        return {key: instances[key].astype(np.float32) for key, (shape, _) in self.shapes().items() if shape}
+
+    # ---- rules -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def initial(self, instance: Instance) -> Any:
+        """The first state."""
+
+    def opening(self) -> tuple[int, ...]:
+        """With what every solution begins."""
+        return ()
+
+    @abstractmethod
+    def feasible(self, instance: Instance, state: Any) -> NDArray[np.int8]:
+        """1 where an action is feasible, ``[num_actions]``; none is where the episode has ended."""
+
+    def canonical(self, state: Any, action: int) -> int:
+        """The action that stands for ``action`` where two are the same."""
+        return action
+
+    @abstractmethod
+    def step(self, instance: Instance, state: Any, action: int) -> tuple[Any, float, tuple[int, ...]]:
+        """The next state, the reward, and what the solution grows by."""
+
+    @abstractmethod
+    def dynamic_spaces(self) -> dict[str, spaces.Space[Any]]:
+        """What is observed of a state, beside the action mask."""
+
+    @abstractmethod
+    def dynamic(self, instance: Instance, state: Any) -> dict[str, Any]:
+        """Observation of ``state``."""
+
+    # ---- solutions -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def objectives(self, instances: Instance, solutions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Objective ``[B]`` of ``solutions [B, L]`` of a batch, from the instance alone.
+
+        Raises UserError naming the first row that is not feasible.
+        """
+
+    def objective(self, instance: Instance, solution: Any) -> float:
+        """Objective of one solution, padded or not.  Raises UserError where it is not feasible."""
+        batch = {key: np.asarray(instance[key])[None] for key in self.shapes()}
+        return float(self.objectives(batch, self.padded(solution)[None])[0])
+
+    def padded(self, solution: Any) -> NDArray[np.int64]:
+        """``solution`` as int64 ``[solution_length]``, filled up with -1."""
+        numbers = np.asarray(solution, np.int64).reshape(-1)
+        if len(numbers) > self.solution_length:
+            numbers = numbers[numbers >= 0]
+        if len(numbers) > self.solution_length:
+            raise UserError(
+                f"solution of {self.name}: {len(numbers)} entries, expected at most {self.solution_length} for "
+                f"num_nodes={self.num_nodes}"
+            )
+        found = np.full(self.solution_length, -1, np.int64)
+        found[: len(numbers)] = numbers
+        return found
+
+    def actions(self, solution: NDArray[np.int64]) -> list[int]:
+        """The actions of the BQ formulation that build ``solution``."""
+        visited = [int(j) for j in solution if j >= 0]
+        return visited[len(self.opening()) :]
+
+    def reduced(self, instance: Instance, state: Any) -> Reduced:
+        """Tokens of the BQ-MDP, see :func:`rlkit.envs.combinatorial.bisimulation.reduce`."""
+        return reduce(self.name, instance, state)
+
+    def observation_space(self, sequence: bool) -> spaces.Dict:
+        """Observation space; with ``sequence``, the solution so far is observed."""
+        found: dict[str, spaces.Space[Any]] = {
+            key: spaces.Box(-np.inf, np.inf, shape, np.float32) for key, (shape, _) in self.shapes().items() if shape
+        }
+        found |= self.dynamic_spaces() | {"action_mask": spaces.MultiBinary(self.num_actions)}
+        if sequence:
+            found["sequence"] = spaces.Box(-1, self.num_points - 1, (self.solution_length,), np.int64)
+        return spaces.Dict(found)
+
+
+# ---- helpers -------------------------------------------------------------------------------------------------------
+
+
+def make_problem(name: str, /, **settings: Any) -> Problem:
+    """The problem called ``name``; raises UserError for an unknown name or setting, or a value out of range."""
+    if name not in PROBLEMS:
+        raise UserError(f"unknown problem {name!r}{nearest(name, PROBLEMS)}")
+    return build(resolve_object(PROBLEMS[name]), settings)
+
+
+def build(kind: type[Problem], settings: Mapping[str, Any]) -> Problem:
+    """``kind(**settings)``, each setting one that ``kind`` declares and of the type that it declares.
+
+    Raises UserError for others, and where ``kind`` does, for values out of range.
+    """
+    declared = get_type_hints(kind.__init__)
+    known = list(inspect.signature(kind).parameters)
+    for key in settings:
+        if key not in known:
+            raise UserError(f"{kind.name}: unknown setting '{key}'{nearest(key, known)}")
+    return kind(**{key: _typed(kind.name, key, value, declared[key]) for key, value in settings.items()})
+
+
+def _typed(problem: str, name: str, value: Any, declared: Any) -> Any:
+    """``value`` as one of the ``declared`` types, int, float, str or a union of them with None; no bool is a number."""
+    kinds = get_args(declared) or (declared,)
+    if value is None and NoneType in kinds:
+        return None
+    if isinstance(value, str) and str in kinds:
+        return value
+    if not isinstance(value, bool):
+        if isinstance(value, (int, np.integer)) and int in kinds:
+            return int(value)
+        if isinstance(value, (int, float, np.integer, np.floating)) and float in kinds and abs(value) <= LARGEST:
+            return float(value)
+    expected = {int: "a whole number", float: "a finite number", str: "a word", NoneType: "nothing"}
+    raise UserError(
+        f"{problem}: {name}={_short(value)} is out of range, expected {' or '.join(expected[kind] for kind in kinds)}"
+    )
+
+
+def generate(problem: Problem, size: int, seed: int, start: int = 0) -> dict[str, NDArray[Any]]:
+    """Instances ``start`` .. ``start + size - 1`` of the stream ``seed``, stacked.
+
+    Instance k comes from PCG64 seeded by ``SeedSequence([seed, k])`` and from nothing else.
+    """
+    sequences = (np.random.SeedSequence([seed, k]) for k in range(start, start + size))
+    return problem.draw_batch([np.random.Generator(np.random.PCG64(sequence)) for sequence in sequences])
+
+
+def stack(instances: Sequence[Instance]) -> dict[str, NDArray[Any]]:
+    """A batch of ``instances`` of one size."""
+    return {key: np.stack([instance[key] for instance in instances]) for key in instances[0]}
+
+
+def row(instances: Instance, k: int) -> dict[str, NDArray[Any]]:
+    """Instance ``k`` of a batch."""
+    return {key: np.asarray(value[k]) for key, value in instances.items()}
+
+
+def require_choice(problem: str, name: str, value: Any, known: Sequence[str]) -> None:
+    """Raise UserError unless ``value`` is one of ``known``."""
+    if not isinstance(value, str) or value not in known:
+        raise UserError(f"{problem}: {name}={value!r} is unknown, expected one of {', '.join(known)}")
+
+
+def require_whole(problem: str, name: str, value: Any, least: int, most: int) -> int:
+    """``value`` as an int; raises UserError unless it is a whole number, no bool, from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+        raise UserError(
+            f"{problem}: {name}={_short(value)} is out of range, expected a whole number from {least} to {most}"
+        )
+    return int(value)
+
+
+def require_number(problem: str, name: str, value: Any, least: float) -> float:
+    """``value`` as a float; raises UserError unless it is a number, no bool, from ``least`` to :data:`LARGEST`."""
+    kinds = (int, float, np.integer, np.floating)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= LARGEST:
+        raise UserError(f"{problem}: {name}={_short(value)} is out of range, expected a number of at least {least:g}")
+    return float(value)
+
+
+def _short(value: Any) -> str:
+    """``value`` for a sentence, whatever it is."""
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"a number of {value.bit_length()} bits"  # which Python may refuse to write out
+    text = repr(value) if isinstance(value, str) else str(value)
+    return " ".join(text.split())[:60]
+
+
+def require_permutations(problem: str, solutions: NDArray[np.int64], nodes: NDArray[np.int64]) -> None:
+    """Raise UserError unless every row of ``solutions`` is a permutation of ``nodes``."""
+    if solutions.shape[1] != len(nodes):
+        raise UserError(f"solutions of {problem}: {solutions.shape[1]} entries each, expected {len(nodes)}")
+    wrong = np.flatnonzero((np.sort(solutions, axis=1) != nodes).any(axis=1))
+    if len(wrong):
+        raise UserError(f"solution {wrong[0]} of {problem} is infeasible: expected every node exactly once")
+
+
+def lengths(coords: NDArray[np.float64], tours: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Euclidean length ``[B]`` of open walks ``tours [B, L]`` over ``coords [B, N, 2]``; -1 stands still."""
+    known = np.maximum.accumulate(np.where(tours >= 0, np.arange(tours.shape[1]), 0), axis=1)
+    places = np.take_along_axis(coords, np.take_along_axis(tours, known, axis=1)[..., None], axis=1)  # [B, L, 2]
+    steps = np.diff(places, axis=1)
+    return np.sqrt((steps**2).sum(axis=-1)).sum(axis=-1)
+
+
+# ---- one environment -------------------------------------------------------------------------------------------------
+
+
+class CombinatorialEnv(gym.Env[dict[str, Any], np.int64]):
+    """One instance at a time; rewards add up to the objective (to minus the objective where it is minimised).
+
+    ``reset(options={"instance": ...})`` begins with a given instance, whose ``optimal``, if it has one, is reported at
+    the end; otherwise one is drawn from the environment's generator.  ``info["action_mask"]`` int8 ``[num_actions]`` is
+    also part of the observation.  When an episode ends, ``info`` holds ``solution`` int64 ``[L]`` padded with -1, the
+    ``objective`` and, if known, the ``optimal`` one.
+
+    Args:
+        num_nodes: see the problem.
+        render_mode: "rgb_array" or None.
+        observe_sequence: whether the solution so far is observed, as ``sequence``, int64 ``[L]`` padded with -1.
+        settings: further arguments of the problem.
+
+    Raises:
+        UserError: arguments, instances or actions that do not fit.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium's own form
+    kind: ClassVar[type[Problem]]
+
+    def __init__(self, *, render_mode: str | None = None, observe_sequence: bool = False, **settings: Any) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"render_mode={render_mode!r} is unknown, expected 'rgb_array' or None")
+        if not isinstance(observe_sequence, bool):
+            raise UserError(f"observe_sequence={observe_sequence!r} is unknown, expected True or False")
+        self.problem = build(self.kind, settings)
+        self.render_mode, self.observe_sequence = render_mode, observe_sequence or self.problem.shows_sequence
+        self.observation_space = self.problem.observation_space(self.observe_sequence)
+        self.action_space = self._actions = FeasibleDiscrete(self.problem.num_actions)
+        self.instance: dict[str, NDArray[Any]] | None = None
+        self.optimal = self.problem.optimum
+        self.state: Any = None
+        self.sequence: list[int] = []
+        self.total = 0.0  # of the rewards so far
+        self._taken: list[int] = []
+        self._mask = np.zeros(self.problem.num_actions, np.int8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Raises UserError for an instance that is unsound or of another size."""
+        super().reset(seed=seed)
+        given = (options or {}).get("instance")
+        if given is None:
+            self._begin(self.problem.draw(self.np_random), self.problem.optimum)
+        else:
+            self._begin(self.problem.check(given), float(given.get("optimal", self.problem.optimum)))
+        return self._observe(), {"action_mask": self._mask.copy()}
+
+    def _begin(self, instance: dict[str, NDArray[Any]], optimal: float) -> None:
+        self.instance, self.optimal = instance | self.problem.derive(instance), optimal
+        self.state, self.sequence = self.problem.initial(self.instance), list(self.problem.opening())
+        self.total, self._taken = 0.0, []
+        self._look()
+
+    def _look(self) -> None:
+        assert self.instance is not None
+        self._mask = self.problem.feasible(self.instance, self.state)
+        self._actions.allowed = self._mask
+
+    def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Raises UserError for an action that is not feasible, ``ResetNeeded`` outside an episode."""
+        if self.instance is None or not self._mask.any():
+            raise ResetNeeded("call reset() first: no episode has begun, or it has ended")
+        action = require_action(action, self.problem.num_actions)
+        chosen = self.problem.canonical(self.state, action)
+        if not self._mask[chosen]:
+            raise UserError(f"{self.problem.name}: action {action} is not feasible here, expected one of action_mask")
+        reward = self._apply(chosen)
+        terminated = not self._mask.any()
+        info: dict[str, Any] = {"action_mask": self._mask.copy()}
+        if terminated:
+            info |= {"solution": self.problem.padded(self.sequence), "objective": self.objective}
+            if not np.isnan(self.optimal):
+                info["optimal"] = self.optimal
+        return self._observe(), reward, terminated, False, info
+
+    def _apply(self, action: int) -> float:
+        assert self.instance is not None
+        self.state, reward, grown = self.problem.step(self.instance, self.state, action)
+        self._taken.append(action)
+        self.sequence.extend(grown)
+        self.total += reward
+        self._look()
+        if not self._mask.any() and tuple(self.sequence[-len(self.problem.closing) :]) != self.problem.closing:
+            self.sequence.extend(self.problem.closing)
+        return reward
+
+    @property
+    def objective(self) -> float:
+        """Of the solution so far."""
+        return self.total if self.problem.maximise else -self.total
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Bool ``[num_actions]``; the name sb3-contrib's MaskablePPO asks for."""
+        return self._mask.astype(np.bool_)
+
+    def reduced(self) -> Reduced:
+        """The BQ-MDP's tokens of the present state.  Raises ``ResetNeeded`` before the first reset."""
+        if self.instance is None:
+            raise ResetNeeded("call reset() first")
+        return self.problem.reduced(self.instance, self.state)
+
+    def _observe(self) -> dict[str, Any]:
+        assert self.instance is not None
+        found: dict[str, Any] = {
+            **self.problem.static(self.instance),
+            **self.problem.dynamic(self.instance, self.state),
+        }
+        found["action_mask"] = self._mask.copy()
+        if self.observe_sequence:
+            found["sequence"] = self.problem.padded(self.sequence)
+        return found
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The instance and the solution so far, uint8 ``[400, 400, 3]``; None without a render mode."""
+        if self.render_mode is None or self.instance is None:
+            return None
+        from rlkit.envs.combinatorial.drawing import picture
+
+        return picture(self.problem, self.instance, self.sequence, self.objective)
+
+    # ---- saving ----------------------------------------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, NDArray[Any]]:
+        """The instance and the actions taken in it: everything the next step depends on but the generator."""
+        instance = {} if self.instance is None else {key: self.instance[key].copy() for key in self.problem.shapes()}
+        taken, optimal = np.array(self._taken, np.int64), np.array(self.optimal)
+        return {**{f"instance.{key}": array for key, array in instance.items()}, "taken": taken, "optimal": optimal}
+
+    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what :meth:`get_state` returned; UserError where it does not fit."""
+        found = {key.removeprefix("instance."): array for key, array in state.items() if key.startswith("instance.")}
+        if not found:
+            self.instance = None
+            return
+        self._begin(self.problem.check(found, "state"), float(state["optimal"]))
+        for action in state["taken"]:
+            self._apply(int(action))
+
+
+def require_action(action: Any, count: int) -> int:
+    """``action`` as an int; raises UserError unless it is a whole number from 0 to ``count - 1``."""
+    number = np.asarray(action)
+    if number.shape not in ((), (1,)) or number.dtype.kind not in "iu" or not 0 <= int(number.reshape(())) < count:
+        raise UserError(f"action {action!r} is out of range, expected a whole number from 0 to {count - 1}")
+    return int(number.reshape(()))

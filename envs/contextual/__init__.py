@@ -1,0 +1,1 @@
+"""Tasks with a context: the worlds among which MBTL chooses."""

@@ -1,0 +1,1 @@
+"""Mazes in which a ball has to find its way."""

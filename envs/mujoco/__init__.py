@@ -1,0 +1,1 @@
+"""Batched MuJoCo, and tasks with distracting coordinates."""

@@ -1,0 +1,1 @@
+"""Problems whose world of deployment differs from the world of training."""

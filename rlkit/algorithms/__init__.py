@@ -1,0 +1,1 @@
+"""What agents share: state to bytes, loops of learning, replay, networks, evaluation."""

@@ -1,0 +1,365 @@
+"""Callbacks and log writers.  All are SB3's kinds: they run on any SB3 algorithm, and SB3's run on ours."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import itertools
+import json
+import math
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback, ProgressBarCallback
+from stable_baselines3.common.logger import KVWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from rlkit.algorithms.evaluate import Evaluator, measures
+from rlkit.errors import UserError
+from rlkit.run.folder import checkpoints
+from rlkit.stats import decimals
+
+NUMBER = (int, float, np.number)
+_numbers = itertools.count()  # two writers of one second and process have files of their own
+
+
+class JsonlWriter(KVWriter):
+    """One JSON object a log line, in ``metrics.jsonl``.
+
+    Wall times (``time/...``) stay out: the file of a resumed run equals that of one never interrupted, byte for byte.
+    What is not finite is null: JSON has no word for it.
+    """
+
+    def __init__(self, path: Path, position: int | None = None):
+        """``position``: bytes to keep of an existing file; what a killed run wrote after its checkpoint is cut off.
+
+        Raises :class:`UserError` where the file cannot be written, or is shorter than ``position``.
+        """
+        self.path = path
+        try:
+            self.file = path.open("ab", buffering=0)  # what a write could not place is known at once
+            self.position = self.file.seek(0, os.SEEK_END)
+            if position is not None:
+                if self.position < position:
+                    raise UserError(f"{path} has {self.position} bytes, expected the {position} written before")
+                self.position = self.file.truncate(position)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Append a line.  Raises :class:`UserError` where the disk refuses, or somebody removed the file."""
+        values = {k: float(v) for k, v in key_values.items() if not k.startswith("time/") and isinstance(v, NUMBER)}
+        line = {"step": step, **{k: values[k] if math.isfinite(values[k]) else None for k in sorted(values)}}
+        data = json.dumps(line, allow_nan=False).encode() + b"\n"
+        self._require_there()
+        try:
+            if self.file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror or error}; rlkit resume goes on from the last checkpoint"
+            ) from error
+        self.position += len(data)
+
+    def sync(self) -> int:
+        """Flush to disk what was written; returns its bytes.  A checkpoint that counts on them comes after."""
+        self._require_there()
+        try:
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+        return self.position
+
+    def _require_there(self) -> None:
+        """A file that was removed can still be written to; nobody would find it."""
+        try:
+            there = os.path.samestat(self.path.stat(), os.fstat(self.file.fileno()))
+        except OSError:
+            there = False
+        if not there:
+            raise UserError(f"{self.path} was deleted or replaced while the run was writing it, expected it to stay")
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class TensorBoardWriter(KVWriter):
+    """Scalars to TensorBoard; events at or after ``purge_step`` of an interrupted run are hidden.
+
+    Written in this thread, a log line at a time.  They are for looking at: where they cannot be written, one sentence
+    says so and the run goes on without them.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None):
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / f"{name}.{next(_numbers)}"
+        self.failed = False
+        events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            events.append(Event(wall_time=time.time(), step=purge_step, session_log=start))
+        self._append(events)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        numbers = [(key, float(value)) for key, value in sorted(key_values.items()) if isinstance(value, NUMBER)]
+        values = [Summary.Value(tag=key, simple_value=number) for key, number in numbers]
+        self._append([Event(wall_time=time.time(), step=step, summary=Summary(value=values))])
+
+    def _append(self, events: list[Any]) -> None:
+        if self.failed:
+            return
+        buffer = io.BytesIO()
+        for event in events:
+            RecordWriter(buffer).write(event.SerializeToString())
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(buffer.getvalue())
+        except OSError as error:
+            self.failed = True
+            reason = error.strerror or error
+            print(f"rlkit: cannot write {self.path}: {reason}; going on without TensorBoard", file=sys.stderr)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def passed(model: Any, every: int) -> bool:
+    """Whether the latest step of ``model``'s environments reached a multiple of ``every`` (never, for 0)."""
+    steps, at_once = model.num_timesteps, model.n_envs
+    return bool(every) and steps // every > (steps - at_once) // every
+
+
+class Log(BaseCallback):
+    """Every ``every`` steps of an algorithm that collects roll-outs: write its log."""
+
+    def __init__(self, every: int):
+        super().__init__()
+        self.every = every
+
+    def _on_training_start(self) -> None:
+        self.last = self.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps // self.every > self.last // self.every:
+            self.last = self.num_timesteps
+            self.model.dump_logs()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class Evaluate(BaseCallback):
+    """Every ``every`` steps: ``eval/...`` to the log, and the per-episode returns to :attr:`history`.
+
+    Until an rlkit agent has learnt anything it is not evaluated: that would measure one untrained policy many times.
+    """
+
+    def __init__(self, evaluator: Evaluator, every: int):
+        super().__init__()
+        self.evaluator, self.every = evaluator, every
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def _on_step(self) -> bool:
+        if passed(self.model, self.every) and getattr(self.model, "has_learnt", True):
+            started = time.perf_counter()
+            found = self.evaluator(self.model, index=self.num_timesteps)
+            returns = {f"{name}s": v.tolist() for name, v in found.samples().items() if name != "score"}
+            self.history.append({"step": self.num_timesteps, **returns, **found.summary()})
+            for key, value in found.summary().items():
+                self.logger.record(f"eval/{key}", value)
+            self.logger.dump(self.num_timesteps)
+            self.seconds += time.perf_counter() - started
+        return True
+
+
+class StopOnSignal(BaseCallback):
+    """Ends training between two steps once ``stop(number)`` was called, as from a signal handler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signal = 0
+        self.waiting = False  # for a roll-out to end, so that a checkpoint can be exact
+
+    def stop(self, number: int) -> None:
+        self.signal = number
+
+    def _on_step(self) -> bool:
+        return self.waiting or not self.signal
+
+
+class Checkpoint(BaseCallback):
+    """Every ``every`` steps: write a checkpoint, then drop all but the newest ``keep``.
+
+    An algorithm that collects roll-outs is written between two of them, where nothing is half done; a signal waits for
+    that moment.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        extra: Any,
+        stopper: StopOnSignal | None = None,
+        keep: int = 2,
+        saved: Callable[[], Any] | None = None,
+    ):
+        """``extra()`` is what a checkpoint holds beside the agent; ``saved()`` is called once one is written."""
+        super().__init__()
+        self.folder, self.every, self.extra, self.stopper, self.keep = folder, every, extra, stopper, keep
+        self.saved = saved
+        self.rolls_out = False
+        self.seconds = 0.0
+
+    def _on_training_start(self) -> None:
+        self.last = self.num_timesteps
+        self.rolls_out = hasattr(self.model, "collect_rollouts")
+        if self.stopper is not None:
+            self.stopper.waiting = self.rolls_out
+
+    def _on_rollout_start(self) -> None:
+        if self.every and self.num_timesteps // self.every > self.last // self.every:
+            self.last = self.num_timesteps
+            self.save()
+        if self.stopper is not None and self.stopper.signal:
+            self.latest() or self.save()
+            self.stopper.waiting = False
+
+    def _on_step(self) -> bool:
+        if not self.rolls_out and passed(self.model, self.every):
+            self.save()
+        return True
+
+    def latest(self) -> Path | None:
+        """The checkpoint of the current step, or of the moment a signal stopped a roll-out; None without one."""
+        found = checkpoints(self.folder)
+        stopped = self.rolls_out and self.stopper is not None and self.stopper.signal
+        if found and (stopped or found[-1] == self._path()):
+            return found[-1]
+        return None
+
+    def _path(self) -> Path:
+        return self.folder / f"step_{self.model.num_timesteps:010d}.rlk"
+
+    def save(self) -> Path:
+        started = time.perf_counter()
+        path = self._path()
+        self.model.save_checkpoint(path, self.extra())  # type: ignore[attr-defined]  # every rlkit agent has it
+        # later ones, which could not be read, are written anew when the run comes there
+        for old in [found for found in checkpoints(self.folder) if found <= path][: -self.keep]:
+            with contextlib.suppress(OSError):  # one too many does no harm
+                old.unlink()
+        if self.saved is not None:
+            self.saved()
+        self.seconds += time.perf_counter() - started
+        return path
+
+
+class Progress(BaseCallback):
+    """A bar with steps per second, time left and, where there is an evaluation, its latest verdict."""
+
+    def __init__(self, evaluation: Evaluate | None = None):
+        super().__init__()
+        self.evaluation = evaluation
+        self.bar: Any = None
+
+    def _on_training_start(self) -> None:
+        self.stop()  # a training that broke off may have left one
+        name = getattr(self.model, "name", type(self.model).__name__)
+        defaults = getattr(self.model, "defaults", None)
+        self.bar = _bar(defaults.unit if defaults is not None else "steps")
+        total, done = self.model._total_timesteps, self.model.num_timesteps
+        self.task = self.bar.add_task(name, total=total, completed=done, rate=0.0, latest="")
+        self.begun, self.first = time.perf_counter(), done
+        self.shown = 0.0
+        self.bar.start()
+
+    def _on_step(self) -> bool:
+        now = time.perf_counter()
+        if now - self.shown > 0.25:
+            self.shown = now
+            self._show(now)
+        return True
+
+    def _show(self, now: float) -> None:
+        if self.bar is None:
+            return
+        latest = ""
+        if self.evaluation is not None and self.evaluation.history:
+            entry = self.evaluation.history[-1]
+            found = ((key, entry[key]) for key in measures(entry))
+            latest = ", ".join(f"{key.replace('_', ' ')} {value:.{decimals(value)}f}" for key, value in found)
+        rate = (self.model.num_timesteps - self.first) / max(now - self.begun, 1e-9)
+        self.bar.update(self.task, completed=self.model.num_timesteps, rate=rate, latest=latest)
+
+    def _on_training_end(self) -> None:
+        self._show(time.perf_counter())
+        self.stop()
+
+    def stop(self) -> None:
+        """Close the bar and give the cursor back; once is enough."""
+        bar, self.bar = self.bar, None
+        if bar is not None:
+            bar.stop()
+
+
+def _bar(unit: str) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.0f} " + f"{unit}/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[latest]}"),
+    )
+    return Bar(*columns, refresh_per_second=4)
+
+
+@contextmanager
+def episodes_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of ``total`` episodes, open inside; yields what moves it to a number of them."""
+    bar, begun = _bar("episodes"), time.perf_counter()
+    task = bar.add_task(name, total=total, rate=0.0, latest="")
+
+    def move(done: int) -> None:
+        bar.update(task, completed=done, rate=done / max(time.perf_counter() - begun, 1e-9))
+
+    with bar:
+        yield move
+
+
+def leaves(hook: BaseCallback) -> list[BaseCallback]:
+    """``hook`` and all that it calls."""
+    inside = list(hook.callbacks) if isinstance(hook, CallbackList) else []
+    if isinstance(hook, EventCallback) and hook.callback is not None:
+        inside.append(hook.callback)
+    return [hook, *(leaf for one in inside for leaf in leaves(one))]
+
+
+@contextmanager
+def closing_bars(hooks: Callable[[], BaseCallback | None]) -> Iterator[None]:
+    """Close the bars among ``hooks()``, SB3's own too, when what is inside raises; SB3 closes them at the end alone."""
+    try:
+        yield
+    except BaseException:
+        found = hooks()
+        for hook in leaves(found) if found is not None else []:
+            if isinstance(hook, Progress):
+                hook.stop()
+            elif isinstance(hook, ProgressBarCallback) and hasattr(hook, "pbar"):
+                hook.pbar.close()
+        raise

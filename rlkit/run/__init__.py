@@ -1,0 +1,1 @@
+"""A run: its folder, its session from configuration to result, its words."""

@@ -1,0 +1,345 @@
+"""One training run, from its configuration to ``result.json``; and the same run continued after a kill.
+
+The folder holds ``config.yaml``, ``metrics.jsonl``, TensorBoard events, ``checkpoints/``, the artefact ``model.rlk``
+and ``result.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from rlkit import registry
+from rlkit.algorithms.base import Persistent
+from rlkit.algorithms.callbacks import (
+    Checkpoint,
+    Evaluate,
+    JsonlWriter,
+    Log,
+    Progress,
+    StopOnSignal,
+    TensorBoardWriter,
+    episodes_bar,
+)
+from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.evaluate import Evaluation, Evaluator
+from rlkit.algorithms.hyperparameters import check_seed_and_device, make_config
+from rlkit.algorithms.online import OnlineAlgorithm
+from rlkit.config import read_config
+from rlkit.errors import ArtefactError, UserError, refusing, shown
+from rlkit.run import folder
+from rlkit.run.folder import checkpoints
+from rlkit.run.interrupt import AGAIN, handling, stop, tell
+from rlkit.run.report import add_best, add_final, as_json, opening, sentence, summarise
+
+# Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
+FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path", "env.source")
+NOTED = ("device", "threads")  # these may too, but sums may round differently: the run says so
+
+
+def train(config: DictConfig) -> int:
+    """Run ``config`` (from :func:`rlkit.config.compose_config`); returns the exit code."""
+    out = _own_folder(folder.folder_of(config.out))
+    folder.check_folder(out, config.overwrite)
+    torch.set_num_threads(config.threads)
+    agent = build(config)
+    with _writing(out):
+        folder.begin(out, config.overwrite)
+        return _Session(config, agent, out).run()
+
+
+def resume(out: Path, **changes: Any) -> int:
+    """Continue the run in ``out`` from its newest readable checkpoint, or from the start where there is none.
+
+    ``changes``: settings that may differ from the run's: ``total_timesteps`` (more), ``progress_bar``, ``device``,
+    ``threads``.  Raises :class:`UserError` for a folder that is no run, is being written by another process, or whose
+    configuration is not that of its checkpoint.
+    """
+    if not folder.marked(out):
+        _config_of(out)  # before anything is written beside it
+    out = _own_folder(out)
+    with _writing(out):
+        folder.reopen(out)
+        before, config = _config_of(out), _config_of(out, changes)
+        if config.total_timesteps < before.total_timesteps:
+            raise UserError(
+                f"total_timesteps={config.total_timesteps} is less than the {before.total_timesteps} of {out}, "
+                "expected more; a run cannot be shortened"
+            )
+        if (out / "model.rlk").exists() and not checkpoints(out / "checkpoints"):
+            raise UserError(
+                f"{out} has a model.rlk and no checkpoint to go on from, expected one in {out / 'checkpoints'}; "
+                "begin again with rlkit train, into another folder or with overwrite=true"
+            )
+        _require_same(out / "checkpoints", config)
+        torch.set_num_threads(config.threads)
+        return _Session(config, build(config), out).run(resuming=True)
+
+
+def _require_same(saved: Path, config: DictConfig) -> None:
+    """Raise :class:`UserError` where the newest readable checkpoint is of other settings than would be claimed.
+
+    Asked before anything is built: a config that was altered may ask for any amount of memory.
+    """
+    now = _settings(config)
+    for path in reversed(checkpoints(saved)):
+        try:
+            manifest = read_artefact(path)[0]
+            with refusing(path, "its settings are damaged"):
+                before = manifest["training"]["extra"].get("config")
+                if before is None:  # written before checkpoints held the run's settings
+                    kwargs = {} if manifest["env"] is None else _flat(manifest["env"]["kwargs"], "env.kwargs.")
+                    before = {"seed": manifest["seed"], **_flat(manifest["config"], "agent."), **kwargs}
+                before = {key: value for key, value in before.items() if key in now}
+        except ArtefactError:
+            continue  # said when it is restored
+        for key, value in sorted(before.items()):
+            more = key == "total_timesteps" and type(value) is int and now[key] > value
+            unsettled = key == "eval_episodes" and now[key] is None
+            if value != now[key] and not more and not unsettled and key not in NOTED:
+                raise UserError(
+                    f"{path}: was made with {key}={shown(value)}, expected that in config.yaml, not {shown(now[key])}; "
+                    "a run goes on with the settings it began with"
+                )
+        return
+
+
+def _config_of(out: Path, changes: Mapping[str, Any] | None = None) -> DictConfig:
+    if not (out / "config.yaml").is_file():
+        former = f"; the run before it is kept in {out / folder.FORMER}" if (out / folder.FORMER).exists() else ""
+        raise UserError(f"{out} is not a run: expected a folder with config.yaml, written by rlkit train{former}")
+    return read_config(out / "config.yaml", changes)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Hold ``out``'s lock, and say where a former run is if the new one ended before its first checkpoint."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be written: {error.strerror}") from error
+    with folder.locked(out):
+        try:
+            yield
+        except UserError as error:
+            if (out / folder.FORMER).exists():
+                raise type(error)(f"{error}; the run before this one is in {out / folder.FORMER}") from error
+            raise
+
+
+def _own_folder(out: Path) -> Path:
+    """``out`` for the first process of a ``torchrun``; the others, which report nothing, get a copy to throw away."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        return out
+    own = Path(tempfile.mkdtemp()) / "run"
+    if (out / "config.yaml").is_file():
+        shutil.copytree(out, own, ignore=shutil.ignore_patterns("*.tmp"))
+    return own
+
+
+def build(config: DictConfig) -> Persistent:
+    """The agent of a configuration, with what it learns from resolved and announced."""
+    cls = registry.agent_class(config.agent.name)
+    settings: Any = OmegaConf.to_container(config.env.kwargs)
+    record = registry.configured(registry.record(config.env.name), settings)
+    if config.eval_episodes is None:
+        config.eval_episodes = record.episodes
+    chosen: Any = OmegaConf.to_container(config.agent)
+    hyperparameters = {key: value for key, value in chosen.items() if key != "name"}
+    make_config(cls, hyperparameters)  # refuse what is out of range before minutes are spent on data
+    check_seed_and_device(config.seed, config.device)
+    bar = config.progress_bar and sys.stderr.isatty()
+    return cls.from_run(
+        record, config.env, seed=config.seed, device=config.device, progress=bar, hyperparameters=hyperparameters
+    )
+
+
+@dataclass
+class _Session:
+    """One process's part of a run."""
+
+    config: DictConfig
+    agent: Any  # a Persistent that learns
+    out: Path
+
+    def run(self, resuming: bool = False) -> int:
+        config, agent, out = self.config, self.agent, self.out
+        evaluator = agent.evaluator(config.eval_episodes, config.seed)
+        self.evaluate = Evaluate(evaluator, config.eval_every) if evaluator is not None else None
+        self.finishing = False  # all that is left can be done again, and need not be waited for
+        print("".join(f"{line}\n" for line in opening(agent, config, evaluator)), end="", flush=True)
+        extra = self._restore() if resuming else {}
+        self.changes = list(extra.get("changes", [])) + self._changed(extra)
+        folder.write(out, "config.yaml", OmegaConf.to_yaml(config).encode())
+        if self.evaluate is not None:
+            self.evaluate.history = list(extra.get("evaluations", []))
+        self.seconds_before = float(extra.get("seconds", 0.0))
+        self.jsonl = JsonlWriter(out / "metrics.jsonl", extra.get("metrics_bytes", 0))
+        writers: list[KVWriter] = [self.jsonl]
+        if config.tensorboard:
+            writers.append(TensorBoardWriter(out / "tensorboard", agent.num_timesteps + 1 if resuming else None))
+        logger = Logger(str(out), output_formats=writers)
+        agent.set_logger(logger)
+        self.started = time.perf_counter()
+        stopper = StopOnSignal()
+        saver = Checkpoint(
+            out / "checkpoints", config.checkpoint_every, self._extra, stopper, saved=partial(folder.forget_former, out)
+        )
+        saver.init_callback(agent)  # it also writes where nothing is left to learn
+        hooks: list[BaseCallback] = [c for c in (self.evaluate, saver, stopper) if c is not None]
+        log_interval: int | None = config.log_every
+        if isinstance(agent, OnlineAlgorithm):  # SB3 counts episodes or roll-outs there
+            hooks.insert(0, Log(config.log_every))
+            log_interval = None
+        if config.progress_bar:
+            hooks.append(Progress(self.evaluate))
+        handlers = ExitStack()
+        handlers.enter_context(handling(partial(self._interrupt, stopper)))
+        try:
+            remaining = config.total_timesteps - agent.num_timesteps
+            if remaining > 0:
+                agent.learn(remaining, CallbackList(hooks), log_interval=log_interval, reset_num_timesteps=False)
+            if stopper.signal:
+                path = saver.latest() or saver.save()
+                print(f"interrupted at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
+                return 128 + stopper.signal
+            agent.write_log()  # what came after the last full interval
+            saver.latest() or saver.save()
+            agent.save(out / "model.rlk")
+            seconds = self._seconds()
+            result = summarise(agent, config, self._history(), evaluator)
+            result |= {"seconds": round(seconds, 2), "seconds_saving": round(saver.seconds, 3)}
+            result["seconds_evaluating"] = round(self.evaluate.seconds, 2) if self.evaluate is not None else 0.0
+            for name in {agent.defaults.unit, *({"updates"} & result.keys())}:
+                result[f"{name}_per_second"] = round(result[name] / seconds, 2)
+            if evaluator is not None:
+                try:
+                    add_final(result, self._final(evaluator, stopper), evaluator)
+                except KeyboardInterrupt:
+                    print("interrupted in the final evaluation, the training is saved")
+                    print(f"continue with: rlkit resume {out}")
+                    return 128 + (stopper.signal or signal.SIGINT)
+            add_best(result)
+            if self.changes:
+                result["changes"] = self.changes
+            folder.write(out, "result.json", as_json(result))
+            print(sentence(result, out))
+        finally:
+            handlers.close()
+            logger.close()
+            if evaluator is not None:
+                evaluator.close()
+        return 0
+
+    def _final(self, evaluator: Evaluator, stopper: StopOnSignal) -> Evaluation:
+        """The evaluation after the last step, on the log too.  A signal ends it at once: it is repeated on resuming."""
+        config, agent = self.config, self.agent
+        evaluator.episodes = config.final_episodes
+        bar = episodes_bar("final evaluation", config.final_episodes) if config.progress_bar else nullcontext()
+        self.finishing = True
+        if stopper.signal:  # it came while the training was being saved
+            raise KeyboardInterrupt
+        with bar as evaluator.on_progress:
+            found = evaluator(agent, index=0)
+        evaluator.on_progress, self.finishing = None, False
+        for key, value in found.summary().items():
+            agent.logger.record(f"final/{key}", value)
+        agent.logger.dump(agent.num_timesteps)
+        return found
+
+    def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
+        again = stopper.signal or self.finishing
+        stopper.stop(number)
+        if again:  # a second Ctrl-C does not wait for the step to end, and the final evaluation can be done again
+            stop(number, frame)
+        tell(f"interrupted, ending with a checkpoint after the step, roll-out or evaluation that runs now ({AGAIN})")
+
+    def _restore(self) -> dict[str, Any]:
+        problems, saved, log = [], self.out / "checkpoints", self.out / "metrics.jsonl"
+        written = log.stat().st_size if log.is_file() else 0
+        for path in reversed(checkpoints(saved)):
+            try:
+                extra = self.agent.restore(path)
+                with refusing(path, "what it says of its run is damaged"):
+                    _require_sound(extra)
+                if written < extra.get("metrics_bytes", 0):
+                    raise ArtefactError(
+                        f"{path}: counts on {extra['metrics_bytes']} bytes of {log}, which has {written}"
+                    )
+            except ArtefactError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                print(f"{problem}; going on from an older checkpoint")
+            print(f"resuming at step {self.agent.num_timesteps} from {path}")
+            return extra
+        if problems:
+            raise ArtefactError(f"no readable checkpoint in {saved}: {problems[0]}")
+        print(f"no checkpoint in {saved} yet; starting from step 0")
+        return {}
+
+    def _changed(self, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What :data:`NOTED` settings are others than the checkpoint's, said on the console."""
+        before = extra.get("config", {})
+        changed = [key for key in NOTED if key in before and before[key] != self.config[key]]
+        for key in changed:
+            print(f"{key} was {before[key]} and is {self.config[key]}: sums may round differently from here on")
+        step = self.agent.num_timesteps
+        return [{"step": step, "setting": key, "from": before[key], "to": self.config[key]} for key in changed]
+
+    def _history(self) -> list[dict[str, Any]]:
+        return self.evaluate.history if self.evaluate is not None else []
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def _extra(self) -> dict[str, Any]:
+        return {
+            "evaluations": self._history(),
+            "metrics_bytes": self.jsonl.sync(),
+            "seconds": self._seconds(),
+            "config": _settings(self.config),
+            "changes": self.changes,
+        }
+
+
+def _require_sound(extra: Mapping[str, Any]) -> None:
+    """Raise ValueError where a checkpoint's ``extra`` is not what :meth:`_Session._extra` makes."""
+    seconds, written = extra.get("seconds", 0.0), extra.get("metrics_bytes", 0)
+    lists = [extra.get(name, []) for name in ("evaluations", "changes")]
+    if type(seconds) not in (int, float) or not 0 <= seconds < 1e12 or type(written) is not int or written < 0:
+        raise ValueError(f"seconds={shown(seconds)}, metrics_bytes={shown(written)}")
+    if not isinstance(extra.get("config", {}), dict):
+        raise ValueError(f"config={shown(extra['config'])}")
+    if not all(isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries) for entries in lists):
+        raise ValueError("its evaluations or changes are no lists of entries")
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """What a checkpoint remembers of ``config``, as JSON gives it back: ``{"agent.batch_size": 256, ...}``."""
+    flat = _flat(json.loads(json.dumps(OmegaConf.to_container(config))))
+    return {key: value for key, value in flat.items() if key not in FREE}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
