@@ -373,11 +373,8 @@ class FeatureDRRPO(DRRPO):
         state: Any = self.state
         return {**super().counts(), "steps": int(state.counters[2])}
 
-    def _take(self, data: Any) -> None:
-        super(DRRPO, self)._take(data)
-        planner: Any = FeaturePlanner(*self._sizes(), self.config, self.ref_policy, self.feature_map)
-        self.planner, self.state = planner, planner.initial(int(self.seed or 0))
-        self.policy.planner, self.policy.plans = planner, planner.deployed(self.state)
+    def make_planner(self) -> Any:
+        return FeaturePlanner(*self._sizes(), self.config, self.ref_policy, self.feature_map)
 
     def _sizes(self) -> tuple[int, int]:
         return self.observation_space.shape[0], int(self.action_space.n)  # type: ignore[index,attr-defined]
@@ -388,22 +385,19 @@ class FeatureDRRPO(DRRPO):
             self.policy.plans = planner.deployed(self.state)
         return self.policy.plans
 
-    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_model(self, tensors: Mapping[str, Tensor]) -> None:
         plans: Any = FeaturePolicy(*(tensors[f"deployed.{name}"].numpy() for name in FeaturePolicy._fields))
         plans.require_sound(*self._sizes())
         self.policy.plans = plans
 
-    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        super(DRRPO, self).load_state(tensors, values)
-        found = {k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("state.")}
-        state: Any = FeatureState.from_arrays(found)
+    def read_state(self, arrays: dict[str, np.ndarray]) -> Any:
+        state: Any = FeatureState.from_arrays(arrays)
         state.policy.require_sound(*self._sizes())
         for name in ("counters", "observations", "actions", "rewards", "following", "terminal"):
             own, given = getattr(self.state, name), getattr(state, name)
             if own.shape != given.shape or own.dtype != given.dtype:
                 raise ArtefactError(f"its '{name}' is {given.dtype} {list(given.shape)}, expected {list(own.shape)}")
-        self.state = state
-        self.policy.random.bit_generator.state = values["sampling"]
+        return state
 
     @classmethod
     def load(  # type: ignore[override]

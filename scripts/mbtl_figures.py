@@ -72,7 +72,7 @@ def multi_task(agent: MBTL) -> dict[str, Any]:
     watch.every = cfg.select_every * len(agent.contexts) // 5  # as many evaluations as five sources have
     learner.learn(cfg.task_timesteps * len(agent.contexts), watch, log_interval=None)
     watch.consider()
-    learner._load_model(watch.kept)
+    learner.load_model(watch.kept)
     returns = measure(learner, task)
     return {"returns": returns.mean(axis=1).tolist(), "sd": returns.std(axis=1).tolist()}
 

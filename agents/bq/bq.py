@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -48,10 +48,11 @@ from rlkit.agents.bq.data import (
 )
 from rlkit.agents.bq.decode import BQPolicy, Solutions, masked_log_softmax, solve
 from rlkit.agents.bq.network import BQNetwork, Shape
+from rlkit.algorithms.base import Specification
 from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, make_config
 from rlkit.algorithms.nets import Polyak, cosine, freeze
-from rlkit.algorithms.solver import EnvLearner
+from rlkit.algorithms.solver import Solver
 from rlkit.envs.combinatorial.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
 from rlkit.registry import EnvRecord, environment, is_known, register
@@ -126,7 +127,7 @@ def end_loss(scores: Float[Tensor, "batch r"], before: Int[Tensor, " batch"]) ->
 
 
 @register("bq")
-class BQ(EnvLearner):
+class BQ(Solver):
     """:param policy: ``"MultiInputPolicy"``, there is no other
     :param env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment
     :param seed: decides the first weights and every batch
@@ -157,19 +158,9 @@ class BQ(EnvLearner):
         problem_of(world)
         return world, record
 
-    def _construct(
-        self,
-        config: Any,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        seed: int,
-        device: torch.device | str,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-    ) -> None:
-        device = join_processes(device)
-        super()._construct(config, observation_space, action_space, seed, device, tensorboard_log, verbose)
-        self.sampler = np.random.Generator(np.random.PCG64([int(seed), 2]))
+    def assemble(self, specification: Specification) -> None:
+        super().assemble(replace(specification, device=join_processes(specification.device)))
+        self.sampler = np.random.Generator(np.random.PCG64([specification.seed, 2]))
 
     def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         problem_name(observation_space)
@@ -315,8 +306,8 @@ class BQ(EnvLearner):
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
-    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
-        super()._load_model(tensors)
+    def load_model(self, tensors: Mapping[str, Tensor]) -> None:
+        super().load_model(tensors)
         self.network.load_state_dict(self.policy.network.state_dict())
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -366,7 +357,7 @@ class BQ(EnvLearner):
 
         Raises :class:`ArtefactError` for a damaged file or one of another agent.
         """
-        self = cls._read(path, device, tensorboard_log, verbose)
+        self = cls.read(path, device=device, tensorboard_log=tensorboard_log, verbose=verbose)
         if labels is not None:
             self.config = make_config(cls, {**vars(self.config), "labels": str(labels)})
         if env is not None:

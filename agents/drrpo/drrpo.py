@@ -25,7 +25,7 @@ from torch import Tensor
 from rlkit.agents.drrpo.core import DRRPOConfig, Planner, Policy, Problem, State
 from rlkit.algorithms.checkpoint import read_artefact, require_alike
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults
-from rlkit.algorithms.solver import EnvLearner
+from rlkit.algorithms.solver import Solver
 from rlkit.errors import ArtefactError, UserError, refusing
 from rlkit.registry import EnvRecord, environment, is_known, register
 
@@ -62,7 +62,7 @@ class PlannedPolicy(BasePolicy):
 
 
 @register("drrpo")
-class DRRPO(EnvLearner):
+class DRRPO(Solver):
     """:param policy: ``"MlpPolicy"``, there is no other
     :param env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment
     :param seed: decides every episode
@@ -86,17 +86,21 @@ class DRRPO(EnvLearner):
     def setup(self, generator: torch.Generator) -> None:
         self.policy = PlannedPolicy(self.observation_space, self.action_space, int(self.seed or 0))
 
-    def _take(self, data: Any) -> None:
-        super()._take(data)
+    def attach(self, source: Any) -> None:
+        super().attach(source)
+        self.planner = self.make_planner()
+        self.state = self.planner.initial(int(self.seed or 0))
+        self.policy.planner, self.policy.plans = self.planner, self.planner.deployed(self.state)
+
+    def make_planner(self) -> Any:
+        """What plans in the environment; raises :class:`UserError` for one that it is not for."""
         assert self.world is not None
         problem = getattr(self.world.unwrapped, "problem", None)
         if not isinstance(problem, Problem):
             raise UserError(
                 f"{self.name} needs an environment with .problem, which says what is known; got {self.world}"
             )
-        self.planner = Planner(problem, self.config)
-        self.state = self.planner.initial(int(self.seed or 0))
-        self.policy.planner, self.policy.plans = self.planner, self.planner.deployed(self.state)
+        return Planner(problem, self.config)
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -128,7 +132,7 @@ class DRRPO(EnvLearner):
     def model_tensors(self) -> dict[str, Tensor]:
         return {f"deployed.{name}": torch.from_numpy(array) for name, array in self._deploy()._asdict().items()}
 
-    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_model(self, tensors: Mapping[str, Tensor]) -> None:
         require_alike(tensors, self.model_tensors(), f"its tensors do not fit {self.name}", growing=True)
         self.policy.plans = Policy(*(tensors[f"deployed.{name}"].numpy() for name in Policy._fields))
 
@@ -142,11 +146,15 @@ class DRRPO(EnvLearner):
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         super().load_state(tensors, values)
-        assert self.state is not None
-        found = State.from_arrays({k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("state.")})
-        found.require_sound(self.state)
-        self.state = found
+        self.state = self.read_state({k[6:]: v.numpy() for k, v in tensors.items() if k.startswith("state.")})
         self.policy.random.bit_generator.state = values["sampling"]
+
+    def read_state(self, arrays: dict[str, np.ndarray]) -> Any:
+        """The planner's state in a checkpoint; raises :class:`ArtefactError` for arrays that do not fit."""
+        assert self.state is not None
+        found = State.from_arrays(arrays)
+        found.require_sound(self.state)
+        return found
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         if manifest["env"] != self.source()["env"]:
@@ -176,4 +184,5 @@ class DRRPO(EnvLearner):
                     f"{path}: names no environment that is registered here, expected env= with the features it was "
                     "trained on"
                 )
-        return cls._read(path, device, tensorboard_log, verbose, cls.make_world(env))
+        source = cls.make_world(env)
+        return cls.read(path, source, device=device, tensorboard_log=tensorboard_log, verbose=verbose)

@@ -6,10 +6,9 @@
     3. measure the policy as it is in every context: a row of V         mbtl_train.measure
     4. tell the row; each context is served by the best policy measured       MBTL.assigned
 
-This is a trainer that wears a learner's clothes, so that callbacks, checkpoints, resume and the command line work: an
-update is a source task (or ``batch`` of them), and ``num_timesteps`` counts the environment steps asked for in
-training, ``task_timesteps`` a task.  A checkpoint holds what was measured and every policy; a run that is killed redoes
-the task it was at, and to the same bytes, as a task depends on its own seeds alone.
+This is a trainer: a step is a source task (or ``batch`` of them), and ``num_timesteps`` counts the environment steps
+asked for in training, ``task_timesteps`` a task.  A checkpoint holds what was measured and every policy; a run that is
+killed redoes the task it was at, and to the same bytes, as a task depends on its own seeds alone.
 
 Deviations, options all but the last: 25 contexts instead of 100, 300,000 steps a task instead of millions, 30 episodes
 a target instead of 100, the best policy by evaluations every 10,000 steps instead of 500, own returns instead of
@@ -28,7 +27,6 @@ import numpy as np
 import torch
 import yaml
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor
 
@@ -43,11 +41,11 @@ from rlkit.agents.mbtl.train import (
     untrained_sources,
 )
 from rlkit.agents.mbtl.worlds import Array, Spread, grid, nearest_points, probe
+from rlkit.algorithms.base import Specification
 from rlkit.algorithms.callbacks import Progress, StopOnSignal, leaves
 from rlkit.algorithms.evaluate import Evaluator
-from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_learning, make_config, presets
-from rlkit.algorithms.learner import Learner
-from rlkit.algorithms.policy_kwargs import with_policy_kwargs
+from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_learning, chosen_config
+from rlkit.algorithms.learner import Trainer
 from rlkit.errors import ArtefactError, UserError
 from rlkit.registry import EnvRecord, register
 
@@ -107,12 +105,8 @@ class MBTLConfig(AgentConfig):
             object.__setattr__(self, "features", tuple(str(name) for name in names))
 
 
-class Over(Exception):
-    """Nothing is left to train, or a signal asked to stop."""
-
-
 @register("mbtl")
-class MBTL(Learner):
+class MBTL(Trainer):
     """:param env: the name of an environment with a context, such as ``"contextual-cartpole"``, or a record
     :param learner: what trains a source, a class or its name; ``"ppo"`` is SB3's
     :param seed: seeds choices, every source task and every evaluation
@@ -141,19 +135,18 @@ class MBTL(Learner):
         policy_kwargs: dict[str, Any] | None = None,
         **hyperparameters: Any,
     ):
-        hyperparameters = with_policy_kwargs(type(self), policy_kwargs, hyperparameters)
         if learner is not None:
             hyperparameters["learner"] = learner_name(learner)
         record, features, spaces_ = probe(env)
-        hyperparameters = {**presets(type(self), record.name, record.task, record.family), **hyperparameters}
-        config = make_config(type(self), hyperparameters)
+        keys = record.name, record.task, record.family
+        config = chosen_config(type(self), policy_kwargs, hyperparameters, *keys)
         if config.return_low is None or config.return_high is None:
             needed = "the returns in it that count as 0 and 1"
             raise UserError(f"agent.return_low and agent.return_high are needed in {record.name}: {needed}")
         if config.features is None:
             config = replace(config, features=(next(iter(features)),))
-        self._construct(config, *spaces_, seed, device, tensorboard_log, verbose)
-        self._take((record, features))
+        self.assemble(Specification(config, *spaces_, seed, device, tensorboard_log, verbose))
+        self.attach((record, features))
 
     def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
         if not isinstance(observation_space, spaces.Box):
@@ -162,14 +155,20 @@ class MBTL(Learner):
     def setup(self, generator: torch.Generator) -> None:
         learner_class(self.config.learner, self.config.learner_kwargs)  # refuse what is unknown before hours are spent
 
-    def _take(self, data: Any) -> None:
-        self.record, features = data
+    @classmethod
+    def over(cls: type[Self], source: Any, **options: Any) -> Self:
+        return cls(source, **options)
+
+    def attach(self, source: tuple[EnvRecord, Mapping[str, Any]]) -> None:
+        """Connect a record, and the features of its contexts by name."""
+        self.record, features = source
         fixed = dict(self.record.env_kwargs).get("context") or {}
         cfg = self.config
         contexts = grid(features, cfg.features, cfg.n_contexts, cfg.low_scale, cfg.high_scale)
-        self._begin(contexts, np.array([float(fixed.get(name, features[name].default)) for name in cfg.features]))
+        self._chart(contexts, np.array([float(fixed.get(name, features[name].default)) for name in cfg.features]))
 
-    def _begin(self, contexts: Array, own: Array) -> None:
+    def _chart(self, contexts: Array, own: Array) -> None:
+        """Nothing measured yet, in ``contexts`` ``[N, d]``; ``own`` ``[d]`` is the environment's."""
         cfg = self.config
         assert cfg.return_low is not None and cfg.return_high is not None
         self.contexts, self.own = contexts, own
@@ -236,15 +235,7 @@ class MBTL(Learner):
         total = left if total_timesteps is None else min(left, -(-total_timesteps // unit) * unit)
         if total == 0:
             return self
-        try:
-            super().learn(total, callback, 1, tb_log_name, reset_num_timesteps, progress_bar)
-        except Over:
-            self._hooks.on_training_end()
-        return self
-
-    def _callbacks(self, callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
-        self._hooks = super()._callbacks(callback, progress_bar)
-        return self._hooks
+        return super().learn(total, callback, 1, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _alive(self, steps: int) -> bool:
         """Move the bar while a task trains; False once a signal asked to stop."""
@@ -255,29 +246,24 @@ class MBTL(Learner):
         self.num_timesteps = before
         return not any(hook.signal for hook in hooks if isinstance(hook, StopOnSignal))
 
-    def draw(self) -> list[int]:
-        """The sources to train next.  Raises :class:`Over` when there is none."""
-        asked = ask_many(self.selector, self.config.batch)
-        if not asked:
-            raise Over
-        return asked
-
-    def update(self, batch: list[int]) -> dict[str, Tensor]:
-        """Train ``batch`` of sources and measure their rows."""
+    def step(self) -> int:
+        """Train the sources asked for next and measure their rows; 0 where none is left, or a signal asked to stop."""
+        batch = ask_many(self.selector, self.config.batch)
+        if not batch:
+            return 0
         trials = self.config.trials
         tasks = [self.task(source, trial) for source in batch for trial in range(trials)]
         found = train_sources(tasks, self.config.jobs, self._alive)
         if found is None:
-            raise Over
+            return 0
         for k, source in enumerate(batch):
             best = max(found[k * trials : (k + 1) * trials], key=lambda one: one.returns.mean())
             tensors = {key: torch.from_numpy(value) for key, value in best.tensors.items()}
             self._hold(source, best.returns.mean(axis=1), best.returns.std(axis=1), tensors)
-        self.n_envs = len(tasks) * self.config.task_timesteps  # callbacks count a step of so many environments
-        self.num_timesteps += self.n_envs - 1  # learn() adds the last
         own = self.selector.rows[range(-len(batch), 0), batch].mean()
         values = {"served": self.selector.best.mean(), "own": own, "sources": len(self.sources)}
-        return {name: torch.tensor(float(value), dtype=torch.float64) for name, value in values.items()}
+        self.tally.add({name: torch.tensor(float(value), dtype=torch.float64) for name, value in values.items()})
+        return len(tasks) * self.config.task_timesteps
 
     def task(self, source: int, trial: int = 0) -> SourceTask:
         """What training in context number ``source`` consists of."""
@@ -353,7 +339,7 @@ class MBTL(Learner):
         own = {f"source.{k}.{key}": value for k, part in enumerate(self.tensors) for key, value in part.items()}
         return {key: torch.from_numpy(value) for key, value in found.items()} | own
 
-    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_model(self, tensors: Mapping[str, Tensor]) -> None:
         found = {key[9:]: value.numpy() for key, value in tensors.items() if key.startswith("transfer.")}
         d = len(self.config.features or ())
         shapes = {"contexts": (len(found["contexts"]), d), "own": (d,), "sources": (len(found["sources"]),)}
@@ -362,7 +348,7 @@ class MBTL(Learner):
             raise ArtefactError("its contexts, sources and returns do not fit each other")
         if self.record is not None and not np.array_equal(self.contexts, found["contexts"]):
             raise ArtefactError(f"{self.name}: the artefact's contexts are not those of {self.record.name}")
-        self._begin(found["contexts"], found["own"])
+        self._chart(found["contexts"], found["own"])
         for k, source in enumerate(found["sources"].tolist()):
             prefix = f"source.{k}."
             part = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
@@ -409,18 +395,5 @@ class MBTL(Learner):
 
         Raises :class:`ArtefactError` for a damaged file, one of another agent, or one of other contexts.
         """
-        return cls._read(path, device, tensorboard_log, verbose, None if env is None else probe(env)[:2])
-
-    @classmethod
-    def from_run(
-        cls: type[Self],
-        record: EnvRecord,
-        choices: Any,
-        *,
-        seed: int,
-        device: str,
-        progress: bool,
-        hyperparameters: dict[str, Any],
-    ) -> Self:
-        """The trainer of a run's configuration."""
-        return cls(record, seed=seed, device=device, **hyperparameters)
+        source = None if env is None else probe(env)[:2]
+        return cls.read(path, source, device=device, tensorboard_log=tensorboard_log, verbose=verbose)

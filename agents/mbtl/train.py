@@ -30,6 +30,7 @@ from torch import Tensor
 from rlkit import registry
 from rlkit.agents.mbtl.select import TaskSelector
 from rlkit.agents.mbtl.worlds import Array, context_rows, is_native, play, training_env
+from rlkit.algorithms.base import Specification
 from rlkit.algorithms.callbacks import passed
 from rlkit.algorithms.hyperparameters import AgentConfig, make_config
 from rlkit.algorithms.online import OnlineAlgorithm
@@ -149,10 +150,9 @@ def policy_of(
 ) -> Any:
     """The policy that was trained by ``learner`` with ``settings``, from its tensors."""
     cls = learner_class(learner, settings)
-    agent = cls.__new__(cls)
     config = make_config(cls, {} if learner in SB3 else settings)
-    agent._construct(config, observation_space, action_space, 0, "cpu")
-    agent._load_model(tensors)
+    agent = cls.built(Specification(config, observation_space, action_space))
+    agent.load_model(tensors)
     return agent.policy
 
 
@@ -216,7 +216,7 @@ def _train_source(task: SourceTask, alive: Alive) -> Trained | None:
     if watch.envs is not None:
         if watch.last != agent.num_timesteps:
             watch.consider()
-        agent._load_model(watch.kept)
+        agent.load_model(watch.kept)
         watch.envs.close()
     tensors = {key: value.detach().numpy().copy() for key, value in agent.model_tensors().items()}
     return Trained(tensors, measure(agent, task), agent.num_timesteps)

@@ -140,14 +140,14 @@ class ORPO(OnlineAlgorithm, PPO):
             return parts, variables
         return [*parts, "base", "discriminator", "disc_optimiser"], [*variables, "calibrated"]
 
-    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_model(self, tensors: Mapping[str, Tensor]) -> None:
         own = {key[5:]: value for key, value in tensors.items() if key.startswith("base.")}
         self.base = self.base.like(own).to(self.device)
         put_under(self.policy, self.base if "policy.mlp_extractor.policy_net.base.epsilon" in tensors else None)
-        super()._load_model(tensors)
+        super().load_model(tensors)
 
-    def _take(self, data: Any) -> None:
-        super()._take(data)
+    def attach(self, source: Any) -> None:
+        super().attach(source)
         self._connect(None)
 
     def _connect(self, ref_env: VecEnv | None) -> None:

@@ -45,7 +45,7 @@ from rlkit.agents.ptrnet.decode import Rules, Solved
 from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults
 from rlkit.algorithms.nets import freeze
-from rlkit.algorithms.solver import EnvLearner
+from rlkit.algorithms.solver import Solver
 from rlkit.envs.combinatorial.base import Problem, make_problem
 from rlkit.errors import ArtefactError, UserError, refusing
 from rlkit.registry import EnvRecord, record, register
@@ -143,7 +143,7 @@ class PtrNetConfig(AgentConfig):
 
 
 @register("ptrnet")
-class PtrNet(EnvLearner):
+class PtrNet(Solver):
     """:param policy: ``"MultiInputPolicy"``, there is no other
     :param env: a record's name (``tsp``, ``convex-hull``, ``delaunay``), a Gymnasium id, or an environment; one of tsp
         must have been made with ``observe_sequence=True``
@@ -210,8 +210,8 @@ class PtrNet(EnvLearner):
         self.average = torch.full((), torch.nan, dtype=torch.float64)  # of tour lengths; NaN before the first batch
         self.random = np.random.Generator(np.random.PCG64(int(self.seed or 0)))
 
-    def _take(self, data: Any) -> None:
-        super()._take(data)
+    def attach(self, source: Any) -> None:
+        super().attach(source)
         assert self.world is not None
         self.problem = problem_of(self.world)
         reinforce, spec = self.config.training == "reinforce", self.world.unwrapped.spec
@@ -394,7 +394,8 @@ class PtrNet(EnvLearner):
 
         Raises :class:`ArtefactError` for a damaged file, one of another agent, or one of another problem than ``env``.
         """
-        self = cls._read(path, device, tensorboard_log, verbose, None if env is None else cls.make_world(env))
+        source = None if env is None else cls.make_world(env)
+        self = cls.read(path, source, device=device, tensorboard_log=tensorboard_log, verbose=verbose)
         with refusing(path, "its manifest names no problem"):
             named = read_artefact(path)[0]["problem"]
             kwargs = arguments.checked(named["settings"], record(named["name"]).arguments, "its problem")

@@ -1,18 +1,26 @@
-"""``Persistent``: an algorithm's state to bytes and back, for artefacts, checkpoints and exact resume."""
+"""What every agent is: built from a :class:`Specification`, attached to what it learns from, its state bytes and back.
+
+    agent = cls.built(Specification(config, observation_space, action_space, seed=0))    networks, nothing to learn from
+    agent.attach(source)                                                                   a dataset, an environment
+    agent.learn(total_timesteps)                                                           ``learner``, ``online``
+    agent.save(path); agent.save_checkpoint(path)                                          state to bytes
+    cls.read(path, source)                                                                 built, filled, attached
+
+A constructor makes the specification from what its caller says; a file holds one.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from gymnasium import spaces
 from minari.serialization import serialize_space
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 from torch import Tensor, nn
 
@@ -31,13 +39,46 @@ from rlkit.errors import ArtefactError, UserError, nearest, refusing, shown
 from rlkit.registry import EnvRecord
 from rlkit.spaces import read_space
 
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm as Beside
+else:
+    Beside = object  # a mixin: what it uses of SB3 comes from the class beside it
+
 Self = TypeVar("Self", bound="Persistent")
 
 
-class Persistent(BaseAlgorithm):
-    """State to bytes and back: artefacts, checkpoints, exact resume; free of any way of learning."""
+@dataclass(frozen=True)
+class Specification:
+    """What an agent is built from: everything but what it learns from.
+
+    Raises :class:`UserError` for a seed out of range, a device that is not there, a log folder that is no path.
+    """
+
+    config: Any  # of the agent's ``Config``
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    tensorboard_log: str | None = None
+    verbose: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed_and_device(self.seed, self.device, self.tensorboard_log, self.verbose)
+        object.__setattr__(self, "seed", int(self.seed))
+
+    def for_sb3(self) -> dict[str, Any]:
+        """Arguments of SB3's constructors."""
+        return {name: getattr(self, name) for name in ("seed", "device", "tensorboard_log", "verbose")}
+
+
+class Persistent(Beside):
+    """State to bytes and back: artefacts, checkpoints, exact resume; free of any way of learning.
+
+    A class that has it also has an algorithm of SB3, or SB3's ``BaseAlgorithm``, among its bases.
+    """
 
     name: ClassVar[str] = "algorithm"
+    policy_name: ClassVar[str] = "MlpPolicy"  # SB3's first argument; there is no other
     Config: ClassVar[type[AgentConfig]] = AgentConfig
     objective: ClassVar[str] = "actor_loss"  # the metric that falls when the agent learns
     defaults: ClassVar[RunDefaults]  # how it is run and judged, declared by every family of agents
@@ -45,6 +86,36 @@ class Persistent(BaseAlgorithm):
     origin: Mapping[str, Any] = MappingProxyType(
         {"dataset": None, "env": None}
     )  # of a loaded agent, until it has others
+
+    # ---- the steps of its life -------------------------------------------------------------------------------------
+
+    @classmethod
+    def resolve(cls, record: EnvRecord, choices: Any, progress: bool) -> Any:
+        """What a run learns from: by default the environment of ``record``; ``choices`` is the run's ``env`` group."""
+        return record
+
+    @classmethod
+    def over(cls: type[Self], source: Any, **options: Any) -> Self:
+        """The agent over ``source``, whatever is the place of that argument in its constructor."""
+        create: Any = cls
+        return create(cls.policy_name, source, **options)
+
+    @classmethod
+    def built(cls: type[Self], specification: Specification) -> Self:
+        """An agent without anything to learn from."""
+        self = cls.__new__(cls)
+        self.assemble(specification)
+        return self
+
+    @abstractmethod
+    def assemble(self, specification: Specification) -> None:
+        """Build everything but what is learnt from, in an instance whose ``__init__`` has not run."""
+
+    def attach(self, source: Any) -> None:
+        """Connect what the agent learns from."""
+
+    def prepare(self, progress: bool) -> None:
+        """What a run does before it begins, with a bar if ``progress``; by default nothing."""
 
     # ---- what there is to keep -------------------------------------------------------------------------------------
 
@@ -185,14 +256,19 @@ class Persistent(BaseAlgorithm):
         return found
 
     @classmethod
-    def _read(
+    def read(
         cls: type[Self],
         path: str | Path,
-        device: torch.device | str,
-        tensorboard_log: str | None,
-        verbose: int,
-        data: Any = None,
+        source: Any = None,
+        *,
+        device: torch.device | str = "cpu",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
     ) -> Self:
+        """The agent in ``path``, attached to ``source`` unless it is None.
+
+        Raises :class:`ArtefactError` for a damaged file or one of another agent.
+        """
         manifest, model, _ = read_artefact(path)
         found = cls._class_of(path, manifest)
         check_seed_and_device(0, device)
@@ -203,38 +279,23 @@ class Persistent(BaseAlgorithm):
             )
             registry.environment(manifest.get("env"), str(path))  # refuse what no agent could be evaluated in
             steps = _count(manifest, "num_timesteps")
-            self = found.__new__(found)
+            settings = (manifest["seed"], device, tensorboard_log, verbose)
             with Allowance.of(model):
-                self._construct(config, observations, actions, manifest["seed"], device, tensorboard_log, verbose)
-                if data is None:
-                    self._load_model(model)
+                self = found.built(Specification(config, observations, actions, *settings))
+                if source is None:
+                    self.load_model(model)
             self.origin = {key: manifest.get(key) for key in ("dataset", "env")}
             if manifest.get("normalised"):  # its environment did it: nothing here can
                 self.origin = {**self.origin, "normalised": True}
             self.num_timesteps = steps
-        if data is not None:
-            self._take(data)  # what is wrong with the caller's data is not the file's fault
+        if source is not None:
+            self.attach(source)  # what is wrong with the caller's data is not the file's fault
             with refusing(path, f"its tensors do not fit {found.name}"):
-                self._load_model(model)
+                self.load_model(model)
         return self
 
-    @abstractmethod
-    def _construct(
-        self,
-        config: Any,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        seed: int,
-        device: torch.device | str,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-    ) -> None:
-        """Build everything but what is learnt from, in an instance whose ``__init__`` has not run."""
-
-    def _take(self, data: Any) -> None:
-        """Connect what the agent learns from."""
-
-    def _load_model(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_model(self, tensors: Mapping[str, Tensor]) -> None:
+        """Undo :meth:`model_tensors`; raises :class:`ArtefactError` for tensors of other names, shapes or dtypes."""
         require_alike(tensors, self.model_tensors(), f"its tensors do not fit {self.name}")
         for attribute, module in self._parts(nn.Module).items():
             prefix = f"{attribute}."
@@ -261,7 +322,7 @@ class Persistent(BaseAlgorithm):
             steps, extra = _count(manifest, "num_timesteps"), manifest["training"]["extra"]
             if not isinstance(extra, dict):
                 raise ArtefactError(f"{path}: extra={shown(extra)}, expected values by name")
-            self._load_model(model)
+            self.load_model(model)
             for name, generator in self._named(torch.Generator).items():
                 generator.set_state(training[f"generator.{name}"])
             for name, optimiser in self._parts(torch.optim.Optimizer).items():

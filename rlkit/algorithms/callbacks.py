@@ -135,8 +135,8 @@ class TensorBoardWriter(KVWriter):
 
 
 def passed(model: Any, every: int) -> bool:
-    """Whether the latest step of ``model``'s environments reached a multiple of ``every`` (never, for 0)."""
-    steps, at_once = model.num_timesteps, model.n_envs
+    """Whether the latest step of ``model``, or of its environments, reached a multiple of ``every`` (never, for 0)."""
+    steps, at_once = model.num_timesteps, getattr(model, "steps_at_once", model.n_envs)
     return bool(every) and steps // every > (steps - at_once) // every
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import yaml
 
+from rlkit.algorithms.policy_kwargs import with_policy_kwargs
 from rlkit.errors import UserError, nearest, one_line, shown
 from rlkit.registry import beside
 
@@ -103,6 +104,22 @@ def make_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:  # a field of any type, checked by its class
         raise UserError(f"the hyperparameters of {cls.name} do not fit ({one_line(error)})") from error
+
+
+def chosen_config(cls: type[Any], policy_kwargs: Any, values: Mapping[str, Any], *keys: str) -> Any:
+    """The config that a constructor's arguments ask for: ``values``, else presets, else defaults.
+
+    ``keys`` are name, task and family of what is learnt from, as :func:`presets` takes them, or nothing.  Raises as
+    :func:`make_config`.
+    """
+    values = with_policy_kwargs(cls, policy_kwargs, values)
+    return make_config(cls, {**presets(cls, *keys), **values} if keys else values)
+
+
+def check_policy(cls: type[Any], policy: Any) -> None:
+    """Raise :class:`UserError` unless ``policy``, SB3's first argument, is the one that there is."""
+    if policy != cls.policy_name:
+        raise UserError(f"policy {shown(policy)} is unknown to {cls.name}, expected '{cls.policy_name}'")
 
 
 def loaded_config(cls: type[Any], values: Any) -> Any:

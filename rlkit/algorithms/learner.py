@@ -1,4 +1,7 @@
-"""``Learner``: learning as a row of updates, with callbacks, a log and a checkpoint of everything in between."""
+"""``Trainer`` and ``Learner``: learning in steps of one's own, with callbacks, a log and a checkpoint in between.
+
+A step of a :class:`Trainer` is whatever it says; that of a :class:`Learner` is an update, its own function of a batch.
+"""
 
 from __future__ import annotations
 
@@ -9,54 +12,40 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import configure_logger
 from torch import Tensor, nn
 
-from rlkit.algorithms.base import Persistent
+from rlkit.algorithms.base import Persistent, Specification
 from rlkit.algorithms.callbacks import Progress, closing_bars
 from rlkit.algorithms.floats import fast_float32
-from rlkit.algorithms.hyperparameters import check_learning, check_seed_and_device
+from rlkit.algorithms.hyperparameters import check_learning
 from rlkit.algorithms.tally import Tally
 from rlkit.errors import UserError
 
-L = TypeVar("L", bound="Learner")
+Self = TypeVar("Self", bound="Trainer")
 
 
-class Learner(Persistent):
-    """Learning as a row of updates: a subclass builds its networks and turns a batch into metrics.
+class Trainer(Persistent, BaseAlgorithm):
+    """Learning in steps: a subclass builds what it needs and does one step.
 
     Whatever modules, optimisers and generators it sets as attributes become part of every checkpoint.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
+    steps_at_once = 1  # what the latest step counted
 
-    def _construct(
-        self,
-        config: Any,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        seed: int,
-        device: torch.device | str,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-    ) -> None:
-        check_seed_and_device(seed, device, tensorboard_log, verbose)
-        self.check_spaces(observation_space, action_space)
-        super().__init__(
-            BasePolicy,
-            env=None,
-            learning_rate=getattr(config, "learning_rate", 0.0),
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            device=device,
-            seed=int(seed),
-        )
-        self.config, self.n_envs = config, 1
-        self.observation_space, self.action_space = observation_space, action_space
-        self.noise = torch.Generator(self.device).manual_seed(int(seed) + 1)
+    def assemble(self, specification: Specification) -> None:
+        spec = specification
+        self.check_spaces(spec.observation_space, spec.action_space)
+        rate = getattr(spec.config, "learning_rate", 0.0)
+        BaseAlgorithm.__init__(self, BasePolicy, env=None, learning_rate=rate, **spec.for_sb3())
+        self.config, self.n_envs = spec.config, 1
+        self.observation_space, self.action_space = spec.observation_space, spec.action_space
+        self.noise = torch.Generator(self.device).manual_seed(spec.seed + 1)
         self.tally = Tally(self.device)
         self._setup_model()
 
@@ -80,29 +69,25 @@ class Learner(Persistent):
     def setup(self, generator: torch.Generator) -> None:
         """Set ``self.policy``, the other networks and the optimisers; initial weights come from ``generator``."""
 
-    @abstractmethod
-    def draw(self) -> Any:
-        """What the next update learns from."""
-
-    @abstractmethod
-    def update(self, batch: Any) -> dict[str, Tensor]:
-        """One gradient step; returns scalar tensors, left on the device."""
-
     def ready(self) -> None:
         """Raise :class:`UserError` when there is nothing to learn from."""
+
+    @abstractmethod
+    def step(self) -> int:
+        """Learn a little; returns how many ``num_timesteps`` that is, 0 where nothing is left to learn."""
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
     def learn(
-        self: L,
+        self: Self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int | None = 1000,
         tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> L:
-        """``total_timesteps`` updates; callbacks run after each, the log is written every ``log_interval``.
+    ) -> Self:
+        """Steps until ``total_timesteps``; callbacks run after each, the log is written every ``log_interval`` of them.
 
         Raises :class:`UserError` when there is nothing to learn from, a count is not positive, or a metric stops being
         finite.
@@ -118,14 +103,15 @@ class Learner(Persistent):
         if not self._custom_logger:
             tag = tb_log_name or self.name
             self._logger = configure_logger(self.verbose, self.tensorboard_log, tag, reset_num_timesteps)
-        hooks = self._callbacks(callback, progress_bar)
+        hooks = self._hooks = self._callbacks(callback, progress_bar)
         with closing_bars(lambda: hooks), fast_float32():
             hooks.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps:
-                metrics = self.update(self.draw())
-                self.num_timesteps += 1
+                self.steps_at_once = self.step()
+                if not self.steps_at_once:
+                    break
+                self.num_timesteps += self.steps_at_once
                 self._n_updates += 1
-                self.tally.add(metrics)
                 if log_interval and self.num_timesteps % log_interval == 0:
                     self.write_log()
                 if not hooks.on_step():
@@ -165,3 +151,19 @@ class Learner(Persistent):
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         super().load_state(tensors, values)
         self.tally.load(tensors, values["counts"])
+
+
+class Learner(Trainer):
+    """A step is an update: a subclass says what it draws, and turns that into metrics."""
+
+    @abstractmethod
+    def draw(self) -> Any:
+        """What the next update learns from."""
+
+    @abstractmethod
+    def update(self, batch: Any) -> dict[str, Tensor]:
+        """One gradient step; returns scalar tensors, left on the device."""
+
+    def step(self) -> int:
+        self.tally.add(self.update(self.draw()))
+        return 1

@@ -18,16 +18,16 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, make_config, presets
+from rlkit.algorithms.base import Specification
+from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_policy, chosen_config
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
-from rlkit.algorithms.policy_kwargs import with_policy_kwargs
 from rlkit.algorithms.replay import Batch, Replay
 from rlkit.data._common import env_facts
 from rlkit.data.dataset import OfflineDataset
 from rlkit.data.resolve import learning_rewards, load_dataset
 from rlkit.data.scores import episode_scores
-from rlkit.errors import ArtefactError, DataError, UserError, shown
+from rlkit.errors import ArtefactError, DataError, UserError
 from rlkit.registry import EnvRecord, records
 
 Self = TypeVar("Self", bound="OfflineAlgorithm")
@@ -91,20 +91,20 @@ class OfflineAlgorithm(Learner):
         policy_kwargs: dict[str, Any] | None = None,
         **hyperparameters: Any,
     ):
-        if policy != "MlpPolicy":
-            raise UserError(f"policy {shown(policy)} is unknown to {self.name}, expected 'MlpPolicy'")
+        check_policy(type(self), policy)
         if dataset is None:
             raise UserError(f"{type(self).__name__} learns from data: expected a dataset, got none")
         data = load_dataset(dataset)
-        hyperparameters = with_policy_kwargs(type(self), policy_kwargs, hyperparameters)
-        chosen = {**presets(type(self), data.provenance.name, data.task, data.family), **hyperparameters}
-        config = make_config(type(self), chosen)
-        self._construct(config, data.observation_space, data.action_space, seed, device, tensorboard_log, verbose)
-        self._take(data)
+        keys = data.provenance.name, data.task, data.family
+        config = chosen_config(type(self), policy_kwargs, hyperparameters, *keys)
+        spaces_ = data.observation_space, data.action_space
+        self.assemble(Specification(config, *spaces_, seed, device, tensorboard_log, verbose))
+        self.attach(data)
         if env is not None:
             self.set_env(self._wrap_env(_make(env), verbose))
 
-    def _take(self, data: OfflineDataset) -> None:
+    def attach(self, source: OfflineDataset) -> None:
+        data = source
         if self.uses_rewards and data.reward_free:
             raise DataError(
                 f"{self.name} learns from rewards, which {data.provenance.locator} has none of; expected data with "
@@ -194,17 +194,8 @@ class OfflineAlgorithm(Learner):
             raise ArtefactError(f"{path}: was made from other data than {where}; resuming would not be exact")
 
     @classmethod
-    def from_run(
-        cls: type[Self],
-        record: EnvRecord,
-        choices: Any,
-        *,
-        seed: int,
-        device: str,
-        progress: bool,
-        hyperparameters: dict[str, Any],
-    ) -> Self:
-        """The agent of a run's configuration; ``choices`` is its ``env`` group, in which the source is settled."""
+    def resolve(cls, record: EnvRecord, choices: Any, progress: bool) -> OfflineDataset:
+        """The dataset of ``record``, announced; where it comes from is settled in ``choices``."""
         if record.data is None:
             found = [name for name, known in records().items() if known.data and known.env_id == record.env_id]
             hint = f"try {record.name}-medium" if f"{record.name}-medium" in found else "rlkit data list shows which do"
@@ -220,7 +211,7 @@ class OfflineAlgorithm(Learner):
         if source == "auto" and path is None:
             # A resumed run must find the same data, whatever has become reachable since.
             choices.source = "generated" if dataset.provenance.source == "generated" else "minari-local"
-        return cls("MlpPolicy", dataset, seed=seed, device=device, **hyperparameters)
+        return dataset
 
     @classmethod
     def load(  # type: ignore[override]  # SB3's env= and custom_objects= have no meaning without a pickle
@@ -238,7 +229,7 @@ class OfflineAlgorithm(Learner):
         Raises :class:`ArtefactError` for a damaged file or one of another agent.
         """
         data = load_dataset(dataset) if dataset is not None else None
-        self = cls._read(path, device, tensorboard_log, verbose, data)
+        self = cls.read(path, data, device=device, tensorboard_log=tensorboard_log, verbose=verbose)
         if env is not None:
             self.set_env(self._wrap_env(_make(env), verbose))
         return self

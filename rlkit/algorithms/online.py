@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -25,20 +24,12 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from rlkit.algorithms.action_units import action_units
-from rlkit.algorithms.base import Persistent
+from rlkit.algorithms.base import Persistent, Specification
 from rlkit.algorithms.callbacks import closing_bars
 from rlkit.algorithms.evaluate import Evaluator
 from rlkit.algorithms.floats import fast_float32
-from rlkit.algorithms.hyperparameters import (
-    AgentConfig,
-    RunDefaults,
-    check_learning,
-    check_seed_and_device,
-    make_config,
-    presets,
-)
+from rlkit.algorithms.hyperparameters import RunDefaults, check_learning, check_policy, chosen_config
 from rlkit.algorithms.normaliser import load_statistics, normalised, settings, statistics, underneath
-from rlkit.algorithms.policy_kwargs import with_policy_kwargs
 from rlkit.algorithms.replay import Batch, Replay
 from rlkit.algorithms.tally import Tally
 from rlkit.algorithms.vecenv import StatefulVecEnv, name_of
@@ -49,17 +40,26 @@ from rlkit.vector import hush_mujoco, named
 Self = TypeVar("Self", bound="OnlineAlgorithm")
 
 
-def training_env(env: Any, n_envs: int = 1) -> tuple[VecEnv, EnvRecord | None]:
+class Stepped(NamedTuple):
+    """An environment as SB3 steps it, and its record where it has one."""
+
+    env: VecEnv
+    record: EnvRecord | None
+
+
+def training_env(env: Any, n_envs: int = 1) -> Stepped:
     """``env`` as SB3 steps it: a record (or its name), a Gymnasium id, one environment, or a ``VecEnv`` as it is."""
+    if isinstance(env, Stepped):
+        return env
     if isinstance(env, VecEnv):
-        return env, None
+        return Stepped(env, None)
     env = named(env)
     hush_mujoco()
     if isinstance(env, EnvRecord):
-        return StatefulVecEnv([partial(gym.make, env.env_id, **env.env_kwargs)] * n_envs), env
+        return Stepped(StatefulVecEnv([partial(gym.make, env.env_id, **env.env_kwargs)] * n_envs), env)
     if n_envs != 1:
         raise UserError(f"agent.n_envs={n_envs} needs an environment's name to make them from, got one {name_of(env)}")
-    return StatefulVecEnv([lambda: env]), None
+    return Stepped(StatefulVecEnv([lambda: env]), None)
 
 
 class OnlineAlgorithm(Persistent):
@@ -94,78 +94,54 @@ class OnlineAlgorithm(Persistent):
     ):
         if env is None:
             raise UserError(f"{type(self).__name__} learns from an environment: expected one or its name, got none")
-        if policy != "MlpPolicy":
-            raise UserError(f"policy {shown(policy)} is unknown to {self.name}, expected 'MlpPolicy'")
+        check_policy(type(self), policy)
         env = named(env)
-        hyperparameters = with_policy_kwargs(type(self), policy_kwargs, hyperparameters)
-        if isinstance(env, EnvRecord):
-            hyperparameters = {**presets(type(self), env.name, env.task, env.family), **hyperparameters}
-        config = make_config(type(self), hyperparameters)
-        vector, self.record = training_env(env, getattr(config, "n_envs", 1))
-        self._begin(policy, config, vector, seed, device, tensorboard_log, verbose)
+        keys = (env.name, env.task, env.family) if isinstance(env, EnvRecord) else ()
+        config = chosen_config(type(self), policy_kwargs, hyperparameters, *keys)
+        source = training_env(env, getattr(config, "n_envs", 1))
+        spaces_ = source.env.observation_space, source.env.action_space
+        self._accept(config, source.env)
+        self.assemble(Specification(config, *spaces_, seed, device, tensorboard_log, verbose))
+        self.attach(source)
 
-    def _begin(
-        self,
-        policy: str,
-        config: AgentConfig,
-        env: VecEnv | None,
-        seed: int,
-        device: torch.device | str,
-        tensorboard_log: str | None,
-        verbose: int,
-    ) -> None:
-        check_seed_and_device(seed, device, tensorboard_log, verbose)
-        self.config, self.policy_name = config, policy
+    def assemble(self, specification: Specification) -> None:
+        spec = specification
+        self.check_spaces(spec.observation_space, spec.action_space)
+        self.config, self.n_envs = spec.config, 1
+        self.observation_space, self.action_space = spec.observation_space, spec.action_space
         self._random: dict[str, Any] | None = None
         self._pending_log: dict[str, float] = {}
-        if env is not None and not isinstance(env.observation_space, spaces.Box):
-            raise UserError(f"{self.name} needs one-dimensional Box observations, got {env.observation_space}")
-        if env is not None and not isinstance(env.action_space, self.ACTIONS):
-            raise UserError(f"{self.name} needs a {self.ACTIONS.__name__} action space, got {env.action_space}")
-        if env is not None and isinstance(env.action_space, spaces.Box) and self.ACTIONS is spaces.Box:
-            action_units(env.action_space)  # SB3 scales by bounds, whatever they are
-        self._accept(config, env)
+        sb3: Any = super()  # its algorithm, next in line
         with self._own_random():
-            super().__init__(  # type: ignore[call-arg]  # SB3's algorithm, next in line
-                policy,
-                env,
-                seed=int(seed),
-                device=device,
-                tensorboard_log=tensorboard_log,
-                verbose=verbose,
-                _init_setup_model=env is not None,
-                **self.arguments(config),
-            )
+            arguments = {**spec.for_sb3(), **self.arguments(spec.config)}
+            sb3.__init__(self.policy_name, None, _init_setup_model=False, **arguments)
+            if getattr(self, "target_entropy", None) == "auto":  # SB3's SAC would ask its environment
+                vars(self).update(target_entropy=-float(spaces.flatdim(self.action_space)))
+            self._setup_model()
         self.tally = Tally(self.device)
+
+    def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+        """Raise :class:`UserError` for spaces the agent cannot handle."""
+        if not isinstance(observation_space, spaces.Box):
+            raise UserError(f"{self.name} needs one-dimensional Box observations, got {observation_space}")
+        if not isinstance(action_space, self.ACTIONS):
+            raise UserError(f"{self.name} needs a {self.ACTIONS.__name__} action space, got {action_space}")
+        if isinstance(action_space, spaces.Box) and self.ACTIONS is spaces.Box:
+            action_units(action_space)  # SB3 scales by bounds, whatever they are
+
+    def attach(self, source: Any) -> None:
+        vector, self.record = training_env(source, getattr(self.config, "n_envs", 1))
+        self._accept(self.config, vector)
+        self.n_envs = vector.num_envs
+        self.set_env(vector)
+        if hasattr(self, "replay_buffer"):
+            self.replay_buffer = None
+        with self._own_random():
+            self._setup_model()  # from the seed again, with buffers as wide as there are environments
 
     def arguments(self, config: Any) -> dict[str, Any]:
         """Keyword arguments of SB3's constructor for ``config``."""
         return {}
-
-    def _construct(
-        self,
-        config: Any,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        seed: int,
-        device: torch.device | str,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self._begin("MlpPolicy", config, None, seed, device, tensorboard_log, verbose)
-        self.observation_space, self.action_space, self.n_envs = observation_space, action_space, 1
-        # SAC takes its target entropy from the environment's action space, not from its own.
-        self.env = SimpleNamespace(action_space=action_space, seed=lambda seed: None)  # type: ignore[assignment]
-        asked = getattr(self, "buffer_size", None)
-        if asked is not None:
-            self.buffer_size = (
-                1  # nothing is collected without an environment; _take makes the buffer that was asked for
-            )
-        with self._own_random():
-            self._setup_model()
-        if asked is not None:
-            self.buffer_size = asked
-        self.env = None
 
     def _accept(self, config: Any, env: VecEnv | None) -> None:
         """Refuse an environment whose ``VecNormalize`` moves the scale of what should keep it."""
@@ -182,19 +158,6 @@ class OnlineAlgorithm(Persistent):
     def seen(self, batch: Batch) -> Batch:
         """Rows of the replay as the policy sees them: through SB3's ``VecNormalize`` where the environment has one."""
         return normalised(batch, self.get_vec_normalize_env())
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return super(Persistent, self)._get_torch_save_params()  # SB3's own list
-
-    def _take(self, data: Any) -> None:
-        vector, self.record = training_env(data, getattr(self.config, "n_envs", 1))
-        self._accept(self.config, vector)
-        self.n_envs = vector.num_envs
-        self.set_env(vector)
-        if hasattr(self, "replay_buffer"):
-            self.replay_buffer = None
-        with self._own_random():
-            self._setup_model()  # buffers are as wide as there are environments
 
     # ---- random numbers --------------------------------------------------------------------------------------------
 
@@ -412,21 +375,7 @@ class OnlineAlgorithm(Persistent):
 
         Raises :class:`ArtefactError` for a damaged file or one of another agent.
         """
-        return cls._read(path, device, tensorboard_log, verbose, env)
-
-    @classmethod
-    def from_run(
-        cls: type[Self],
-        record: EnvRecord,
-        choices: Any,
-        *,
-        seed: int,
-        device: str,
-        progress: bool,
-        hyperparameters: dict[str, Any],
-    ) -> Self:
-        """The agent of a run's configuration."""
-        return cls("MlpPolicy", record, seed=seed, device=device, **hyperparameters)
+        return cls.read(path, env, device=device, tensorboard_log=tensorboard_log, verbose=verbose)
 
 
 def _random_state() -> dict[str, Any]:

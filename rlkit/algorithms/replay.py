@@ -65,9 +65,16 @@ class Replay:
                 f"a replay of {buffer_size} transitions takes {size / 2**30:.0f} GiB, this machine has "
                 f"{room / 2**30:.0f}; expected a smaller agent.buffer_size"
             )
-        self.rows = torch.zeros(buffer_size, sum(self.widths), device=self.device)
+        self._rows: Tensor | None = None
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.pos, self.full = 0, False
+
+    @property
+    def rows(self) -> Float[Tensor, "size width"]:
+        """The packed tensor, there from the first time it is asked for: an agent that only predicts needs none."""
+        if self._rows is None:
+            self._rows = torch.zeros(self.buffer_size, sum(self.widths), device=self.device)
+        return self._rows
 
     @classmethod
     def from_dataset(cls, dataset: OfflineDataset, device: torch.device | str = "cpu", seed: int = 0) -> Replay:

@@ -166,9 +166,10 @@ def build(config: DictConfig) -> Persistent:
     make_config(cls, hyperparameters)  # refuse what is out of range before minutes are spent on data
     check_seed_and_device(config.seed, config.device)
     bar = config.progress_bar and sys.stderr.isatty()
-    return cls.from_run(
-        record, config.env, seed=config.seed, device=config.device, progress=bar, hyperparameters=hyperparameters
-    )
+    source = cls.resolve(record, config.env, bar)
+    agent = cls.over(source, seed=config.seed, device=config.device, **hyperparameters)
+    agent.prepare(bar)
+    return agent
 
 
 @dataclass

@@ -297,7 +297,7 @@ def test_twenty_updates_equal_a_plain_reference(
 ) -> None:
     chosen = {**SMALL, "mask": 1.5, "vae_weight": 1.5}
     agent, twin = A2PR("MlpPolicy", dataset, **chosen, **options), A2PR("MlpPolicy", dataset, **chosen, **options)
-    agent._load_model(trained)
+    agent.load_model(trained)
     nets = copy.deepcopy(parts(agent))
     batches = [twin.replay.batch(32) for _ in range(20)]
     noises = [torch.empty(32, 2).normal_(0, 0.2, generator=twin.noise) for _ in range(20)]
@@ -314,7 +314,7 @@ def test_each_option_changes_what_the_actor_learns(dataset: Any, trained: dict[s
     learned = []
     for options in OPTIONS:
         agent = A2PR("MlpPolicy", dataset, **{**SMALL, "mask": 1.5, "vae_weight": 1.5, **options})
-        agent._load_model(trained)
+        agent.load_model(trained)
         learned.append(torch.cat([p.detach().flatten() for p in agent.learn(20).policy.actor.parameters()]))
     for first, second in itertools.combinations(learned, 2):
         assert (first - second).abs().max() > 1e-4  # ten times what the comparison with the reference tolerates

@@ -21,7 +21,7 @@ from rlkit.algorithms.hyperparameters import check_learning, check_seed_and_devi
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.algorithms.online import OnlineAlgorithm
 from rlkit.algorithms.policy_kwargs import KNOWN, with_policy_kwargs
-from rlkit.algorithms.solver import EnvLearner
+from rlkit.algorithms.solver import Solver
 from rlkit.cli import main
 from rlkit.errors import UserError
 
@@ -127,7 +127,7 @@ def make(name: str, **more: Any) -> Any:
         return cls("MlpPolicy" if policy is None else policy, toy.generate(size=200), **more)
     if name == "mbtl":
         return cls("contextual-cartpole", "orpo", **more)
-    if issubclass(cls, EnvLearner):
+    if issubclass(cls, Solver):
         env = {"bq": "tsp", "ptrnet": "tsp", "drrpo": "american-put", "drrpo-features": "CartPole-v1"}[name]
         return cls(policy, env, **more)
     policy = "MlpPolicy" if policy is None else policy
@@ -167,7 +167,7 @@ def test_learns_arguments_are_checked_before_anything_is_learnt(name: str) -> No
         with pytest.raises(UserError) as caught:
             agent.learn(**{"total_timesteps": 10, **arguments})
         assert sentence(caught).startswith(expected), arguments
-    assert agent.num_timesteps == 0 and issubclass(cls, (OfflineAlgorithm, OnlineAlgorithm, EnvLearner))
+    assert agent.num_timesteps == 0 and issubclass(cls, (OfflineAlgorithm, OnlineAlgorithm, Solver))
 
 
 def test_sb3s_ways_of_writing_a_count_and_a_callback_pass() -> None:
