@@ -25,7 +25,7 @@ Deviations from the authors' code: Q₁(s, a) is computed once an update for bot
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -55,6 +55,7 @@ class A2PRConfig(TD3BCConfig):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (*TD3BCConfig.POSITIVE, "vae_learning_rate")
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = (*TD3BCConfig.NON_NEGATIVE, "mask", "vae_weight")
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {"proposal": ("policy", "prior"), "q_scale": ("policy", "data")}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,8 +67,6 @@ class A2PRConfig(TD3BCConfig):
             widths = isinstance(chosen, Sequence) and all(isinstance(n, int) and n > 0 for n in chosen)
             self._require(name, widths, "widths above 0, like [256, 256], or none for the default")
             object.__setattr__(self, name, tuple(chosen))
-        self._require("proposal", self.proposal in ("policy", "prior"), "'policy' or 'prior'")
-        self._require("q_scale", self.q_scale in ("policy", "data"), "'policy' or 'data'")
 
 
 class VAE(nn.Module):

@@ -19,7 +19,7 @@ Critics that are networks are not built: this is the variant in which every step
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -65,11 +65,11 @@ class FeatureConfig(AgentConfig):
     )
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("beta",)
     UNIT: ClassVar[tuple[str, ...]] = ("rho", "polyak")
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {"reference": REFERENCES}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require("discount", 0 <= self.discount < 1, "a number from 0 to below 1")
-        self._require("reference", self.reference in REFERENCES, f"one of {', '.join(REFERENCES)}")
 
 
 class FeaturePolicy(NamedTuple):

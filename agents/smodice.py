@@ -27,6 +27,7 @@ narrowing by a learnt entropy coefficient.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,10 +43,9 @@ from rlkit.algorithms.nets import Adam, cosine
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
-from rlkit.errors import UserError, nearest
 from rlkit.registry import register
 
-DIVERGENCES = ("kl", "chi2")
+DUALS = ("kl", "chi2")
 MONITOR_EVERY = 10
 
 
@@ -62,13 +62,10 @@ class SMODICEConfig(OfflineConfig):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (*OfflineConfig.POSITIVE, "weight_clip")
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("gradient_penalty", "value_decay", "decay_steps")
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {"divergence": DUALS}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.divergence not in DIVERGENCES:
-            raise UserError(
-                f"agent.divergence={self.divergence} is unknown{nearest(str(self.divergence), DIVERGENCES)}"
-            )
         self._require("discount", 0 <= self.discount < 1, "a number from 0 to below 1")
 
 

@@ -53,7 +53,17 @@ def shown(value: object) -> str:
 def nearest(word: str, options: Iterable[str]) -> str:
     """``"; did you mean 'hopper-medium'?"``, or the options where nothing is near and they are few."""
     names = sorted(options)
+    return _close(word, names) or (f" (known: {', '.join(names)})" if 0 < len(names) <= 12 else "")
+
+
+def require_choice(what: str, value: object, known: Iterable[str]) -> None:
+    """Raise :class:`UserError` unless ``value``, which a sentence calls ``what``, is one of the words ``known``."""
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        said = one_line(value, 60)
+        raise UserError(f"{what}={said} is unknown, expected one of {', '.join(names)}{_close(said, names)}")
+
+
+def _close(word: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f" (known: {', '.join(names)})" if 0 < len(names) <= 12 else ""
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -58,6 +58,11 @@ class DataSpec:
     reward_stands: bool = False
 
 
+def described(env_id: str | None, kwargs: Mapping[str, Any], reference: Any = None) -> dict[str, Any]:
+    """An environment as manifests and metadata name it; :func:`environment` reads it back."""
+    return {"id": env_id, "kwargs": dict(kwargs), "reference": reference and list(reference)}
+
+
 @dataclass(frozen=True)
 class EnvRecord:
     """One value of ``env=``: a Gymnasium environment and, for offline learning, its dataset.

@@ -1,12 +1,15 @@
-"""One way to name an environment, and to get a batch of them, native where there is one."""
+"""One way to name an environment, to get a batch of them, native where there is one, and to play an episode in each."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
 
 from rlkit.registry import EnvRecord, record, records
 
@@ -67,3 +70,27 @@ def make_vector_env(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.Vec
         if spec is not None and spec.vector_entry_point is not None and spec.namespace is not None:
             return gym.make_vec(name, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
     return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="sync", **kwargs)
+
+
+Watch = Callable[[NDArray[np.bool_], NDArray[np.bool_], Any, NDArray[Any], dict[str, Any]], None]
+
+
+def play_episodes(
+    act: Callable[[Any], Any], envs: gym.vector.VectorEnv, seed: int | Sequence[int], watch: Watch | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Undiscounted returns and lengths ``[n]`` of one episode in each of ``envs``, however long it is.
+
+    ``act`` turns the batch's observations into its actions.  ``watch`` is told after each step which rows were running
+    before it and which are now, bool ``[n]``, and what the step gave: observations, rewards, infos.
+    """
+    observations, _ = envs.reset(seed=seed)  # type: ignore[arg-type]  # batches take a seed for each row
+    returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
+    running = np.ones(envs.num_envs, np.bool_)
+    while running.any():
+        observations, rewards, terminations, truncations, infos = envs.step(act(observations))
+        returns[running] += rewards[running]
+        lengths[running] += 1
+        before, running = running, running & ~(terminations | truncations)
+        if watch is not None:
+            watch(before, running, observations, rewards, infos)
+    return returns, lengths

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from rlkit.data.generate import BEHAVIOURS, Behaviour
 from rlkit.errors import DataError, UserError
 from rlkit.registry import EnvRecord, record
-from rlkit.vector import make_vector_env
+from rlkit.vector import make_vector_env, play_episodes
 
 TARGETS = {"hopper": 45.0, "halfcheetah": 42.0, "walker2d": 65.0, "ant": 45.0}  # D4RL's medium policies, normalised
 STEADINESS = 1.1  # how much better the mean action must do than the sampled ones, in medium policies
@@ -47,13 +47,7 @@ def measure(env_id: str, policy: Behaviour, episodes: int, seed: int) -> np.ndar
     """
     env = make_vector_env(env_id, episodes)
     noise = np.random.default_rng(seed)
-    observations, _ = env.reset(seed=seed)
-    returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
-    while running.any():
-        actions = policy(np.asarray(observations, dtype=np.float32), noise)
-        observations, rewards, terminations, truncations, _ = env.step(actions)
-        returns[running] += rewards[running]
-        running &= ~(terminations | truncations)
+    returns, _ = play_episodes(lambda seen: policy(np.asarray(seen, dtype=np.float32), noise), env, seed)
     env.close()
     return returns
 

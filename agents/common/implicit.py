@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,7 +43,7 @@ from rlkit.agents.common.gaussian import GaussianActor, GaussianPolicy, actor_lo
 from rlkit.algorithms.nets import Adam, Critics, Polyak, cosine, freeze
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.algorithms.replay import Batch
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError
 
 WEIGHTS = ("exp", "ratio", "relu")
 SCALINGS = ("none", "return_range")
@@ -85,13 +86,14 @@ class ImplicitConfig(OfflineConfig):
     )
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("value_clip", "huber", "decay_steps")
     UNIT: ClassVar[tuple[str, ...]] = ("discount", "polyak", "actor_dropout")
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {
+        "divergence": DIVERGENCES,
+        "actor_weight": WEIGHTS,
+        "reward_scaling": SCALINGS,
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("divergence", DIVERGENCES), ("actor_weight", WEIGHTS), ("reward_scaling", SCALINGS)):
-            value = str(getattr(self, name))
-            if value not in known:
-                raise UserError(f"agent.{name}={value} is unknown{nearest(value, known)}")
         kind = DIVERGENCES[self.divergence]
         if isinstance(self.lam, bool) or not isinstance(self.lam, (int, float)):
             what = " is missing and no preset gives it" if self.lam is None else f"={self.lam!r} is not a number"

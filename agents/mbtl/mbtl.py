@@ -47,7 +47,7 @@ from rlkit.algorithms.evaluate import Evaluator
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_learning, chosen_config
 from rlkit.algorithms.learner import Trainer
 from rlkit.errors import ArtefactError, UserError
-from rlkit.registry import EnvRecord, register
+from rlkit.registry import EnvRecord, described, register
 
 Self = TypeVar("Self", bound="MBTL")
 PAPER_CONTEXTS = 100  # of the grid that theta refers to
@@ -357,8 +357,7 @@ class MBTL(Trainer):
     def source(self) -> dict[str, Any]:
         if self.record is None:
             return super().source()
-        kwargs = dict(self.record.env_kwargs)
-        env = {"id": self.record.env_id, "kwargs": kwargs, "reference": list(self.selector.bounds)}
+        env = described(self.record.env_id, self.record.env_kwargs, self.selector.bounds)
         return {"dataset": None, "env": env}
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:

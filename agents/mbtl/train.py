@@ -29,12 +29,13 @@ from torch import Tensor
 
 from rlkit import registry
 from rlkit.agents.mbtl.select import TaskSelector
-from rlkit.agents.mbtl.worlds import Array, context_rows, is_native, play, training_env
+from rlkit.agents.mbtl.worlds import Array, context_rows, is_native, training_env
 from rlkit.algorithms.base import Specification
 from rlkit.algorithms.callbacks import passed
 from rlkit.algorithms.hyperparameters import AgentConfig, make_config
 from rlkit.algorithms.online import OnlineAlgorithm
 from rlkit.errors import UserError, nearest, shown
+from rlkit.vector import play_episodes
 
 Alive = Callable[[int], bool]  # told the steps made so far; False stops the training
 SB3 = ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")
@@ -82,7 +83,7 @@ def measure(policy: Any, task: SourceTask) -> Array:
     for begin in range(0, len(rows), at_once):
         part = slice(begin, begin + at_once)
         envs = task.batch(rows[part])
-        found.append(play(lambda seen: policy.predict(seen, deterministic=True)[0], envs, seeds[part])[0])
+        found.append(play_episodes(lambda seen: policy.predict(seen, deterministic=True)[0], envs, seeds[part])[0])
         envs.close()
     return np.concatenate(found).reshape(n, episodes)
 
@@ -178,7 +179,8 @@ class Watch(BaseCallback):
         """Measure the policy as it is."""
         assert self.envs is not None
         self.last = self.num_timesteps
-        mean = play(lambda seen: self.model.predict(seen, deterministic=True)[0], self.envs, self.seeds)[0].mean()
+        returns, _ = play_episodes(lambda seen: self.model.predict(seen, deterministic=True)[0], self.envs, self.seeds)
+        mean = returns.mean()
         if mean >= self.best:
             self.best = float(mean)
             self.kept = {key: value.clone() for key, value in self.model.model_tensors().items()}  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from rlkit.algorithms.evaluate import Evaluation, Evaluator
 from rlkit.algorithms.vecenv import StatefulVecEnv
 from rlkit.errors import UserError, nearest
 from rlkit.registry import EnvRecord
-from rlkit.vector import hush_mujoco, named
+from rlkit.vector import hush_mujoco, named, play_episodes
 
 Array = NDArray[np.float64]
 
@@ -161,21 +161,6 @@ def training_env(env_id: str, kwargs: Mapping[str, Any], names: Sequence[str], c
     return StatefulVecEnv([partial(gym.make, env_id, **settings_of(kwargs, names, context.tolist()))] * count)
 
 
-def play(
-    act: Callable[[NDArray[Any]], NDArray[Any]], envs: VectorEnv, seeds: Sequence[int]
-) -> tuple[Array, NDArray[np.int64]]:
-    """Undiscounted returns and lengths ``[M]`` of one episode in each row."""
-    observations, _ = envs.reset(seed=list(seeds))  # type: ignore[arg-type]  # Gymnasium's batches take one each
-    returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
-    running = np.ones(envs.num_envs, bool)
-    while running.any():
-        observations, rewards, terminations, truncations, _ = envs.step(act(observations))
-        returns[running] += rewards[running]
-        lengths[running] += 1
-        running &= ~(terminations | truncations)
-    return returns, lengths
-
-
 class Spread(Evaluator):
     """Episodes spread evenly over ``contexts`` ``[N, d]``, of an agent whose ``predict`` takes ``context``."""
 
@@ -197,7 +182,8 @@ class Spread(Evaluator):
         rows = self.contexts[np.arange(self.episodes) * len(self.contexts) // self.episodes]  # [E, d]
         greedy = self.judged == "greedy"
         envs = context_rows(self.env_id, self.env_kwargs, self.features, rows)
-        returns, lengths = play(lambda seen: agent.predict(seen, deterministic=greedy, context=rows)[0], envs, seeds)
+        act = lambda seen: agent.predict(seen, deterministic=greedy, context=rows)[0]  # noqa: E731
+        returns, lengths = play_episodes(act, envs, seeds)
         envs.close()
         low, high = self.bounds
         return Evaluation(returns, lengths, 100.0 * (returns - low) / (high - low))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -71,20 +71,20 @@ class ORPOConfig(AgentConfig):
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("disc_epochs", "target_kl_coef", "entropy_coef", "value_coef")
     UNIT: ClassVar[tuple[str, ...]] = ("ref_epsilon", "trim", "discount", "gae_lambda", "entropy_end")
 
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {
+        "divergence": ("sqrt_chi2", "chi2", "kl", "tv", "none"),
+        "measure": ("state_action", "state", "action"),
+        "scale": ("sigma", "mean", "none"),
+        "action_side": ("loss", "reward"),
+        "start": ("random", "base"),
+    }
+
     def __post_init__(self) -> None:
         self._widths("hidden_sizes")
         self._widths("disc_hidden_sizes")
         if self.disc_features is not None:
             object.__setattr__(self, "disc_features", tuple(int(i) for i in self.disc_features))
         super().__post_init__()
-        for name, known in (
-            ("divergence", ("sqrt_chi2", "chi2", "kl", "tv", "none")),
-            ("measure", ("state_action", "state", "action")),
-            ("scale", ("sigma", "mean", "none")),
-            ("action_side", ("loss", "reward")),
-            ("start", ("random", "base")),
-        ):
-            self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
         self._require("trim", self.trim < 0.5, "a share below one half")
         self._require("discount", self.discount < 1, "a number below 1")
         self._require("batch_size", self.batch_size > 1, "at least 2, for advantages are standardised")

@@ -24,7 +24,7 @@ docs/agents/ptrnet.md has all of them, with reasons.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -48,18 +48,11 @@ from rlkit.algorithms.nets import freeze
 from rlkit.algorithms.solver import Solver
 from rlkit.envs.combinatorial.base import Problem, make_problem
 from rlkit.errors import ArtefactError, UserError, refusing
-from rlkit.registry import EnvRecord, record, register
+from rlkit.registry import EnvRecord, described, record, register
 from rlkit.vector import make_env, named
 
 Self = TypeVar("Self", bound="PtrNet")
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "training": ("supervised", "reinforce"),
-    "network": ("lstm", "attention"),
-    "order": ("given", "angle", "lexicographic"),
-    "baseline": ("critic", "ema", "rollout", "samples"),
-    "optimiser": ("adam", "sgd"),
-}
 WARM_UP, SIGNIFICANT = 0.8, 0.05  # Kool et al. 2019: the average of the first epoch, and the level of the t-test
 RIVALRY = 2  # stream of the seed
 
@@ -104,14 +97,17 @@ class PtrNetConfig(AgentConfig):
         "logit_clip",
     )
     UNIT = ("decay", "ema_decay")
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {
+        "training": ("supervised", "reinforce"),
+        "network": ("lstm", "attention"),
+        "order": ("given", "angle", "lexicographic"),
+        "baseline": ("critic", "ema", "rollout", "samples"),
+        "optimiser": ("adam", "sgd"),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "sizes", tuple(int(n) for n in self.sizes))
-        for name, known in CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise UserError(f"agent.{name}={value} is unknown, expected one of {', '.join(known)}")
         if self.network == "attention" and self.order != "given":
             raise UserError(f"agent.order={self.order} is for LSTMs, expected given: attention reads in no order")
         ordered = len(self.sizes) == 2 and (self.sizes == (0, 0) or 3 <= self.sizes[0] <= self.sizes[1])
@@ -218,7 +214,7 @@ class PtrNet(Solver):
         if reinforce and self.problem.name != "tsp":
             raise UserError(f"agent.training=reinforce is for tsp, got {self.problem.name}: expected supervised")
         if spec is not None:
-            self.place = {"id": spec.id, "kwargs": dict(spec.kwargs), "reference": None}
+            self.place = described(spec.id, spec.kwargs)
         n = self.problem.num_nodes
         self.sizes = self.config.sizes if self.config.sizes[0] else (n, n)
         self.answers = None

@@ -20,7 +20,7 @@ option (``feature_l2norm``), as is Janner's mixture within a batch (``real_ratio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -105,17 +105,16 @@ class VaGraMConfig(AgentConfig):
     )
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("model_l2", "learning_starts")
     UNIT: ClassVar[tuple[str, ...]] = ("gradient_quantile", "discount", "polyak")
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {
+        "model_loss": LOSSES,
+        "behaviour": ("sample", "mean"),
+        "termination": ("auto", *TERMINATIONS),
+    }
 
     def __post_init__(self) -> None:
         for name in ("hidden_sizes", "model_hidden_sizes"):
             self._widths(name)
         super().__post_init__()
-        for name, known in (
-            ("model_loss", LOSSES),
-            ("behaviour", ("sample", "mean")),
-            ("termination", ("auto", *TERMINATIONS)),
-        ):
-            self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
         for name in ("rollout_schedule", "model_share_schedule"):
             object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
             self._require(name, len(getattr(self, name)) == 4, "four numbers: first epoch, last epoch, value, value")

@@ -25,7 +25,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from rlkit.envs.rows import BLOCK, RESET, STEP, UniformVectorEnv
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, nearest, require_choice
 
 LOWEST, HIGHEST = 0.1, 10.0  # scales of a context, times its base
 PHYSICS = ("correct", "legacy")
@@ -82,14 +82,6 @@ def resolve_context(title: str, features: Mapping[str, Feature], context: Contex
     return np.stack(columns, axis=1)
 
 
-def check_choice(title: str, name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise :class:`UserError` for a ``value`` that is none of ``known``."""
-    if value not in known:
-        raise UserError(
-            f"{title}: {name}={value} is unknown, expected {' or '.join(known)}{nearest(str(value), known)}"
-        )
-
-
 # ---- what CartPole and Pendulum share --------------------------------------------------------------------------------
 
 
@@ -111,7 +103,7 @@ class System(ABC):
 
     def __init__(self, n: int, context: Context | None, physics: str, context_obs: str) -> None:
         assert BLOCK % self.draws == 0
-        check_choice(self.title, "physics", physics, PHYSICS)
+        require_choice(f"{self.title}: physics", physics, PHYSICS)
         self.single_observation_space = self.observation_space(context_obs)
         self.context = resolve_context(self.title, self.features, context, n)
         self.physics = physics
@@ -127,7 +119,7 @@ class System(ABC):
     @classmethod
     def observation_space(cls, context_obs: str) -> spaces.Box:
         """Of one environment, float32."""
-        check_choice(cls.title, "context_obs", context_obs, CONTEXT_OBS)
+        require_choice(f"{cls.title}: context_obs", context_obs, CONTEXT_OBS)
         high = np.array(cls.high, np.float32)
         if context_obs == "hidden":
             return spaces.Box(-high, high, dtype=np.float32)

@@ -21,8 +21,8 @@ from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
-from rlkit.envs.contextual.base import CONTEXT_OBS, PHYSICS, Array, Context, Feature, check_choice, resolve_context
-from rlkit.errors import UserError
+from rlkit.envs.contextual.base import CONTEXT_OBS, PHYSICS, Array, Context, Feature, resolve_context
+from rlkit.errors import UserError, require_choice
 
 WALKER = {  # defaults are Gymnasium's, bases those of the published grids
     "friction": Feature(1.0, 2.5, "friction of the ground"),
@@ -61,8 +61,8 @@ class ContextualHalfCheetahEnv(HalfCheetahEnv):
         context_obs: str = "hidden",
         **settings: Any,
     ) -> None:
-        check_choice("half-cheetah", "physics", physics, PHYSICS)
-        check_choice("half-cheetah", "context_obs", context_obs, CONTEXT_OBS)
+        require_choice("half-cheetah: physics", physics, PHYSICS)
+        require_choice("half-cheetah: context_obs", context_obs, CONTEXT_OBS)
         self._context: Array = resolve_context("half-cheetah", CHEETAH, context, 1)[0]
         self._append = False  # Gymnasium's constructor sizes the space by the bare observation
         super().__init__(**settings)
@@ -91,7 +91,7 @@ def walker(context: Context | None = None, context_obs: str = "hidden", **settin
 
     Raises :class:`UserError` where Box2D is missing, or for an unknown or out-of-range context.
     """
-    check_choice("walker", "context_obs", context_obs, CONTEXT_OBS)
+    require_choice("walker: context_obs", context_obs, CONTEXT_OBS)
     values = resolve_context("walker", WALKER, context, 1)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the bindings' generator, on import

@@ -27,9 +27,9 @@ from gymnasium.error import ResetNeeded
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from rlkit.envs.hacking.two_rewards import OneWorld, Worlds, check_reward
+from rlkit.envs.hacking.two_rewards import REWARDS, OneWorld, Worlds
 from rlkit.envs.rows import RESET, SKIP, STEP, UniformVectorEnv, masked
-from rlkit.errors import UserError
+from rlkit.errors import UserError, require_choice
 
 Array = NDArray[np.float64]
 
@@ -239,7 +239,7 @@ class Patients(Worlds):
     )
 
     def __init__(self, reward: str, horizon: int, n: int) -> None:
-        check_reward("glucose", reward)
+        require_choice("glucose: reward", reward, REWARDS)
         if horizon < 1:
             raise UserError(f"glucose: horizon={horizon} is out of range, expected a number of steps above 0")
         super().__init__(reward, n)

@@ -35,9 +35,9 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from rlkit.envs.hacking.cloning import clone
-from rlkit.envs.hacking.two_rewards import OneWorld, Worlds, check_reward
+from rlkit.envs.hacking.two_rewards import REWARDS, OneWorld, Worlds
 from rlkit.envs.rows import RESET, SKIP, STEP, UniformVectorEnv, masked
-from rlkit.errors import UserError
+from rlkit.errors import UserError, require_choice
 
 Array = NDArray[np.float64]
 
@@ -216,7 +216,7 @@ class Towns(Worlds):
     observation_space = spaces.Box(0.0, 1.0, (HISTORY, FEATURES), np.float32)
 
     def __init__(self, reward: str, horizon: int, n: int) -> None:
-        check_reward("pandemic", reward)
+        require_choice("pandemic: reward", reward, REWARDS)
         if horizon < 1:
             raise UserError(f"pandemic: horizon={horizon} is out of range, expected a number of days above 0")
         super().__init__(reward, n)

@@ -27,9 +27,9 @@ from gymnasium import spaces
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from rlkit.envs.hacking.two_rewards import OneWorld, Worlds
+from rlkit.envs.hacking.two_rewards import REWARDS, OneWorld, Worlds
 from rlkit.envs.rows import RESET, SKIP, STEP, UniformVectorEnv, masked
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, require_choice
 
 LEVELS = {
     "level4": """
@@ -78,11 +78,8 @@ class Board:
     sprinkler: NDArray[np.bool_] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, known in (("level", tuple(LEVELS)), ("reward", ("proxy", "true"))):
-            value = str(getattr(self, name))
-            if value not in known:
-                hint = nearest(value, known)
-                raise UserError(f"tomato: {name}={value} is unknown, expected {' or '.join(known)}{hint}")
+        for name, known in (("level", tuple(LEVELS)), ("reward", REWARDS)):
+            require_choice(f"tomato: {name}", getattr(self, name), known)
         if not 0 <= self.random_actions <= 1:
             raise UserError(f"tomato: random_actions={self.random_actions} is out of range, expected 0 to 1")
         if self.horizon < 1:

@@ -32,8 +32,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlkit.envs.hacking.cloning import clone
-from rlkit.envs.hacking.two_rewards import check_reward
-from rlkit.errors import UserError
+from rlkit.envs.hacking.two_rewards import REWARDS
+from rlkit.errors import UserError, require_choice
 
 Array = NDArray[np.float64]
 
@@ -138,7 +138,7 @@ class TrafficEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     }
 
     def __init__(self, reward: str = "proxy") -> None:
-        check_reward("traffic", reward)
+        require_choice("traffic: reward", reward, REWARDS)
         missing = [name for name in ("libsumo", "sumo") if find_spec(name) is None]
         if missing:
             raise UserError(f"traffic needs {' and '.join(missing)}; install it with: pip install 'rlkit[traffic]'")

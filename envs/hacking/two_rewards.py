@@ -15,12 +15,6 @@ Array = NDArray[np.float64]
 REWARDS = ("proxy", "true")
 
 
-def check_reward(name: str, reward: str) -> None:
-    """Raise :class:`UserError` for a ``reward`` that an environment called ``name`` does not have."""
-    if reward not in REWARDS:
-        raise UserError(f"{name}: reward={reward} is unknown, expected {' or '.join(REWARDS)}")
-
-
 class Worlds:
     """n worlds in arrays of n rows, which a kernel steps.
 

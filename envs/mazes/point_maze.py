@@ -28,7 +28,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from rlkit.envs import rows
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, require_choice
 
 # Rows from top to bottom: # is wall, G is Maze2D's goal.
 LAYOUTS = {
@@ -184,12 +184,7 @@ class MazeTask:
             ("goal", ("random", "fixed")),
             ("frame", ("centred", "d4rl")),
         ):
-            if getattr(self, name) not in known:
-                value = getattr(self, name)
-                raise UserError(
-                    f"point maze: {name}={value!r} is unknown, expected one of {', '.join(known)}"
-                    f"{nearest(str(value), known)}"
-                )
+            require_choice(f"point maze: {name}", getattr(self, name), known)
         if not self.goal_radius > 0.0:
             raise UserError(f"point maze: goal_radius={self.goal_radius} is out of range, expected metres above 0")
         if not 0.0 <= self.position_noise < 0.5 - RADIUS:

@@ -106,7 +106,7 @@ def _untimed() -> Iterator[None]:
                 _clock.value = _clock_value
 
 
-class Batch:
+class Simulations:
     """``num_envs`` simulations of ``model``.
 
     ``state`` (num_envs, n) float64 holds time, positions, velocities, activations, warm start and controls; ``qpos``,

@@ -16,7 +16,7 @@ from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
 from rlkit.envs import rows
-from rlkit.envs.mujoco.batch import RESET, SKIP, STEP, Batch
+from rlkit.envs.mujoco.batch import RESET, SKIP, STEP, Simulations
 from rlkit.envs.records.locomotion import MUJOCO_TASKS
 from rlkit.errors import UserError, nearest
 
@@ -120,7 +120,7 @@ class MujocoVectorEnv(VectorEnv[NDArray[np.float64], NDArray[Any], NDArray[Any]]
 
     def _allocate(self) -> None:
         n = self.num_envs
-        self._batch = Batch(self.model, n, self.num_threads, self._frame_skip, self._body)
+        self._batch = Simulations(self.model, n, self.num_threads, self._frame_skip, self._body)
         self._clipped_forces = np.zeros_like(self._batch.forces)
         self._observations: Any = create_empty_array(self.single_observation_space, n)
         self._elapsed, self._autoreset = np.zeros(n, np.int64), np.zeros(n, np.bool_)

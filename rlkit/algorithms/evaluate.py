@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rlkit.errors import UserError, refusing, shown
-from rlkit.vector import make_vector_env
+from rlkit.vector import make_vector_env, play_episodes
 
 MAX_ENVS = 64  # more episodes run in rounds
 REWARDS = ("true", "proxy")  # told apart by environments whose info has true_reward and proxy_reward
@@ -121,21 +121,25 @@ class Evaluator:
             with refusing(f"environment '{self.env_id}'", "cannot be made", UserError):
                 self.env = make_vector_env(self.env_id, n, **self.env_kwargs)
             require_fitting(agent, self.env, self.env_id)
-        observations, _ = self.env.reset(seed=seeds)
-        sums, lengths, running = {"step": np.zeros(n)}, np.zeros(n, np.int64), np.ones(n, bool)
-        while running.any():
-            actions, _ = agent.predict(observations, deterministic=self.judged == "greedy")
-            observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        sums: dict[str, np.ndarray] = {}
+        step = 0
+
+        def watch(running: np.ndarray, left: np.ndarray, observations: Any, rewards: Any, infos: Any) -> None:
+            nonlocal step
+            step += 1
+            self._check("reward", rewards, running, step, before)
+            self._check("observation", observations, left, step, before)
             told = {name: infos[f"{name}_reward"] for name in REWARDS if f"{name}_reward" in infos}
-            for name, values in {"step": rewards, **told}.items():
+            for name, values in told.items():
                 sums.setdefault(name, np.zeros(n))[running] += values[running]
-            lengths[running] += 1
-            self._check("reward", rewards, running, lengths.max(), before)
-            running &= ~(terminations | truncations)
-            self._check("observation", observations, running, lengths.max(), before)
             if self.on_progress is not None:
-                self.on_progress(before + n - int(running.sum()))
-        return sums, lengths
+                self.on_progress(before + n - int(left.sum()))
+
+        greedy = self.judged == "greedy"
+        returns, lengths = play_episodes(
+            lambda seen: agent.predict(seen, deterministic=greedy)[0], self.env, seeds, watch
+        )
+        return {"step": returns, **sums}, lengths
 
     def _check(self, name: str, values: Any, running: np.ndarray, step: Any, before: int) -> None:
         """Raise UserError for what is not finite in a running episode."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from rlkit.algorithms.policy_kwargs import with_policy_kwargs
-from rlkit.errors import UserError, nearest, one_line, shown
+from rlkit.errors import UserError, nearest, one_line, require_choice, shown
 from rlkit.registry import beside
 
 MOST_ENTRIES = 1000  # of a sequence, such as the widths of layers
@@ -49,6 +49,7 @@ class AgentConfig:
     POSITIVE: ClassVar[tuple[str, ...]] = ()
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ()
     UNIT: ClassVar[tuple[str, ...]] = ()  # in [0, 1]
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = MappingProxyType({})  # words
     OWN: ClassVar[
         tuple[str, ...]
     ] = ()  # settings of a machine, which an artefact does not switch on where it is loaded
@@ -60,6 +61,8 @@ class AgentConfig:
             self._require(name, getattr(self, name) >= 0, "a number of at least 0")
         for name in self.UNIT:
             self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
+        for name, known in self.CHOICES.items():
+            require_choice(f"agent.{name}", getattr(self, name), known)
 
     def _widths(self, name: str) -> None:
         """Keep the layer widths in ``name`` as a tuple: a list from JSON and a tuple are the same widths."""

@@ -23,12 +23,12 @@ from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_pol
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
 from rlkit.algorithms.replay import Batch, Replay
-from rlkit.data._common import env_facts
 from rlkit.data.dataset import OfflineDataset
+from rlkit.data.records import env_facts
 from rlkit.data.resolve import learning_rewards, load_dataset
 from rlkit.data.scores import episode_scores
 from rlkit.errors import ArtefactError, DataError, UserError
-from rlkit.registry import EnvRecord, records
+from rlkit.registry import EnvRecord, described, records
 
 Self = TypeVar("Self", bound="OfflineAlgorithm")
 DatasetLike = Any  # whatever rlkit.data.load_dataset takes
@@ -172,20 +172,19 @@ class OfflineAlgorithm(Learner):
         data = self.dataset
         if data is None:
             return super().source()
-        described = data.describe()
+        told = data.describe()
         for how in ("tried", "kept"):  # how the data was come by this time says nothing about the agent
-            described["details"].pop(how, None)
-        env = {"id": data.env_id, "kwargs": data.env_kwargs, "reference": data.reference}
-        return {"dataset": described, "env": env}
+            told["details"].pop(how, None)
+        return {"dataset": told, "env": described(data.env_id, data.env_kwargs, data.reference)}
 
     def result(self) -> dict[str, Any]:
         data = self.dataset
         assert data is not None
-        described = data.describe()
+        told = data.describe()
         scores = episode_scores(data)
         if scores is not None and not data.reward_free:
-            described["score_mean"] = float(scores.mean())
-        return {"dataset": described, "source_sentence": data.provenance.sentence}
+            told["score_mean"] = float(scores.mean())
+        return {"dataset": told, "source_sentence": data.provenance.sentence}
 
     def check_source(self, path: Path, manifest: Mapping[str, Any]) -> None:
         assert self.dataset is not None

@@ -34,7 +34,7 @@ from rlkit.algorithms.replay import Batch, Replay
 from rlkit.algorithms.tally import Tally
 from rlkit.algorithms.vecenv import StatefulVecEnv, name_of
 from rlkit.errors import ArtefactError, UserError, shown
-from rlkit.registry import EnvRecord, records
+from rlkit.registry import EnvRecord, described, records
 from rlkit.vector import hush_mujoco, named
 
 Self = TypeVar("Self", bound="OnlineAlgorithm")
@@ -341,8 +341,7 @@ class OnlineAlgorithm(Persistent):
             normalised_by = {"normalised": True} if self.get_vec_normalize_env() is not None else {}
             return super().source() | normalised_by
         reference = record.data.reference if record.data else None
-        env = {"id": record.env_id, "kwargs": dict(record.env_kwargs), "reference": reference}
-        return {"dataset": None, "env": env}
+        return {"dataset": None, "env": described(record.env_id, record.env_kwargs, reference)}
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> Evaluator | None:
         if self.source().get("normalised"):

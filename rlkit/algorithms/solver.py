@@ -12,7 +12,7 @@ from rlkit.algorithms.base import Specification
 from rlkit.algorithms.hyperparameters import check_policy, chosen_config
 from rlkit.algorithms.learner import Learner
 from rlkit.errors import UserError
-from rlkit.registry import EnvRecord
+from rlkit.registry import EnvRecord, described
 from rlkit.vector import make_env
 
 
@@ -75,5 +75,4 @@ class Solver(Learner):
     def source(self) -> dict[str, Any]:
         if self.record is None:
             return super().source()
-        env = {"id": self.record.env_id, "kwargs": dict(self.record.env_kwargs), "reference": None}
-        return {"dataset": None, "env": env}
+        return {"dataset": None, "env": described(self.record.env_id, self.record.env_kwargs)}

@@ -6,9 +6,9 @@ from the simulator: linear feedback plus an oscillation, the better ones of many
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from rlkit import registry
 from rlkit.data.dataset import OfflineDataset, Provenance
 from rlkit.data.generate import collect
+from rlkit.errors import UserError
+from rlkit.system.files import write_atomically
 from rlkit.vector import make_vector_env
 
 ALGORITHM = 1  # raised whenever the same task and size would give other rows
@@ -117,10 +119,5 @@ def bench_data(task: str, size: int) -> OfflineDataset:
 def _store(arrays: dict[str, np.ndarray], path: Path) -> None:
     from safetensors.numpy import save
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(save(arrays, {"rlkit": json.dumps({"algorithm": ALGORITHM})}))
-        Path(file.name).replace(path)
-    except OSError:
-        return
+    with contextlib.suppress(UserError):  # a cache is for speed alone
+        write_atomically(path, save(arrays, {"rlkit": json.dumps({"algorithm": ALGORITHM})}))

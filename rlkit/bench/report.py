@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.bench.measure import Line, Settings, Times
-from rlkit.errors import UserError
+from rlkit.system.files import write_atomically
 from rlkit.system.machine import processor
 
 PACKAGES = (
@@ -81,13 +80,7 @@ def report(lines: Sequence[Line], settings: Settings) -> dict[str, Any]:
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that a reader never sees half of it; :class:`UserError` where the folder does not take it."""
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise UserError(f"--out {path} cannot be written: {error.strerror or error}") from error
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _seconds(times: Times | None) -> str:

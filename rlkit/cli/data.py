@@ -27,11 +27,11 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from rlkit.data._common import generated_id
     from rlkit.data.cache import kept
     from rlkit.data.generate import shares
     from rlkit.data.imitation import MixtureSpec
     from rlkit.data.minari_store import has_local, local_ids, store_root
+    from rlkit.data.records import generated_id
     from rlkit.registry import EnvRecord, records
 
     rows, known = [], set()

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.data._common import fields_from_metadata, generated_id, record_fields
 from rlkit.data.dataset import OfflineDataset, Provenance
+from rlkit.data.metadata import fields_from_metadata
 from rlkit.data.minari_store import (
     enter_namespace,
     from_minari,
@@ -28,6 +28,7 @@ from rlkit.data.minari_store import (
     store_root,
     write_into,
 )
+from rlkit.data.records import generated_id, record_fields
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord, resolve_object
 

@@ -15,11 +15,12 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from rlkit.data._common import ACTION_TOLERANCE, env_facts, first_broken_join, require_boxes
 from rlkit.data.dataset import OfflineDataset
 from rlkit.data.hdf5 import SUFFIXES
 from rlkit.data.minari_store import MINARI_ID, has_local
+from rlkit.data.records import env_facts, require_boxes
 from rlkit.data.resolve import from_file, load_dataset, stored
+from rlkit.data.validate import ACTION_TOLERANCE, first_broken_join
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord, record, records
 

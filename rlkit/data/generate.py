@@ -30,8 +30,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlkit.data._common import env_facts, record_fields, require_boxes
 from rlkit.data.dataset import OfflineDataset, Provenance
+from rlkit.data.records import env_facts, record_fields, require_boxes
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord
 from rlkit.vector import make_vector_env

@@ -23,21 +23,11 @@ import gymnasium as gym
 import h5py
 import numpy as np
 
-from rlkit.data._common import (
-    MAX_METADATA,
-    atomic_path,
-    env_facts,
-    fields_from_metadata,
-    find_record,
-    metadata_of,
-    provenance_of_copy,
-    record_fields,
-    require_boxes,
-    require_flags,
-    require_held,
-    validate,
-)
 from rlkit.data.dataset import OfflineDataset
+from rlkit.data.files import atomic_path, require_held
+from rlkit.data.metadata import MAX_METADATA, fields_from_metadata, metadata_of, provenance_of_copy
+from rlkit.data.records import env_facts, find_record, record_fields, require_boxes
+from rlkit.data.validate import require_flags, validate
 from rlkit.errors import DataError, refusing
 from rlkit.registry import EnvRecord
 from rlkit.system.files import require_whole

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.data._common import env_facts
 from rlkit.data.dataset import OfflineDataset, Provenance
+from rlkit.data.records import env_facts
 from rlkit.errors import DataError
 from rlkit.registry import DataSpec, EnvRecord, record
 

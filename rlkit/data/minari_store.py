@@ -26,23 +26,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from rlkit.data._common import (
-    MAX_METADATA,
-    SMALL,
-    USUAL,
-    environment_fields,
-    fields_from_metadata,
-    find_record,
-    first_broken_join,
-    metadata_of,
-    provenance_of_copy,
-    record_fields,
-    require_boxes,
-    require_flags,
-    require_held,
-    validate,
-)
 from rlkit.data.dataset import OfflineDataset, Source
+from rlkit.data.files import SMALL, USUAL, require_held
+from rlkit.data.metadata import MAX_METADATA, fields_from_metadata, metadata_of, provenance_of_copy
+from rlkit.data.records import environment_fields, find_record, record_fields, require_boxes
+from rlkit.data.validate import first_broken_join, require_flags, validate
 from rlkit.errors import DataError, one_line, refusing, shown
 from rlkit.registry import EnvRecord
 from rlkit.spaces import read_space

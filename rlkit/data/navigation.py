@@ -20,12 +20,12 @@ from typing import Any, Protocol, no_type_check, runtime_checkable
 import numpy as np
 from numba import njit
 
-from rlkit.data._common import env_facts, record_fields, require_boxes
 from rlkit.data.dataset import OfflineDataset, Provenance
 from rlkit.data.generate import collect
+from rlkit.data.records import env_facts, record_fields, require_boxes
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord, records
-from rlkit.vector import make_vector_env
+from rlkit.vector import make_vector_env, play_episodes
 
 ALGORITHM = 1  # raised whenever the same record, size and seed would give other rows
 GAIN, BRAKE = 10.0, -1.0  # per metre and per metre a second
@@ -193,20 +193,18 @@ def waypoint_rollouts(
     )
 
 
-def mean_return(record: EnvRecord, policy: str, episodes: int, seed: int = 0) -> tuple[float, float]:
+def mean_return(record: EnvRecord, policy: str, count: int, seed: int = 0) -> tuple[float, float]:
     """Mean undiscounted return of ``policy``, "random" or "controller" (noise-free), and its standard error."""
-    env, task = _environment(record, episodes)
+    env, task = _environment(record, count)
     generator, controller = np.random.default_rng([seed, 1]), WaypointController(task.maze)
-    observations, _ = env.reset(seed=seed)
-    returns, running = np.zeros(episodes), np.ones(episodes, np.bool_)
-    while running.any():
-        uniform = generator.uniform(-1.0, 1.0, (episodes, 2)).astype(np.float32)
-        actions = uniform if policy == "random" else controller(observations)
-        observations, rewards, terminations, truncations, _ = env.step(actions)
-        returns[running] += rewards[running]
-        running &= ~(terminations | truncations)
+
+    def act(observations: np.ndarray) -> np.ndarray:
+        uniform = generator.uniform(-1.0, 1.0, (count, 2)).astype(np.float32)
+        return uniform if policy == "random" else controller(observations)
+
+    returns, _ = play_episodes(act, env, seed)
     env.close()
-    return float(returns.mean()), float(returns.std() / np.sqrt(episodes))
+    return float(returns.mean()), float(returns.std() / np.sqrt(count))
 
 
 if __name__ == "__main__":

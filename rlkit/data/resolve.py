@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.data._common import find_record, generated_id
 from rlkit.data.cache import generated
 from rlkit.data.dataset import OfflineDataset, Source
 from rlkit.data.flat import flat_observations
@@ -37,6 +36,7 @@ from rlkit.data.minari_store import (
     store_lock,
     store_root,
 )
+from rlkit.data.records import find_record, generated_id
 from rlkit.errors import DataError, nearest
 from rlkit.registry import EnvRecord, record, records
 

@@ -29,7 +29,7 @@ from rlkit.agents.mbtl import train as mbtl_train
 from rlkit.agents.mbtl.mbtl import MBTL
 from rlkit.agents.mbtl.select import TaskSelector
 from rlkit.agents.mbtl.train import ask_many, measure, policy_of, train_source, train_sources
-from rlkit.agents.mbtl.worlds import BatchVecEnv, context_rows, grid, nearest_points, play
+from rlkit.agents.mbtl.worlds import BatchVecEnv, context_rows, grid, nearest_points
 from rlkit.algorithms.base import Persistent
 from rlkit.algorithms.callbacks import StopOnSignal
 from rlkit.cli import main
@@ -195,7 +195,7 @@ def test_the_policy_that_did_best_on_the_way_is_kept(monkeypatch: pytest.MonkeyP
     def spy(watch: Any) -> None:
         consider(watch)
         now = {key: value.clone() for key, value in watch.model.model_tensors().items()}
-        mean = play(lambda o: watch.model.predict(o, deterministic=True)[0], watch.envs, watch.seeds)[0].mean()
+        mean = play_episodes(lambda o: watch.model.predict(o, deterministic=True)[0], watch.envs, watch.seeds)[0].mean()
         seen.append((float(mean), now))
 
     monkeypatch.setattr(mbtl_train.Watch, "consider", spy)

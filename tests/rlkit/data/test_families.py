@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 
 import rlkit.registry
-from rlkit.data import _common, load_dataset, navigation
+from rlkit.data import load_dataset, navigation
+from rlkit.data import records as of_records
 from rlkit.data.check import check_dataset
 from rlkit.data.flat import flat_observations
 from rlkit.data.resolve import learning_rewards
@@ -83,7 +84,7 @@ def test_every_name_leads_to_one_record() -> None:
     assert len(set(keys)) == len(keys)  # the id of generated data is made of these
     for found in RECORDS.values():
         for key in filter(None, (found.name, found.data.minari_id, found.data.d4rl_id)):
-            assert _common.find_record(key) is found
+            assert of_records.find_record(key) is found
 
 
 def test_robotics_maps_are_d4rls() -> None:

@@ -1,0 +1,66 @@
+"""What arrays must be to be learnt from: finite, within bounds, flags that are flags, rows that join."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+
+from rlkit.data.dataset import OfflineDataset
+from rlkit.errors import DataError
+
+# Float32 rounding and old simulators put actions a hair outside their bounds.  An excess up to this share of the
+# bounds' half width is clipped when data is read; anything larger is an error.
+ACTION_TOLERANCE = 1e-3
+
+
+def validate(arrays: dict[str, np.ndarray], action_space: gym.spaces.Box, where: str) -> int:
+    """Raise :class:`DataError` for NaN, infinities and actions out of bounds; clip rounding excess in place.
+
+    ``arrays`` holds observations ``[N, ds]``, actions ``[N, da]``, rewards ``[N]`` and perhaps next_observations
+    ``[N, ds]``, all float32.  Returns the number of actions clipped, whose excess is at most ``ACTION_TOLERANCE``.
+    """
+    for name in ("observations", "actions", "rewards", "next_observations"):
+        if name not in arrays:
+            continue
+        flat = arrays[name].reshape(len(arrays[name]), -1)
+        with np.errstate(invalid="ignore"):  # inf - inf
+            if np.isfinite(flat.sum(dtype=np.float64)):  # one pass when all is well: NaN and infinities survive a sum
+                continue
+        bad = np.argwhere(~np.isfinite(flat))
+        if len(bad):
+            row, column = bad[0]
+            at = f"row {row}" + (f", column {column}" if arrays[name].ndim > 1 else "")
+            raise DataError(f"{where}: '{name}' holds {flat[row, column]} at {at}, expected finite numbers")
+    actions = arrays["actions"]
+    low, high = action_space.low.astype(np.float32), action_space.high.astype(np.float32)
+    outside = (actions < low) | (actions > high)
+    if not outside.any():
+        return 0
+    slack = ACTION_TOLERANCE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
+    bad = np.argwhere((actions < low - slack) | (actions > high + slack))
+    if len(bad):
+        row, *column = (int(i) for i in bad[0])
+        cell = (row, *column)
+        raise DataError(
+            f"{where}: action {actions[cell]:g} at row {row}, column {column[0] if column else 0} is out of bounds, "
+            f"expected [{low[tuple(column)]:g}, {high[tuple(column)]:g}]"
+        )
+    np.clip(actions, low, high, out=actions)
+    return int(outside.sum())
+
+
+def require_flags(values: np.ndarray, where: str) -> None:
+    """Raise :class:`DataError` unless all ``values`` are 0 or 1, the way to say no and yes in any dtype."""
+    bad = np.flatnonzero((values != 0) & (values != 1))  # NaN is neither
+    if len(bad):
+        raise DataError(f"{where} holds {values.ravel()[bad[0]]} at row {bad[0]}, expected flags, each 0 or 1")
+
+
+def first_broken_join(dataset: OfflineDataset) -> tuple[int, int]:
+    """Number of rows inside an episode whose ``next_observations`` is not the following row's observation, and the
+    first of them (-1 if none).  Two NaNs count as equal: they are another check's business."""
+    inside = np.flatnonzero(~(dataset.terminations | dataset.truncations)[:-1])
+    here, following = dataset.next_observations[inside], dataset.observations[inside + 1]
+    differs = (here != following) & ~(np.isnan(here) & np.isnan(following))
+    rows = inside[differs.any(axis=tuple(range(1, differs.ndim)))]
+    return len(rows), int(rows[0]) if len(rows) else -1
