@@ -25,7 +25,7 @@ stays the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from rlkit.agents.drrpo.dual import add_sample, nu_tv, refactor
 from rlkit.algorithms.hyperparameters import AgentConfig
-from rlkit.errors import ArtefactError, UserError, nearest
+from rlkit.errors import ArtefactError, UserError
 
 Array = NDArray[np.float64]
 REFACTOR_EVERY = 1000  # updates after which Λ⁻¹ is computed anew
@@ -104,14 +104,15 @@ class DRRPOConfig(AgentConfig):
     POSITIVE: ClassVar[tuple[str, ...]] = ("eta",)
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("beta",)
     UNIT: ClassVar[tuple[str, ...]] = ("rho",)
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {
+        "method": METHODS,
+        "bonus": BONUSES,
+        "refresh": REFRESHES,
+        "cap": CAPS,
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices = (("method", METHODS), ("bonus", BONUSES), ("refresh", REFRESHES), ("cap", CAPS))
-        for name, known in choices:
-            value = getattr(self, name)
-            if value not in known and not (value is None and name in ("bonus", "refresh")):
-                raise UserError(f"agent.{name}={value} is unknown{nearest(str(value), known)}")
         self._require("ridge", self.ridge is None or self.ridge > 0, "a number above 0")
         if self.reference is not None:
             object.__setattr__(self, "reference", tuple(float(p) for p in self.reference))

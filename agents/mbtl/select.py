@@ -27,7 +27,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, require_choice
 
 Array = NDArray[np.float64]
 STRATEGIES = ("mbtl", "random", "equidistant", "greedy")
@@ -106,12 +106,11 @@ class TaskSelector:
         if not 1 <= self.budget <= n:
             raise UserError(f"budget={self.budget} is out of range, expected from 1 to the {n} contexts there are")
         for name, value, known in (("strategy", strategy, STRATEGIES), ("gap", gap, GAPS)):
-            if value not in known:
-                raise UserError(f"{name}={value} is unknown{nearest(value, known)}")
+            require_choice(name, value, known)
         if d > 1 and (strategy in ("equidistant", "greedy") or gap != "directional" or compat is not None):
             raise UserError(f"contexts have {d} dimensions; expected strategy mbtl or random, with gap=directional")
-        if compat not in (None, "official"):
-            raise UserError(f"compat={compat} is unknown, expected 'official' or None")
+        if compat is not None:
+            require_choice("compat", compat, ("official",))
         if not bounds[0] < bounds[1]:
             raise UserError(f"bounds={bounds}: expected the lower one below the upper one")
         self.strategy, self.bounds, self.gap, self.theta = strategy, bounds, gap, theta

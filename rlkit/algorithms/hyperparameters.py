@@ -49,7 +49,7 @@ class AgentConfig:
     POSITIVE: ClassVar[tuple[str, ...]] = ()
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ()
     UNIT: ClassVar[tuple[str, ...]] = ()  # in [0, 1]
-    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = MappingProxyType({})  # words
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = MappingProxyType({})  # words that there are
     OWN: ClassVar[
         tuple[str, ...]
     ] = ()  # settings of a machine, which an artefact does not switch on where it is loaded
@@ -62,7 +62,8 @@ class AgentConfig:
         for name in self.UNIT:
             self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
         for name, known in self.CHOICES.items():
-            require_choice(f"agent.{name}", getattr(self, name), known)
+            if getattr(self, name) is not None or getattr(type(self), name) is not None:  # None where it is the default
+                require_choice(f"agent.{name}", getattr(self, name), known)
 
     def _widths(self, name: str) -> None:
         """Keep the layer widths in ``name`` as a tuple: a list from JSON and a tuple are the same widths."""

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rlkit.errors import UserError, nearest, one_line
+from rlkit.errors import UserError, nearest, one_line, require_choice
 
 USAGE = (
     "usage: rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [judged=greedy|sampled] "
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
             )
         numbers[key] = int(text)
     judged = settings.get("judged")
-    if judged not in (None, "greedy", "sampled"):
-        raise UserError(f"judged={judged} is unknown, expected greedy or sampled")
+    if judged is not None:
+        require_choice("judged", judged, ("greedy", "sampled"))
     rest = {key: value for key, value in settings.items() if key not in KEYS}
     if "env" not in settings:
         for key in rest:

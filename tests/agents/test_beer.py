@@ -231,7 +231,7 @@ def test_the_replay_is_drawn_from_by_the_runs_seed() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"regulariser": "bear"}, "regulariser=bear is out of range, expected one of beer"),
+        ({"regulariser": "bear"}, "regulariser=bear is unknown, expected one of beer"),
         ({"bound": "loose"}, "expected one of mixed, target, bias_correct"),
         ({"discount": 0.0}, "discount=0.0 is out of range"),
         ({"beta": -1.0}, "beta=-1.0 is out of range"),

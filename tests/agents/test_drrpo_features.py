@@ -154,7 +154,7 @@ def test_bad_input_gets_a_sentence() -> None:
         ({"rho": 1.5}, r"agent\.rho=1\.5 is out of range"),
         ({"eta": 0.0}, r"agent\.eta=0\.0 is out of range"),
         ({"discount": 1.0}, r"agent\.discount=1\.0 is out of range, expected a number from 0 to below 1"),
-        ({"reference": "last"}, r"agent\.reference=last is out of range, expected one of uniform, average"),
+        ({"reference": "last"}, r"agent\.reference=last is unknown, expected one of uniform, average"),
         ({"centres": 0}, r"agent\.centres=0 is out of range"),
     ):
         with pytest.raises(UserError, match=sentence):

@@ -487,8 +487,8 @@ def test_a_negative_weight_departs_from_a_hacking_base_policy() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"divergence": "js"}, "divergence=js is out of range, expected one of sqrt_chi2"),
-        ({"measure": "reward"}, "measure=reward is out of range, expected one of state_action"),
+        ({"divergence": "js"}, "divergence=js is unknown, expected one of sqrt_chi2"),
+        ({"measure": "reward"}, "measure=reward is unknown, expected one of state_action"),
         ({"scale": "max"}, "scale=max is out of range"),
         ({"trim": 0.6}, "trim=0.6 is out of range, expected a share below one half"),
         ({"discount": 1.0}, "discount=1.0 is out of range, expected a number below 1"),

@@ -318,8 +318,8 @@ def test_walkers_of_different_contexts_live_side_by_side() -> None:
         ({"context": {"length": "long"}}, "context length='long' is not a number"),
         ({"context": {"length": [0.5, 0.6]}}, r"context length has shape \(2,\), expected one number or 1"),
         ({"context": 3.0}, "expected values by name, such as {length: 1}"),
-        ({"physics": "legasy"}, "physics=legasy is unknown, expected correct or legacy; did you mean 'legacy'"),
-        ({"context_obs": "shown"}, "context_obs=shown is unknown, expected hidden or append"),
+        ({"physics": "legasy"}, "physics=legasy is unknown, expected one of correct, legacy; did you mean 'legacy'"),
+        ({"context_obs": "shown"}, "context_obs=shown is unknown, expected one of hidden, append"),
     ],
 )
 def test_bad_arguments_get_a_sentence(arguments: dict[str, Any], expected: str) -> None:

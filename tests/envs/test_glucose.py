@@ -182,7 +182,7 @@ def test_a_restored_patient_goes_on() -> None:
 
 def test_bad_input_gets_a_sentence() -> None:
     for make in (GlucoseEnv, GlucoseVectorEnv):
-        with pytest.raises(UserError, match="reward=cost is unknown, expected proxy or true"):
+        with pytest.raises(UserError, match="reward=cost is unknown, expected one of proxy, true"):
             make(reward="cost")
         with pytest.raises(UserError, match="horizon=0 is out of range"):
             make(horizon=0)

@@ -341,7 +341,7 @@ def test_the_entropy_weight_falls_in_the_course_of_training(few: None) -> None:
 
 def test_bad_input_gets_a_sentence() -> None:
     for make in (PandemicEnv, PandemicVectorEnv):
-        with pytest.raises(UserError, match="reward=cost is unknown, expected proxy or true"):
+        with pytest.raises(UserError, match="reward=cost is unknown, expected one of proxy, true"):
             make(reward="cost")
         with pytest.raises(UserError, match="horizon=0 is out of range"):
             make(horizon=0)

@@ -222,9 +222,9 @@ def test_the_same_seed_gives_the_same_episodes_and_resets_go_on() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"layout": "larg"}, "layout='larg' is unknown, expected one of umaze, medium, large; did you mean 'large'"),
+        ({"layout": "larg"}, "layout=larg is unknown, expected one of umaze, medium, large; did you mean 'large'"),
         ({"reward": "sparce"}, "did you mean 'sparse'"),
-        ({"goal": "moving"}, "goal='moving' is unknown, expected one of random, fixed"),
+        ({"goal": "moving"}, "goal=moving is unknown, expected one of random, fixed"),
         ({"frame": "polar"}, "expected one of centred, d4rl"),
         ({"goal_radius": 0.0}, "goal_radius=0.0 is out of range"),
         ({"position_noise": 0.4}, "position_noise=0.4 is out of range"),

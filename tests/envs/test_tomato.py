@@ -147,8 +147,8 @@ def test_the_board_as_text() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "expected"),
     [
-        ({"level": "level5"}, "level=level5 is unknown, expected level4 or toy; did you mean 'level4'"),
-        ({"reward": "both"}, "reward=both is unknown, expected proxy or true"),
+        ({"level": "level5"}, "level=level5 is unknown, expected one of level4, toy; did you mean 'level4'"),
+        ({"reward": "both"}, "reward=both is unknown, expected one of proxy, true"),
         ({"random_actions": 1.5}, "random_actions=1.5 is out of range"),
         ({"horizon": 0}, "horizon=0 is out of range"),
     ],

@@ -71,7 +71,7 @@ def test_without_sumo_the_merge_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
     ):
         gym.make(ID)
     assert registry.record("traffic").extra == "traffic"
-    with pytest.raises(UserError, match="reward=cost is unknown, expected proxy or true"):
+    with pytest.raises(UserError, match="reward=cost is unknown, expected one of proxy, true"):
         TrafficEnv(reward="cost")
 
 

@@ -88,7 +88,7 @@ def test_both_rewards_are_evaluated_named_and_written(reward: str, capsys: Any) 
         assert f"5 episodes, {words}, seed 0" in printed and re.search(r"^true return .*\nproxy return", printed, re.M)
     assert main(["eval", "r", "episodes=5", "env=tomato", "reward=true"]) == 0
     assert main(["eval", "r", "judged=mean"]) == 2
-    assert "judged=mean is unknown, expected greedy or sampled" in capsys.readouterr().err
+    assert "judged=mean is unknown, expected one of greedy, sampled" in capsys.readouterr().err
 
 
 def test_a_checkpoint_from_before_the_reward_was_declared_is_taken(tmp_path: Path) -> None:
