@@ -9,7 +9,7 @@ import importlib
 import json
 import zipfile
 from dataclasses import replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,39 @@ FORMER = Path(__file__).parent / "fixtures" / "former"
 EXPECTED: dict[str, Any] = json.loads((FORMER / "expected.json").read_text(encoding="utf-8"))
 NEAR = 1e-5  # of actions; processors round differently
 
-AGENTS = """a2pr bc beer bq drrpo drrpo-features fdvl iql iqlearn mbtl orpo prdc ptrnet recoil smodice sql td3bc vagram
-xql""".split()
-ENVS = "combinatorial contextual dmc hacking imitation locomotion manipulation navigation robust".split()
+# Entry points, by name.
+AGENTS = {
+    "a2pr": "rlkit.agents.a2pr:A2PR",
+    "bc": "rlkit.agents.bc:BC",
+    "beer": "rlkit.agents.beer:BEER",
+    "bq": "rlkit.agents.bq:BQ",
+    "drrpo": "rlkit.agents.drrpo:DRRPO",
+    "drrpo-features": "rlkit.agents.drrpo_features:FeatureDRRPO",
+    "fdvl": "rlkit.agents.fdvl:FDVL",
+    "iql": "rlkit.agents.iql:IQL",
+    "iqlearn": "rlkit.agents.iqlearn:IQLearn",
+    "mbtl": "rlkit.agents.mbtl:MBTL",
+    "orpo": "rlkit.agents.orpo:ORPO",
+    "prdc": "rlkit.agents.prdc:PRDC",
+    "ptrnet": "rlkit.agents.ptrnet:PtrNet",
+    "recoil": "rlkit.agents.recoil:ReCOIL",
+    "smodice": "rlkit.agents.smodice:SMODICE",
+    "sql": "rlkit.agents.sql:SQL",
+    "td3bc": "rlkit.agents.td3bc:TD3BC",
+    "vagram": "rlkit.agents.vagram:VaGraM",
+    "xql": "rlkit.agents.xql:XQL",
+}
+ENVS = {
+    "combinatorial": "rlkit.envs.combinatorial_records:RECORDS",
+    "contextual": "rlkit.envs.contextual_records:RECORDS",
+    "dmc": "rlkit.envs.dmc_tasks:RECORDS",
+    "hacking": "rlkit.envs.hacking:RECORDS",
+    "imitation": "rlkit.envs.imitation:RECORDS",
+    "locomotion": "rlkit.envs.locomotion:RECORDS",
+    "manipulation": "rlkit.envs.manipulation:RECORDS",
+    "navigation": "rlkit.envs.navigation:RECORDS",
+    "robust": "rlkit.envs.robust:RECORDS",
+}
 # Generators that records named, and that the records of other packages may.
 GENERATORS = (
     "rlkit.data.generate:behaviour_rollouts",
@@ -61,7 +91,7 @@ rlkit/dmc-pendulum-swingup-v0 rlkit/dmc-point_mass-easy-v0 rlkit/dmc-point_mass-
 rlkit/dmc-quadruped-fetch-v0 rlkit/dmc-quadruped-run-v0 rlkit/dmc-quadruped-walk-v0 rlkit/dmc-reacher-easy-v0
 rlkit/dmc-reacher-hard-v0 rlkit/dmc-stacker-stack_2-v0 rlkit/dmc-stacker-stack_4-v0 rlkit/dmc-swimmer-swimmer15-v0
 rlkit/dmc-swimmer-swimmer6-v0 rlkit/dmc-walker-run-v0 rlkit/dmc-walker-stand-v0 rlkit/dmc-walker-walk-v0
-""".split()
+""".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,15 +192,19 @@ def test_kept_labels_are_found_again(former: Path) -> None:
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_agents_name_is_that_of_a_class(name: str) -> None:
-    assert registry.agent_class(name).name == name
-    assert [entry for entry in entry_points(group="rlkit.agents") if entry.name == name]
+def test_an_agents_entry_point_loads(name: str) -> None:
+    former = EntryPoint(name, AGENTS[name], "rlkit.agents").load()
+    assert former.name == name and former is registry.agent_class(name)
+    assert [entry.load() for entry in entry_points(group="rlkit.agents", name=name)] == [former]
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_a_group_of_records_loads(name: str) -> None:
-    (entry,) = (entry for entry in entry_points(group="rlkit.envs") if entry.name == name)
-    assert all(key == record.name for key, record in entry.load().items())
+def test_an_entry_point_of_records_loads(name: str) -> None:
+    former = EntryPoint(name, ENVS[name], "rlkit.envs").load()
+    known = registry.records()
+    assert former and all(known[key] is record and record.name == key for key, record in former.items())
+    (entry,) = entry_points(group="rlkit.envs", name=name)
+    assert entry.load().keys() == former.keys()
 
 
 def test_generators_can_be_imported() -> None:
