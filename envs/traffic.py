@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from rlkit.envs.cloning import clone
 from rlkit.envs.two_rewards import check_reward
-from rlkit.errors import UserError
+from rlkit.errors import UserError, install_extra
 
 Array = NDArray[np.float64]
 
@@ -140,7 +140,7 @@ class TrafficEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         check_reward("traffic", reward)
         missing = [name for name in ("libsumo", "sumo") if find_spec(name) is None]
         if missing:
-            raise UserError(f"traffic needs {' and '.join(missing)}; install it with: pip install 'rlkit[traffic]'")
+            raise UserError(f"traffic needs {' and '.join(missing)}; install it with: {install_extra('traffic')}")
         self.reward = reward
         self.observation_space = spaces.Box(-1.0, 1.0, (VEHICLES * FEATURES,), np.float32)
         self.action_space = spaces.Box(-HIGHEST, HIGHEST, (VEHICLES,), np.float32)

@@ -2,45 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from source_tree import ROOT, checkout, python
 
-ROOT = Path(__file__).resolve().parent.parent
+from rlkit.errors import DISTRIBUTION, install_extra
+
 PROBE = (
     "import sys; {path}import rlkit, rlkit.agents, rlkit.envs, rlkit.envs.locomotion; "
     "from importlib import import_module; import_module('rlkit.agents.bc'); "
     "print(rlkit.__file__); print(rlkit.agents.__file__); print(len(rlkit.envs.locomotion.RECORDS))"
 )
-
-
-LINKS = ("src/rlkit", "rlkit/agents", "rlkit/envs")
-
-
-def checkout(folder: Path, links: bool) -> Path:
-    """What a wheel is made of, as git lays it out; without ``links``, as it does where a system has none."""
-    folder.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.nb?")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder / name)
-    for name in ("src", "rlkit", "agents", "envs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore, symlinks=True)
-    if not links:
-        for name in LINKS:
-            target = (folder / name).readlink()
-            (folder / name).unlink()
-            (folder / name).write_text(str(target), encoding="utf-8")
-    return folder
-
-
-def build(*command: str | Path) -> None:
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +35,7 @@ def unlinked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the source distribution, as ``python -m build`` does."""
     folder = tmp_path_factory.mktemp("wheel")
-    build("build", "--outdir", folder, checkout(folder / "source", links=True))
+    python("-m", "build", "--outdir", folder, checkout(folder / "source"))
     return next(folder.glob("*.whl"))
 
 
@@ -112,7 +95,7 @@ def test_a_module_has_one_path_whatever_link_it_was_found_through(first: Path, t
 
 
 def test_the_wheel_holds_every_file_once(wheel: Path, unlinked: Path) -> None:
-    build("pip", "wheel", "-q", "--no-deps", "-w", unlinked.parent, unlinked)
+    python("-m", "pip", "wheel", "-q", "--no-deps", "-w", unlinked.parent, unlinked)
     (other,) = unlinked.parent.glob("*.whl")
     names, others = (zipfile.ZipFile(path).namelist() for path in (wheel, other))
     assert sorted(names) == sorted(set(others)) and len(names) == len(others)
@@ -141,3 +124,67 @@ def test_help_loads_no_torch() -> None:
 def test_entry_points_lead_to_their_names() -> None:
     for entry in entry_points(group="rlkit.agents"):
         assert entry.load().name == entry.name
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CALLED = {"hydra": "hydra-core", "sklearn": "scikit-learn", "sumo": "eclipse-sumo", "yaml": "pyyaml"}
+PEERS = {"gym", "rl4co", "simglucose", "tensordict"}  # measured against where somebody has them; no extra brings them
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a file imports, by statement or by a literal name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module or "")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "_load"):
+            found |= {argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)}
+    return {name.partition(".")[0] for name in found}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """What another library happens to bring goes when that library changes its mind."""
+    extras = [*PROJECT["optional-dependencies"].values()]
+    declared = {Requirement(text).name for text in sum(extras, PROJECT["dependencies"])}
+    files = [path for folder in ("rlkit", "agents", "envs") for path in (ROOT / folder).rglob("*.py")]
+    names = set().union(*map(imported, files)) - sys.stdlib_module_names - PEERS - {"rlkit", "Box2D"}
+    known = {canonicalize_name(name) for name in declared}
+    assert len(names) > 20
+    assert {name for name in names if canonicalize_name(CALLED.get(name, name)) not in known} == set()
+
+
+def test_what_is_not_tried_against_has_a_reason() -> None:
+    """A bound without one is a bound that nobody dares to lift."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lines = text[text.index("dependencies = [") : text.index("[project.scripts]")].splitlines()
+    bounds = [line for line in lines if re.match(r"  \".*[<>=]", line)]
+    assert len(bounds) > 40 and [line for line in bounds if "#" not in line] == []
+
+
+def test_nothing_tells_to_install_the_other_rlkit() -> None:
+    """PyPI's ``rlkit`` is not this project."""
+    assert PROJECT["name"] == DISTRIBUTION != "rlkit"
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    sources = [path for folder in ("rlkit", "agents", "envs") for path in (ROOT / folder).rglob("*.py")]
+    wrong = re.compile(r"\brlkit\[[a-z]|\bpip3? install( -\S+)* ['\"]?rlkit(?![-\w])")
+    found = [str(path) for path in pages + sources if wrong.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+    assert all(map(wrong.search, ("pip install rlkit", "pip install -U 'rlkit'", "'rlkit[dmc]'")))
+
+
+def test_an_extra_that_this_python_is_too_new_for_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 13, 2))
+    assert install_extra("labels", before=(3, 14)) == "pip install 'rlkit-papers[labels]'"
+    assert install_extra("dmc", before=(3, 13)) == "pip install 'rlkit-papers[dmc]' with Python 3.12 or older"
+
+
+def test_the_citation_names_the_papers() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors", "type", "license"} <= cited.keys()
+    for paper in cited["references"]:
+        assert {"type", "title", "authors", "year", "scope"} <= paper.keys(), paper
+        assert all("family-names" in author for author in paper["authors"])
+    scopes = {name for paper in cited["references"] for name in paper["scope"].split(", ")}
+    assert scopes == {entry.name for entry in entry_points(group="rlkit.agents")} - {"bc", "drrpo-features"}

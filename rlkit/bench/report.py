@@ -12,12 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rlkit import __version__
 from rlkit.bench.measure import Line, Settings, Times
 from rlkit.errors import UserError
 from rlkit.machine import processor
 
 PACKAGES = (
-    *("rlkit", "torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco"),
+    *("torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco"),
     *("d3rlpy", "rl4co", "simglucose"),
 )
 METHOD = (
@@ -35,7 +36,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version(), "rlkit": __version__}
     for name in PACKAGES:
         try:
             found[name] = version(name)
