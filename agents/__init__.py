@@ -1,40 +1,31 @@
 """One file per method.  ``from rlkit.agents import PRDC`` loads that file and no other."""
 
-from __future__ import annotations
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from typing import Any
+from rlkit.lazy import lazy_names
 
-_HOMES = {
-    "A2PR": "a2pr",
-    "BC": "bc",
-    "BEER": "beer",
-    "BQ": "bq",
-    "DRRPO": "drrpo",
-    "FDVL": "fdvl",
-    "FeatureDRRPO": "drrpo_features",
-    "IQL": "iql",
-    "IQLearn": "iqlearn",
-    "MBTL": "mbtl",
-    "ORPO": "orpo",
-    "PRDC": "prdc",
-    "PtrNet": "ptrnet",
-    "ReCOIL": "recoil",
-    "SMODICE": "smodice",
-    "SQL": "sql",
-    "TD3BC": "td3bc",
-    "VaGraM": "vagram",
-    "XQL": "xql",
-}
-__all__ = sorted(_HOMES)
+__path__[:] = [str(Path(__file__).resolve().parent)]  # modules get the path of their file, not of a link to it
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+if TYPE_CHECKING:
+    from rlkit.agents.a2pr import A2PR as A2PR
+    from rlkit.agents.bc import BC as BC
+    from rlkit.agents.beer import BEER as BEER
+    from rlkit.agents.bq import BQ as BQ
+    from rlkit.agents.drrpo import DRRPO as DRRPO
+    from rlkit.agents.drrpo_features import FeatureDRRPO as FeatureDRRPO
+    from rlkit.agents.fdvl import FDVL as FDVL
+    from rlkit.agents.iql import IQL as IQL
+    from rlkit.agents.iqlearn import IQLearn as IQLearn
+    from rlkit.agents.mbtl import MBTL as MBTL
+    from rlkit.agents.orpo import ORPO as ORPO
+    from rlkit.agents.prdc import PRDC as PRDC
+    from rlkit.agents.ptrnet import PtrNet as PtrNet
+    from rlkit.agents.recoil import ReCOIL as ReCOIL
+    from rlkit.agents.smodice import SMODICE as SMODICE
+    from rlkit.agents.sql import SQL as SQL
+    from rlkit.agents.td3bc import TD3BC as TD3BC
+    from rlkit.agents.vagram import VaGraM as VaGraM
+    from rlkit.agents.xql import XQL as XQL
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -27,7 +27,7 @@ ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):`(~?)([\w.]+)`")
 
 
 def source_of(module: str) -> Path:
-    """The file of ``rlkit.a.b``, by the mapping that pyproject.toml gives setuptools."""
+    """The file of ``rlkit.a.b``, whether or not the checkout has its links."""
     _, *parts = module.split(".")
     base = ROOT if parts and parts[0] in ("agents", "envs") else ROOT / "rlkit"
     path = base.joinpath(*parts)

@@ -4,6 +4,11 @@ Importing this registers every ``rlkit/...`` id with Gymnasium (which has loaded
 loads none of the environments: ``gym.make("rlkit.envs:rlkit/Hopper-v5")``, or ``import rlkit.envs`` first.
 """
 
+# ruff: noqa: E402
+from pathlib import Path
+
+__path__[:] = [str(Path(__file__).resolve().parent)]  # modules get the path of their file, not of a link to it
+
 from rlkit.envs.records import register_all
 
 register_all()

@@ -1,6 +1,6 @@
 """DeepMind Control tasks as Gymnasium environments, ``rlkit/dmc-<domain>-<task>-v0``, straight over ``dm_control``.
 
-Needs the ``dmc`` extra: ``pip install 'rlkit[dmc]'``.  Tassa et al. 2018, "DeepMind Control Suite".
+Needs the ``dmc`` extra: ``pip install 'rlkit-papers[dmc]'``.  Tassa et al. 2018, "DeepMind Control Suite".
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlkit.envs.records.dmc import TASKS
-from rlkit.errors import UserError, nearest, one_line
+from rlkit.errors import UserError, install_extra, nearest, one_line
 
 UNLIMITED = 1e10  # what dm_control says of an actuator without bounds
 WIDE, STEPS = 10.0, 1000  # bounds and time limit of tasks that set none
@@ -48,7 +48,7 @@ class DMControl(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
             from dm_control import suite
         except ImportError as error:
             raise UserError(
-                f"'{domain}-{task}' needs dm_control ({error}); install it with: pip install 'rlkit[dmc]'"
+                f"'{domain}-{task}' needs dm_control ({error}); install it with: {install_extra('dmc', before=(3, 13))}"
             ) from error
         self.render_mode, self.size = render_mode, size
         self.env: Any = suite.load(domain, task, task_kwargs={"random": 0})

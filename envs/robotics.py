@@ -16,9 +16,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkit.errors import UserError, nearest, shown
+from rlkit.errors import UserError, install_extra, nearest, shown
 
-INSTALL = "pip install 'rlkit[robotics]'"
+INSTALL = install_extra("robotics")
 MAZE_KEYS = ("observation", "desired_goal")  # the point's observation holds its position
 ANT_KEYS = ("achieved_goal", "observation", "desired_goal")  # the ant's does not
 KITCHEN_KEYS = ("observation",)  # the goal is always the same

@@ -6,9 +6,10 @@ from rlkit.system.caches import prepare_caches as _prepare_caches
 
 __version__ = "0.1.0"
 
-# `agents/` and `envs/` stand beside this folder in a checkout and inside it in an installed copy.  Standing in a
-# checkout, Python finds this folder first even when a wheel is installed, so the checkout's root joins the search path.
-_root = _Path(__file__).resolve().parent.parent
-if not (_root / "rlkit" / "agents").exists() and (_root / "agents" / "__init__.py").exists():
-    __path__.append(str(_root))
-_prepare_caches(_root / "rlkit")
+# In a checkout `agents/` and `envs/` stand beside this folder, and links within it lead there.  Modules get the path
+# of their file whatever link they were found through; where links did not survive, the checkout is searched too.
+_home = _Path(__file__).resolve().parent
+__path__[:] = [str(_home)]
+if not (_home / "agents").is_dir() and (_home.parent / "agents").is_dir():
+    __path__.append(str(_home.parent))
+_prepare_caches(_home)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+DISTRIBUTION = "rlkit-papers"  # what pip knows this package by; PyPI's rlkit is another project
 
 
 class UserError(ValueError):
@@ -34,6 +37,15 @@ def refusing(where: object, what: str, kind: type[UserError] = ArtefactError) ->
         elif isinstance(error, kind) and text.startswith(str(where)) and text == str(error):
             raise
         raise kind(text if text.startswith(str(where)) else one_line(f"{where}: {text}")) from error
+
+
+def install_extra(extra: str, before: tuple[int, int] = (4, 0)) -> str:
+    """The command that installs ``extra``, and a hint where this Python is one that its packages have no wheels for.
+
+    ``before`` is the first such Python.
+    """
+    hint = "" if sys.version_info < before else f" with Python {before[0]}.{before[1] - 1} or older"
+    return f"pip install '{DISTRIBUTION}[{extra}]'{hint}"
 
 
 def one_line(text: object, most: int = 600) -> str:

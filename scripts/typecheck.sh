@@ -1,11 +1,5 @@
 #!/usr/bin/env bash
-# mypy over the package in its installed layout: agents/ and envs/ linked to where they are imported from.
+# mypy over the package as it is imported; rlkit/agents and rlkit/envs are links.
 set -euo pipefail
-root=$(cd "$(dirname "$0")/.." && pwd)
-tree=$(mktemp -d)
-trap 'rm -rf "$tree"' EXIT
-mkdir "$tree/rlkit"
-ln -s "$root"/rlkit/* "$tree/rlkit/"
-ln -s "$root/agents" "$root/envs" "$tree/rlkit/"
-cd "$tree"
-"${PYTHON:-python}" -m mypy --config-file "$root/pyproject.toml" --cache-dir "$root/.mypy_cache" -p rlkit "$@"
+cd "$(dirname "$0")/.."
+"${PYTHON:-python}" -m mypy -p rlkit "$@"

@@ -35,7 +35,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = tmp_path_factory.mktemp("site")
     for name in ("rlkit", "agents", "envs"):
         ignore = shutil.ignore_patterns("__pycache__", "pretrained", "*.safetensors")
-        shutil.copytree(ROOT / name, site / name, ignore=ignore)
+        shutil.copytree(ROOT / name, site / name, ignore=ignore, symlinks=True)
     for folder, _, _ in [*os.walk(site)]:
         Path(folder).chmod(0o555)
     return site

@@ -16,7 +16,7 @@ delaunay
 ==========  ==========================================  ================================================================
 
 ``own`` is known for every problem and needs no package; for cvrp and op it is exact and takes small instances only.
-The packages come with ``pip install 'rlkit[labels]'``.
+The packages come with ``pip install 'rlkit-papers[labels]'``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlkit import __version__
 from rlkit.envs.combinatorial import solvers
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row
 from rlkit.envs.combinatorial.bisimulation import Instance
-from rlkit.errors import UserError, nearest
+from rlkit.errors import UserError, install_extra, nearest
 
 Solution = NDArray[np.int64]
 Solver = Callable[[Problem, Instance, float, int], Solution]  # problem, instance, effort, seed
@@ -50,8 +51,9 @@ def _load(package: str, solver: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError:
+        command = install_extra("labels", before=(3, 14) if solver == "hygese" else (4, 0))
         raise UserError(
-            f"the solver '{solver}' is not installed: pip install 'rlkit[labels]', or choose solver=own if that will do"
+            f"the solver '{solver}' is not installed: {command}, or choose solver=own if that will do"
         ) from None
 
 
@@ -234,7 +236,7 @@ def solver_version(name: str) -> str:
     """Version of the solver's package, rlkit's for its own; UserError where it is not installed."""
     if name != "own":
         _load({"fast-tsp": "fast_tsp"}.get(name, name), name)
-    return version("rlkit" if name == "own" else name)
+    return __version__ if name == "own" else version(name)
 
 
 def solve(

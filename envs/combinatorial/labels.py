@@ -19,7 +19,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from rlkit import __version__
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, require_number, require_whole, row
 from rlkit.envs.combinatorial.label_solvers import Task, solve_chunk, solver_name, solver_version
 from rlkit.errors import DataError, UserError
@@ -137,7 +137,7 @@ def make_labels(
     metadata = {
         "format": FORMAT,
         **description,
-        "versions": {"rlkit": version("rlkit"), "numpy": np.__version__, solver: solved_by},
+        "versions": {"rlkit": __version__, "numpy": np.__version__, solver: solved_by},
         "sha256": {key: _digest(array) for key, array in arrays.items()},
     }
     write_atomically(path, save(arrays, {"rlkit": json.dumps(metadata, sort_keys=True)}))

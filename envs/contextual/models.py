@@ -22,7 +22,7 @@ from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
 from rlkit.envs.contextual.base import CONTEXT_OBS, PHYSICS, Array, Context, Feature, resolve_context
-from rlkit.errors import UserError, require_choice
+from rlkit.errors import UserError, install_extra, require_choice
 
 WALKER = {  # defaults are Gymnasium's, bases those of the published grids
     "friction": Feature(1.0, 2.5, "friction of the ground"),
@@ -100,7 +100,7 @@ def walker(context: Context | None = None, context_obs: str = "hidden", **settin
             import_module("gymnasium.envs.box2d.bipedal_walker")
         except (ImportError, DependencyNotInstalled):  # of Box2D, or of pygame, which draws
             raise UserError(
-                "the contextual walker needs Box2D, which is not installed: pip install 'gymnasium[box2d]'"
+                f"the contextual walker needs Box2D, which is not installed: {install_extra('box2d')}"
             ) from None
         return _walker_class()(values, context_obs == "append", settings)
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from rlkit.envs.hacking.cloning import clone
 from rlkit.envs.hacking.two_rewards import REWARDS
-from rlkit.errors import UserError, require_choice
+from rlkit.errors import UserError, install_extra, require_choice
 
 Array = NDArray[np.float64]
 
@@ -141,7 +141,7 @@ class TrafficEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         require_choice("traffic: reward", reward, REWARDS)
         missing = [name for name in ("libsumo", "sumo") if find_spec(name) is None]
         if missing:
-            raise UserError(f"traffic needs {' and '.join(missing)}; install it with: pip install 'rlkit[traffic]'")
+            raise UserError(f"traffic needs {' and '.join(missing)}; install it with: {install_extra('traffic')}")
         self.reward = reward
         self.observation_space = spaces.Box(-1.0, 1.0, (VEHICLES * FEATURES,), np.float32)
         self.action_space = spaces.Box(-HIGHEST, HIGHEST, (VEHICLES,), np.float32)

@@ -23,6 +23,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rlkit import __version__
 from rlkit.errors import ArtefactError, refusing, shown
 from rlkit.system.files import require_whole, write_atomically
 
@@ -49,12 +50,12 @@ GROWING = ("_like", "clone", "repeat", "cat", "stack", "arange", "randperm", "li
 ENCRYPTED = 0x1  # of a member's flags
 MAX_MANIFEST, MAX_MEMBER = 16 << 20, 64 << 30  # bytes
 MAX_DIRECTORY, MAX_HEADER = 1 << 17, 4 << 20  # of a zip with its comment, and of safetensors: names, shapes, places
-LIBRARIES = ("rlkit", "torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "numba")
+LIBRARIES = ("torch", "numpy", "gymnasium", "stable-baselines3", "mujoco", "numba")
 
 
 def versions() -> dict[str, str]:
     """Versions of the libraries a result depends on."""
-    return {name: version(name) for name in LIBRARIES}
+    return {"rlkit": __version__, **{name: version(name) for name in LIBRARIES}}
 
 
 def write_artefact(

@@ -15,6 +15,7 @@ import torch
 
 from rlkit.bench.measure import PeerMissing, Settings
 from rlkit.data.dataset import OfflineDataset
+from rlkit.errors import install_extra
 
 
 def hush_gym() -> None:
@@ -37,7 +38,7 @@ def import_d3rlpy() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "d3rlpy":
             raise
-        raise PeerMissing("peer not installed: pip install 'rlkit[bench]'") from None
+        raise PeerMissing(f"peer not installed: {install_extra('bench')}") from None
     import structlog
 
     # Its information about shapes and file names would stand between the table's lines; warnings and errors stay.

@@ -11,12 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rlkit import __version__
 from rlkit.bench.measure import Line, Settings, Times
 from rlkit.system.files import write_atomically
 from rlkit.system.machine import processor
 
 PACKAGES = (
-    *("rlkit", "torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco"),
+    *("torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco"),
     *("d3rlpy", "rl4co", "simglucose"),
 )
 METHOD = (
@@ -34,7 +35,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version(), "rlkit": __version__}
     for name in PACKAGES:
         try:
             found[name] = version(name)

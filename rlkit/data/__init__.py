@@ -3,33 +3,22 @@
 Names are loaded on first use, so that importing this package brings in neither torch nor Minari.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import Any
+from rlkit.lazy import lazy_names
 
-_HOMES = {
-    "OfflineDataset": "dataset",
-    "Provenance": "dataset",
-    "load_dataset": "resolve",
-    "read_d4rl": "hdf5",
-    "write_d4rl": "hdf5",
-    "from_minari": "minari_store",
-    "to_minari": "minari_store",
-    "local_ids": "minari_store",
-    "behaviour_rollouts": "generate",
-    "imitation_dataset": "imitation",
-    "check_dataset": "check",
-    "Finding": "check",
-}
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+if TYPE_CHECKING:
+    from rlkit.data.check import Finding as Finding
+    from rlkit.data.check import check_dataset as check_dataset
+    from rlkit.data.dataset import OfflineDataset as OfflineDataset
+    from rlkit.data.dataset import Provenance as Provenance
+    from rlkit.data.generate import behaviour_rollouts as behaviour_rollouts
+    from rlkit.data.hdf5 import read_d4rl as read_d4rl
+    from rlkit.data.hdf5 import write_d4rl as write_d4rl
+    from rlkit.data.imitation import imitation_dataset as imitation_dataset
+    from rlkit.data.minari_store import from_minari as from_minari
+    from rlkit.data.minari_store import local_ids as local_ids
+    from rlkit.data.minari_store import to_minari as to_minari
+    from rlkit.data.resolve import load_dataset as load_dataset
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

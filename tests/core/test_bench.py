@@ -124,10 +124,10 @@ def test_a_missing_peer_is_named_and_the_rest_runs(tmp_path: Path, monkeypatch: 
     assert bench.main(["td3bc-d3rlpy", "sampling", "--quick", "--rounds", "1", "--out", str(out)]) == 0
     lines = json.loads(out.read_text())["lines"]
     missing = [line for line in lines if line["row"] == "td3bc-d3rlpy"]
-    assert missing and all("pip install 'rlkit[bench]'" in line["skipped"] for line in missing)
+    assert missing and all("pip install 'rlkit-papers[bench]'" in line["skipped"] for line in missing)
     assert all(line["ratio"] is None and line["met"] is None for line in missing)
     assert all(line["ratio"] > 0 for line in lines if line["row"] == "sampling")
-    assert "peer not installed: pip install 'rlkit[bench]'" in capsys.readouterr().err
+    assert "peer not installed: pip install 'rlkit-papers[bench]'" in capsys.readouterr().err
 
 
 def test_data_is_deterministic_and_a_damaged_cache_is_made_anew():

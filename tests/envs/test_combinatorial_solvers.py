@@ -157,7 +157,7 @@ def test_a_missing_package_is_named(solver: str, name: str, package: str, monkey
         lambda: label_solvers.solve(problem, row(generate(problem, 1, 0), 0), solver),
         lambda: label_solvers.solver_version(solver),
     ):
-        with pytest.raises(UserError, match=rf"'{solver}' is not installed: pip install 'rlkit\[labels\]'"):
+        with pytest.raises(UserError, match=rf"'{solver}' is not installed: pip install 'rlkit-papers\[labels\]'"):
             call()
     with pytest.raises(UserError, match="unknown solver 'concord'"):
         label_solvers.solve(problem, {}, "concord")

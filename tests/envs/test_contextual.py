@@ -282,7 +282,7 @@ def test_the_half_cheetahs_model_is_edited() -> None:
 
 def test_without_box2d_the_walker_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "Box2D", None)
-    with pytest.raises(UserError, match=r"needs Box2D, which is not installed: pip install 'gymnasium\[box2d\]'"):
+    with pytest.raises(UserError, match=r"needs Box2D, which is not installed: pip install 'rlkit-papers\[box2d\]'"):
         walker()
 
 

@@ -86,7 +86,7 @@ def test_unknown_tasks_and_a_missing_package_get_a_sentence(monkeypatch: pytest.
     with pytest.raises(UserError, match="did you mean 'dmc-walker-run'"):
         registry.record("dmc-walker-runn")
     monkeypatch.setitem(sys.modules, "dm_control", None)
-    with pytest.raises(UserError, match=r"needs dm_control .*install it with: pip install 'rlkit\[dmc\]'"):
+    with pytest.raises(UserError, match=r"needs dm_control .*install it with: pip install 'rlkit-papers\[dmc\]'"):
         importlib.import_module("rlkit.envs.dmc").DMControl("walker", "run")
 
 

@@ -29,7 +29,7 @@ from rlkit.errors import UserError
 from rlkit.vector import make_vector_env
 
 ID = "rlkit-sumo/Traffic-v0"
-sumo = pytest.mark.skipif(find_spec("libsumo") is None, reason="needs the extra traffic: pip install 'rlkit[traffic]'")
+sumo = pytest.mark.skipif(find_spec("libsumo") is None, reason="needs the extra traffic")
 ALONE = ["merge.0", 12.0, -1.0, 0.0, -1.0, 0.0]
 AHEAD = ["merge.3", 6.0, 3.0, 9.0, 20.0, 15.0]
 
@@ -67,7 +67,7 @@ def test_the_driver_model_is_the_formula(speed: float, leader: float, gap: float
 def test_without_sumo_the_merge_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic, "find_spec", lambda name: None)
     with pytest.raises(
-        UserError, match=r"traffic needs libsumo and sumo; install it with: pip install 'rlkit\[traffic\]'"
+        UserError, match=r"traffic needs libsumo and sumo; install it with: pip install 'rlkit-papers\[traffic\]'"
     ):
         gym.make(ID)
     assert registry.record("traffic").extra == "traffic"

@@ -117,7 +117,9 @@ def test_a_missing_extra_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPa
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)  # what importing it finds where it is not installed
     found = RECORDS[name]
-    with pytest.raises(UserError, match=r"^\w+Env needs gymnasium-robotics, .* pip install 'rlkit\[robotics\]'$"):
+    with pytest.raises(
+        UserError, match=r"^\w+Env needs gymnasium-robotics, .* pip install 'rlkit-papers\[robotics\]'$"
+    ):
         make_vector_env(found.env_id, 2, **found.env_kwargs)
 
 
