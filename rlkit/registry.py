@@ -25,6 +25,7 @@ from rlkit.errors import UserError, nearest, shown
 T = TypeVar("T", bound=type)
 
 ENV_ID = re.compile(r"[A-Za-z0-9][-\w.]*(/[A-Za-z0-9][-\w.]*)?", re.ASCII)  # without a module before a colon
+FORMERLY = "rlkit"  # the distribution's former name
 UNKNOWN = "unknown"  # family of an environment that a file names and that nobody registered here
 
 
@@ -109,7 +110,9 @@ def add_records(records: Iterable[EnvRecord]) -> None:
 
 @cache
 def _entries(group: str) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=group)}
+    """Entry points by name; what is left of an installation under the former name has modules that moved."""
+    found = entry_points(group=group)
+    return {entry.name: entry for entry in found if entry.dist is None or entry.dist.name != FORMERLY}
 
 
 def agent_names() -> list[str]:
