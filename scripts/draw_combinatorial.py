@@ -18,41 +18,38 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rlkit.agents import BQ, PtrNet
-from rlkit.envs.combinatorial import solvers
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row
 from rlkit.envs.combinatorial.drawing import draw
-from rlkit.envs.combinatorial.label_solvers import solve
+from rlkit.envs.combinatorial.solvers import solve
 from rlkit.registry import shipped_weights
 
-HEURISTICS = {
-    "tsp": {"num_nodes": 12},
-    "atsp": {"num_nodes": 12},
-    "cvrp": {"num_nodes": 10, "capacity": 20},
-    "op": {"num_nodes": 12, "budget": 2.0},
-    "knapsack": {"num_nodes": 50},
-    "convex-hull": {"num_nodes": 20},
-    "delaunay": {"num_nodes": 10},
-}
-MODELS = {name: {"num_nodes": 50} for name in ("tsp", "atsp", "cvrp", "op", "knapsack")}
-MODELS |= {"convex-hull": {"num_nodes": 10}, "delaunay": {"num_nodes": 5}}
+HEURISTICS = [
+    make_problem("tsp", num_nodes=12),
+    make_problem("atsp", num_nodes=12),
+    make_problem("cvrp", num_nodes=10, capacity=20),
+    make_problem("op", num_nodes=12, budget=2.0),
+    make_problem("knapsack", num_nodes=50),
+    make_problem("convex-hull", num_nodes=20),
+    make_problem("delaunay", num_nodes=10),
+]
+MODELS = [make_problem(name, num_nodes=50) for name in ("tsp", "atsp", "cvrp", "op", "knapsack")]
+MODELS += [make_problem("convex-hull", num_nodes=10), make_problem("delaunay", num_nodes=5)]
 ASSETS = Path(__file__).parent.parent / "docs" / "assets"
 
 Solver = Callable[[Problem, dict[str, Any]], NDArray[np.int64]]
 
 
 def heuristic(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
-    if problem.name == "knapsack":
-        return solvers.density_greedy(instance)
-    if problem.name in ("convex-hull", "delaunay"):
-        return np.array([], np.int64)  # nothing but the points
-    return solvers.nearest_neighbour(problem, instance)
+    """The problem's first, or nothing but the points where it has none."""
+    for find in problem.baselines().values():
+        return find(problem, instance, np.random.Generator(np.random.PCG64(0)))
+    return np.array([], np.int64)
 
 
 def model(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
     """The greedy solution of the weights that ship."""
-    kind = PtrNet if problem.name in ("convex-hull", "delaunay") else BQ
-    agent = kind.load(shipped_weights(kind.name, problem.name))
-    return agent.solve({key: value[None] for key, value in instance.items()}).solutions[0]
+    kind = BQ if problem.reduces else PtrNet
+    return kind.load(shipped_weights(kind.name, problem.name)).solve(instance).solutions[0]
 
 
 def optimal(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
@@ -63,11 +60,10 @@ def reference(problem: Problem, instance: dict[str, Any]) -> NDArray[np.int64]:
     return solve(problem, instance, effort=5.0)
 
 
-def picture(shown: dict[str, dict[str, Any]], above: Solver, below: Solver, name: str) -> None:
+def picture(shown: list[Problem], above: Solver, below: Solver, name: str) -> None:
     figure = Figure(figsize=(14.0, 4.4), dpi=100, layout="constrained")
     axes = figure.subplots(2, len(shown))
-    for column, (title, settings) in enumerate(shown.items()):
-        problem = make_problem(title, **settings)
+    for column, problem in enumerate(shown):
         instance = row(generate(problem, 1, 5), 0)
         for axis, solver in zip(axes[:, column], (above, below), strict=True):
             solution = solver(problem, instance)

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from train_combinatorial import ROOT, WEIGHTS, rounded, trained
 
-from rlkit.agents.bq.data import HELD_OUT_SEED
-from rlkit.agents.ptrnet.data import PtrNetEvaluator, resized
+from rlkit.agents.common.gaps import HELD_OUT_SEED
+from rlkit.agents.ptrnet.data import PtrNetEvaluator
 from rlkit.agents.ptrnet.ptrnet import PtrNet
 from rlkit.algorithms.checkpoint import versions
 from rlkit.system.files import write_atomically
@@ -123,7 +123,7 @@ def measure(name: str, run: Path) -> None:
     known = [line for line in known if line["model"] != name]
     config = json.loads((run / "result.json").read_text())["config"]["agent"]
     for nodes in model.sizes:
-        problem = resized(agent.problem, nodes)
+        problem = agent.problem.resized(nodes)
         instances = INSTANCES if nodes <= LARGE else FEWER
         for beam in BEAMS:
             found = PtrNetEvaluator(problem, beam, episodes=instances, seed=HELD_OUT_SEED)(agent)

@@ -21,7 +21,7 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ import numpy as np
 import torch
 
 from rlkit.agents.bq.bq import BQ
-from rlkit.agents.bq.data import HELD_OUT_SEED, heuristic_solutions
+from rlkit.agents.common.gaps import HELD_OUT_SEED, held_out_heuristics
 from rlkit.agents.ptrnet.ptrnet import PtrNet
 from rlkit.algorithms.checkpoint import read_artefact, versions, write_artefact
+from rlkit.envs.combinatorial.base import make_problem
 from rlkit.envs.combinatorial.labels import Labels, make_labels, read_labels
 from rlkit.envs.combinatorial.metrics import gap
-from rlkit.envs.combinatorial.tsplib import Benchmark, read_cvrplib, read_tsplib
+from rlkit.envs.combinatorial.tsplib import Benchmark
 from rlkit.system.files import write_atomically
 from rlkit.system.machine import processor
 
@@ -43,29 +44,46 @@ WEIGHTS = ROOT / "agents" / "pretrained"
 FILES = ROOT / "docs" / "assets" / "combinatorial" / "files.jsonl"
 LINES = ROOT / "docs" / "assets" / "combinatorial" / "gaps.jsonl"
 PAGE = ROOT / "docs" / "combinatorial-results.md"
-# problem: settings of each held-out set, from the size trained on to ten times it, and how many instances
-SETS: dict[str, list[tuple[dict[str, Any], int]]] = {
-    "tsp": [
-        ({"num_nodes": 20}, 256),
-        ({"num_nodes": 50}, 128),
-        ({"num_nodes": 100}, 64),
-        ({"num_nodes": 250}, 8),
-        ({"num_nodes": 500}, 4),
-    ],
-    "atsp": [({"num_nodes": 50}, 128), ({"num_nodes": 100}, 32), ({"num_nodes": 250}, 4), ({"num_nodes": 500}, 2)],
-    "cvrp": [
-        ({"num_nodes": 50}, 128),
-        ({"num_nodes": 100}, 64),
-        ({"num_nodes": 250, "capacity": 80}, 8),
-        ({"num_nodes": 500}, 4),
-    ],
-    "op": [
-        ({"num_nodes": 50}, 128),
-        ({"num_nodes": 100}, 32),
-        ({"num_nodes": 250, "budget": 4.0}, 8),
-        ({"num_nodes": 500, "budget": 4.0}, 4),
-    ],
-    "knapsack": [({"num_nodes": n}, count) for n, count in ((50, 256), (100, 64), (250, 16), (500, 4))],
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a problem is measured.
+
+    sets: settings of each held-out set, from the size trained on to ten times it, and how many instances; effort: of
+    the solver of the references; copies: searches of an instance the best of which is measured as well, 1: none; near:
+    whether larger instances are shown in part.
+    """
+
+    problem: str
+    sets: list[tuple[dict[str, Any], int]]
+    effort: float = 1.0
+    copies: int = 1
+    near: bool = True
+
+
+def plain(*counts: tuple[int, int]) -> list[tuple[dict[str, Any], int]]:
+    """Sets of so many nodes, and how many instances."""
+    return [({"num_nodes": nodes}, count) for nodes, count in counts]
+
+
+MEASURED = {
+    measured.problem: measured
+    for measured in (
+        Measured("tsp", plain((20, 256), (50, 128), (100, 64), (250, 8), (500, 4)), effort=5.0, copies=8),
+        Measured("atsp", plain((50, 128), (100, 32), (250, 4), (500, 2)), effort=2.0),
+        Measured(
+            "cvrp",
+            [*plain((50, 128), (100, 64)), ({"num_nodes": 250, "capacity": 80}, 8), *plain((500, 4))],
+            copies=8,
+        ),
+        Measured(
+            "op",
+            [*plain((50, 128), (100, 32)), *(({"num_nodes": n, "budget": 4.0}, c) for n, c in ((250, 8), (500, 4)))],
+            copies=8,
+        ),
+        Measured("knapsack", plain((50, 256), (100, 64), (250, 16), (500, 4)), near=False),
+    )
 }
 # TSPLIB's published optima (Reinelt 1991 and the library's own page), in official lengths
 OPTIMA = {"burma14": 3323, "ulysses16": 6859, "gr17": 2085, "br17": 39, "att48": 10628, "eil51": 426, "berlin52": 7542}
@@ -73,7 +91,6 @@ OPTIMA |= {"st70": 675, "eil76": 538, "pr76": 108159, "rat99": 1211, "kroA100": 
 OPTIMA |= {"ch150": 6528, "a280": 2579, "pcb442": 50778, "att532": 27686, "ftv33": 1286, "ftv47": 1776, "ft53": 6905}
 # CVRPLIB's, of sets A and X
 OPTIMA |= {"A-n32-k5": 784, "A-n45-k6": 944, "X-n101-k25": 27591}
-EFFORT = {"tsp": 5.0, "atsp": 2.0, "cvrp": 1.0, "op": 1.0, "knapsack": 1.0}
 TRAINED = 50  # nodes
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
 NEAR = 100  # nodes shown to the network on larger sets
@@ -109,18 +126,19 @@ def trained(run: Path) -> dict[str, Any]:
 
 def ways(problem: str, nodes: int) -> dict[str, dict[str, Any]]:
     """How a set of ``nodes`` is solved."""
-    near = {"knn": NEAR} if nodes > 2 * NEAR and problem != "knapsack" else {}
+    measured = MEASURED[problem]
+    near = {"knn": NEAR} if nodes > 2 * NEAR and measured.near else {}
     found: dict[str, dict[str, Any]] = {"greedy": near}
     if nodes <= SEARCHED:
         found["beam 16"] = {"beam": 16}
-        if problem in ("tsp", "cvrp", "op"):
-            found["best of 8"] = {"augment": 8}
+        if measured.copies > 1:
+            found[f"best of {measured.copies}"] = {"augment": measured.copies}
     return found
 
 
 def held_out(problem: str, settings: dict[str, Any], count: int) -> Labels:
     """The instances that are measured on, with their references."""
-    options = {"size": count, "seed": HELD_OUT_SEED, "effort": EFFORT[problem], "progress": True}
+    options = {"size": count, "seed": HELD_OUT_SEED, "effort": MEASURED[problem].effort, "progress": True}
     return read_labels(make_labels(problem, **options, **settings))
 
 
@@ -130,7 +148,7 @@ def known_lines() -> list[dict[str, Any]]:
 
 def keep(problem: str, lines: list[dict[str, Any]]) -> None:
     """Write ``problem``'s lines, those of others being what the file has now: they may be measured at the same time."""
-    order = list(SETS)
+    order = list(MEASURED)
     lines = sorted(
         [line for line in known_lines() if line["problem"] != problem] + lines,
         key=lambda line: order.index(line["problem"]),
@@ -158,17 +176,17 @@ def measure(problem: str, run: Path) -> None:
     ]
     done = {(line["nodes"], line["way"]) for line in known}
     machine = {"processor": processor(), "system": platform.system(), "threads": 1}
-    for settings, count in SETS[problem]:
+    for settings, count in MEASURED[problem].sets:
         nodes = settings["num_nodes"]
         labels = held_out(problem, settings, count)
         line = {"problem": problem, "nodes": nodes, "settings": settings, "instances": count, "weights": sha}
         line |= {"updates": agent.num_timesteps, "solver": labels.metadata["solver"], "machine": machine}
-        line |= {"versions": versions(), "effort": EFFORT[problem]}
+        line |= {"versions": versions(), "effort": MEASURED[problem].effort}
         for way, options in ways(problem, nodes).items():
             if (nodes, way) not in done:
                 known.append({**line, "way": way, **timed(agent, labels, options)})
                 print(json.dumps(known[-1] | {"versions": None, "machine": None}), flush=True)
-        for way, solutions in heuristic_solutions(labels.problem, labels.instances, count).items():
+        for way, solutions in held_out_heuristics(labels.problem, labels.instances).items():
             way = way.replace("_", " ")
             if (nodes, way) not in done:
                 known.append(
@@ -184,7 +202,7 @@ def rival(problem: str, run: Path) -> None:
     known = [line for line in known_lines() if line["problem"] == problem and "rival" not in line]
     line = {"problem": problem, "rival": {key: learnt[key] for key in ("updates", "seconds")}}
     line |= {"weights": str(read_artefact(run / "model.rlk")[0]["sha256"]["model.safetensors"])}
-    for settings, count in SETS[problem]:
+    for settings, count in MEASURED[problem].sets:
         nodes, labels = settings["num_nodes"], held_out(problem, settings, count)
         for way, options in {"greedy": {}, **({"beam 16": {"beam": 16}} if nodes <= SEARCHED else {})}.items():
             known.append({**line, "nodes": nodes, "way": f"attention model, {way}", **timed(agent, labels, options)})
@@ -220,9 +238,9 @@ def ship(problem: str, run: Path) -> None:
 def read_files(problem: str, folder: Path) -> list[Benchmark]:
     """The benchmark files of ``problem`` in ``folder`` whose optimum is known, smallest first."""
     found = []
-    for path in sorted(folder.glob("*.vrp" if problem == "cvrp" else "*.*tsp")):
-        one = read_cvrplib(path) if problem == "cvrp" else read_tsplib(path)
-        one = replace(one, optimum=OPTIMA.get(path.stem))
+    readers = make_problem(problem).part("files", "READERS")
+    for path in sorted(path for path in folder.iterdir() if path.suffix in readers):
+        one = replace(readers[path.suffix](path), optimum=OPTIMA.get(path.stem))
         if one.problem == problem and one.optimum is not None:
             found.append(one)
     return sorted(found, key=lambda one: one.nodes)
@@ -240,8 +258,8 @@ def files(problem: str, folder: Path) -> None:
         instances = {key: value[None] for key, value in one.instance.items()}
         near = ways(problem, nodes)["greedy"]
         solved = {way: {**options, **near} for way, options in ways(problem, SEARCHED).items()}
-        lengths = {way: one.length(agent.solve(instances, **options).solutions[0]) for way, options in solved.items()}
-        for way, solutions in heuristic_solutions(rules, instances, 1).items():
+        lengths = {way: one.length(agent.solve(one, **options).solutions[0]) for way, options in solved.items()}
+        for way, solutions in held_out_heuristics(rules, instances).items():
             lengths[way.replace("_", " ")] = one.length(solutions[0])
         known.append({"problem": problem, "name": one.name, "nodes": nodes, "optimum": one.optimum, "weights": sha})
         known[-1]["lengths"] = lengths
@@ -304,7 +322,7 @@ def page() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "measure", "rival", "ship", "files", "page"))
-    parser.add_argument("problem", nargs="?", choices=list(SETS))
+    parser.add_argument("problem", nargs="?", choices=list(MEASURED))
     parser.add_argument("--run", "--out", dest="run", type=Path)
     parser.add_argument("--labels", type=Path)
     parser.add_argument("--folder", type=Path, help="benchmark files")

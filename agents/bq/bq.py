@@ -36,23 +36,24 @@ from torch import Tensor, distributed
 
 from rlkit.agents.bq.data import (
     Batch,
-    GapEvaluator,
     Imitation,
     describe,
     join_processes,
     labelled_set,
-    problem_name,
     problem_of,
+    problem_shown,
     processes,
     sentence,
 )
-from rlkit.agents.bq.decode import BQPolicy, Solutions, masked_log_softmax, solve
+from rlkit.agents.bq.decode import BQPolicy, masked_log_softmax, solve
 from rlkit.agents.bq.network import BQNetwork, Shape
+from rlkit.agents.common.gaps import GapEvaluator
 from rlkit.algorithms.base import Specification
 from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, make_config
 from rlkit.algorithms.nets import Polyak, cosine, freeze
 from rlkit.algorithms.solver import Solver
+from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
 from rlkit.registry import EnvRecord, environment, is_known, register
@@ -163,12 +164,12 @@ class BQ(Solver):
         self.sampler = np.random.Generator(np.random.PCG64([specification.seed, 2]))
 
     def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
-        problem_name(observation_space)
+        problem_shown(observation_space)
 
     def setup(self, generator: torch.Generator) -> None:
         cfg: Any = self.config
-        self.problem = problem_name(self.observation_space)
-        self.network = BQNetwork(self.problem, cfg.shape, generator).to(self.device)
+        self.problem = problem_shown(self.observation_space)
+        self.network = BQNetwork(self.problem.device(), cfg.shape, generator).to(self.device)
         averaged = freeze(copy.deepcopy(self.network))
         self.policy = BQPolicy(self.observation_space, self.action_space, self.problem, averaged).to(self.device)
         self.policy.noise = self.noise
@@ -211,8 +212,8 @@ class BQ(Solver):
             made = {"seed": cfg.label_seed, "solver": cfg.solver, "effort": cfg.effort, "jobs": cfg.label_jobs}
             path = labelled_set(problem_of(world), size=cfg.train_size, progress=progress, **made)
         labels = read_labels(path)
-        if labels.problem.name != self.problem:
-            raise UserError(f"{path}: holds labels of {labels.problem.name}, expected {self.problem}")
+        if labels.problem.name != self.problem.name:
+            raise UserError(f"{path}: holds labels of {labels.problem.name}, expected {self.problem.name}")
         drawn = {"batch_size": cfg.batch_size, "min_size": cfg.min_size, "symmetries": cfg.symmetries}
         self.imitation = Imitation(labels, self.sampler, self.device, **drawn)
         self.described = describe(labels, Path(path))
@@ -277,7 +278,8 @@ class BQ(Solver):
         reuse: bool = True,
         seed: int = 0,
     ) -> Solutions:
-        """Solutions of ``instances``: arrays by name of one instance or a batch, or a list of instances of any sizes.
+        """Solutions of ``instances``: arrays, of one instance or of several, a mapping of arrays by name, what a reader
+        of files returns, or a list of any of these, of any sizes.
 
         beam: states kept per instance, 1: greedy.  augment: searches per instance in different symmetries of the
         square (cvrp, op: up to 8) and from different nodes (tsp, atsp), the best of which is returned; knapsack has
@@ -288,7 +290,7 @@ class BQ(Solver):
         """
         options: dict[str, Any] = {"beam": beam, "augment": augment, "knn": knn, "reuse": reuse, "seed": seed}
         with fast_float32():
-            return solve(self.problem, self.policy.network, instances, self.device, **options)
+            return solve(self.policy.network, self.problem, instances, self.device, **options)
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> GapEvaluator | None:
         """Gaps on held-out instances of the environment's size, of ``record``'s if given; the same for any ``seed``."""
@@ -297,9 +299,9 @@ class BQ(Solver):
         if world is None:
             return None
         problem = problem_of(world)
-        if problem.name != self.problem:
+        if problem.name != self.problem.name:
             raise UserError(
-                f"this {self.name} solves {self.problem}, expected an environment of it, got {problem.name}"
+                f"this {self.name} solves {self.problem.name}, expected an environment of it, got {problem.name}"
             )
         env_id = str(world) if record is None else record.env_id
         return GapEvaluator(env_id, problem, episodes, self.config.solver, self.config.effort)
@@ -362,8 +364,8 @@ class BQ(Solver):
             self.config = make_config(cls, {**vars(self.config), "labels": str(labels)})
         if env is not None:
             self.world, self.record = self.make_world(env)
-            if problem_of(self.world).name != self.problem:
-                raise UserError(f"{path}: solves {self.problem}, expected an environment of it, got {self.world}")
+            if problem_of(self.world).name != self.problem.name:
+                raise UserError(f"{path}: solves {self.problem.name}, expected an environment of it, got {self.world}")
         else:
             found = environment(self.origin["env"], str(path))
             self.record = found if found is not None and is_known(found) else None

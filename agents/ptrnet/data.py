@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -12,55 +10,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkit.agents.ptrnet.decode import Solved, solve
+from rlkit.agents.common import gaps
+from rlkit.agents.common.gaps import GapEvaluation, GapEvaluator
+from rlkit.agents.ptrnet.decode import solve
 from rlkit.agents.ptrnet.network import reading_order, rearranged
-from rlkit.algorithms.evaluate import Evaluation, Evaluator
-from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row
+from rlkit.envs.combinatorial.base import Problem, generate, make_problem, problem_kinds
+from rlkit.envs.combinatorial.device import SYMMETRIES, turned
 from rlkit.envs.combinatorial.labels import read_labels
-from rlkit.envs.combinatorial.metrics import gap, hull_scores, tour_length, triangulation_scores
-from rlkit.envs.combinatorial.solvers import (
-    MOST_EXACT,
-    distances,
-    held_karp,
-    local_search,
-    nearest_neighbour,
-    optimal_targets,
-    random_insertion,
-)
+from rlkit.envs.combinatorial.solvers import MOST_EXACT, distances, held_karp
 from rlkit.errors import UserError
 
-SYMMETRIC = 8  # turns and reflections of the square
 POOL = 1  # stream of the seed, beside that of the batches
-RESTARTS = 20  # of the local search that tours are measured against where they cannot be solved exactly
 
 
 def problem_of(world: gym.Env) -> Problem:
     """What ``world`` poses.  Raises UserError unless its answers are sequences of points."""
-    problem = getattr(world.unwrapped, "problem", None)
-    known = ("tsp", "convex-hull", "delaunay")
-    if not isinstance(problem, Problem) or problem.name not in known:
-        name = problem.name if isinstance(problem, Problem) else str(world)
-        raise UserError(f"ptrnet points at points: expected an environment of {', '.join(known)}, got {name}")
+    problem = gaps.problem_of(world)
+    if problem is None or not problem.points:
+        known = ", ".join(kind.name for kind in problem_kinds() if kind.points)
+        name = str(world) if problem is None else problem.name
+        raise UserError(f"ptrnet points at points: expected an environment of {known}, got {name}")
     return problem
-
-
-def resized(problem: Problem, n: int) -> Problem:
-    """``problem`` with ``n`` nodes."""
-    return make_problem(problem.name, **{**problem.settings(), "num_nodes": n})
-
-
-def checked(problem: Problem, instances: Any) -> tuple[Problem, NDArray[np.float64]]:
-    """``problem`` of the size of ``instances``, and their coordinates ``[B, n, 2]``; UserError for unsound ones."""
-    try:
-        coords = np.asarray(instances["coords"] if isinstance(instances, Mapping) else instances, np.float64)
-    except (KeyError, TypeError, ValueError):
-        raise UserError("instances: expected coordinates of shape [B, n, 2], or a mapping with 'coords'") from None
-    if coords.ndim != 3 or coords.shape[2] != 2 or not len(coords):
-        raise UserError(f"instances: expected coordinates of shape [B, n, 2], got {coords.shape}")
-    problem = resized(problem, coords.shape[1])
-    for k in range(len(coords)):
-        problem.check(row({"coords": coords}, k), f"instance {k}")
-    return problem, coords
 
 
 # ---- answers to learn from -------------------------------------------------------------------------------------------
@@ -94,9 +64,8 @@ def disguise(
     order = random.random(tours.shape).argsort(axis=1)  # [b, n]
     coords = np.take_along_axis(coords, order[..., None], axis=1)
     tours = np.take_along_axis(order.argsort(axis=1), tours, axis=1)
-    flips = random.integers(0, SYMMETRIC, b)[:, None]  # one bit each for x, y, and their exchange
-    x, y = (np.where(flips & bit, 1.0 - part, part) for bit, part in ((1, coords[..., 0]), (2, coords[..., 1])))
-    return np.stack((np.where(flips & 4, y, x), np.where(flips & 4, x, y)), axis=-1), tours
+    seen = torch.from_numpy(random.integers(0, SYMMETRIES, b))
+    return turned(torch.from_numpy(coords), seen).numpy(), tours
 
 
 class Answers:
@@ -117,33 +86,34 @@ class Answers:
         self.solved: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
         self.digests: dict[str, str] = {}
         files = [name.strip() for name in labels.split(",") if name.strip()]
-        if files and problem.name != "tsp":
-            raise UserError(f"agent.labels={labels} is for tsp, the answers of {problem.name} are computed")
+        if files and not problem.permutes:
+            raise UserError(f"agent.labels={labels} is for tours, the answers of {problem.name} are computed")
         for name in files:
             found = read_labels(name)
             n = found.problem.num_nodes
             if found.problem.name != problem.name or n not in self.problems or n in self.solved:
                 raise UserError(
-                    f"agent.labels: {name} holds {found.problem.name} with {n} nodes, expected tsp, one file for each "
-                    f"size from {sizes[0]} to {sizes[1]}"
+                    f"agent.labels: {name} holds {found.problem.name} with {n} nodes, expected {problem.name}, one "
+                    f"file for each size from {sizes[0]} to {sizes[1]}"
                 )
             self.solved[n] = found.instances["coords"], found.solutions
             self.digests[str(n)] = found.metadata["sha256"]["solution"]
-        most = MOST_EXACT["tsp"]
-        if problem.name == "tsp" and (lacking := [n for n in self.problems if n > most and n not in self.solved]):
+        lacking = [n for n in self.problems if n > MOST_EXACT and n not in self.solved]
+        if problem.permutes and lacking:
             raise UserError(
-                f"agent.labels has no tours of {lacking[0]} cities, expected a file of "
-                f"rlkit.envs.combinatorial.labels.make_labels for each size above {most}, or agent.training=reinforce"
+                f"agent.labels has no tours of {lacking[0]} cities, expected a file of rlkit.envs.combinatorial.labels."
+                f"make_labels for each size above {MOST_EXACT}, or agent.training=reinforce"
             )
 
     def draw(self, n: int, count: int, random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Instances ``[count, n, 2]`` and solutions ``[count, l]``.  Hulls and triangulations begin at a point of low
         index, which is one the network can tell if points come in the ``order`` it reads them."""
-        if self.problems[n].name != "tsp":
+        problem = self.problems[n]
+        if not problem.permutes:
             coords = random.random((count, n, 2))  # as the problem draws them, one after another
             points = torch.from_numpy(coords)
             coords = rearranged(points, reading_order(points, self.order)).numpy()
-            return coords, np.stack([optimal_targets(self.problems[n], {"coords": points}) for points in coords])
+            return coords, np.stack([problem.target({"coords": points}) for points in coords])
         if n not in self.solved:
             self.solved[n] = self._solve(n)
         known, tours = self.solved[n]
@@ -162,67 +132,27 @@ class Answers:
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class PtrNetEvaluation(Evaluation):
-    """returns as the environment counts them; metrics: further means, by name."""
-
-    metrics: dict[str, float]
-
-    def summary(self) -> dict[str, float]:
-        return {**super().summary(), **self.metrics}
-
-
-class PtrNetEvaluator(Evaluator):
+class PtrNetEvaluator(GapEvaluator):
     """Solves ``episodes`` random instances, those of call k being a function of (seed, k).
 
-    Returns come from solutions under the environment's rules.  Metrics beside them: of tours, ``tour_length`` and
-    ``gap`` to ``reference_length`` (the shortest up to 12 cities, beyond that the best of 20 local searches), the gaps
-    of two heuristics, and ``invalid``, the share of unconstrained greedy answers that are no tours.  Hulls and
-    triangulations are also decoded without constraints: ``accuracy``, and ``area_coverage`` (left out where more than
-    1% of the polygons, ``crossed``, are not simple) or ``triangle_coverage`` and ``invalid``.
+    Returns come from solutions under the environment's rules.  Beside them stand the problem's own metrics
+    (:meth:`rlkit.envs.combinatorial.device.PointerRules.scores`): of tours, lengths, gaps and the share of
+    unconstrained greedy answers that are none; hulls and triangulations are also decoded without constraints, as in
+    the paper.
     """
 
     def __init__(self, problem: Problem, beam: int, *, episodes: int, seed: int):
-        super().__init__(problem.name, episodes=episodes, seed=seed)
-        self.problem, self.beam = problem, beam
+        super().__init__(problem.name, problem, episodes, solver="auto", effort=1.0)
+        self.seed, self.beam = seed, beam
 
-    def measure(self, agent: Any, index: int) -> PtrNetEvaluation:
+    def measure(self, agent: Any, index: int) -> GapEvaluation:
         sequence = np.random.SeedSequence([self.seed, index])
         problem, network = self.problem, agent.policy.network
         coords = generate(problem, self.episodes, int(sequence.generate_state(1)[0]))["coords"]
         if self.judged == "greedy":
             found = solve(network, problem, coords, beam=self.beam)
-            free = solve(network, problem, coords, beam=1 if problem.name == "tsp" else self.beam, valid=False)
+            free = solve(network, problem, coords, beam=1 if problem.permutes else self.beam, valid=False)
         else:
             found, free = (solve(network, problem, coords, valid=v, samples=1, seed=index) for v in (True, False))
-        lengths = (found.solutions >= 0).sum(axis=1) - len(problem.opening())
-        returns = found.objectives if problem.maximise else -found.objectives
-        return PtrNetEvaluation(returns, lengths, None, self._metrics(coords, found, free))
-
-    def _metrics(self, coords: NDArray[np.float64], found: Solved, free: Solved) -> dict[str, float]:
-        problem = self.problem
-        if problem.name == "tsp":
-            return {"invalid": free.invalid, **self._gaps(coords, found.objectives)}
-        truths = [optimal_targets(problem, {"coords": points}) for points in coords]
-        if problem.name == "delaunay":
-            scores = triangulation_scores(list(free.solutions), truths)
-            return {"accuracy": scores.accuracy, "triangle_coverage": scores.coverage, "invalid": free.invalid}
-        hulls = hull_scores(list(coords), list(free.solutions), truths)
-        area = {} if np.isnan(hulls.area) else {"area_coverage": hulls.area}
-        return {"accuracy": hulls.accuracy, "crossed": hulls.crossed, **area}
-
-    def _gaps(self, coords: NDArray[np.float64], found: NDArray[np.float64]) -> dict[str, float]:
-        problem, random = self.problem, np.random.Generator(np.random.PCG64(self.seed))
-        exact = problem.num_nodes <= MOST_EXACT["tsp"]
-        costs = [distances(points) for points in coords]
-        best = [held_karp(cost) if exact else local_search(cost, RESTARTS, random) for cost in costs]
-        reference = tour_length(coords, np.stack(best))
-        near = np.stack([nearest_neighbour(problem, row({"coords": coords}, k)) for k in range(len(coords))])
-        inserted = np.stack([random_insertion(cost, random) for cost in costs])
-        return {
-            "tour_length": float(found.mean()),
-            "reference_length": float(reference.mean()),
-            "gap": float(gap(found, reference).mean()),
-            "nearest_neighbour_gap": float(gap(tour_length(coords, near), reference).mean()),
-            "random_insertion_gap": float(gap(tour_length(coords, inserted), reference).mean()),
-        }
+        kind = problem.pointers()
+        return self.told(found, kind.scores(problem, coords, found.objectives, free.solutions, free.invalid, self.seed))

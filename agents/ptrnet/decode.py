@@ -1,113 +1,32 @@
-"""Answers of a pointer network, by greedy, sampled, beam or active search, and what judges them.
+"""Answers of a pointer network, by greedy, sampled, beam or active search.
 
-:class:`Rules` says what may be pointed at.  ``valid`` ones are the environment's: tours visit every city once, polygons
-stay convex, a triangulation has as many triangles as the true one, and ⇐ is not used, since the environment ends an
-answer.  Otherwise the network points where it likes until it points at ⇐ (a tour: n times).
+What may be pointed at, and what answers are worth, are the problem's
+(:class:`rlkit.envs.combinatorial.device.PointerRules`).  ``valid`` answers are under the environment's rules: tours
+visit every city once, polygons stay convex, a triangulation has as many triangles as the true one, and ⇐ is not used,
+since the environment ends an answer.  Otherwise the network points where it likes until it points at ⇐ (a tour: n
+times).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkit.agents.ptrnet.network import Memory, Pointer, chosen, tour_masks, unit_square
 from rlkit.envs.combinatorial.base import Problem
-from rlkit.envs.combinatorial.geometry import convex_hull, polygon_area, triangulation
-from rlkit.envs.combinatorial.metrics import corners_of, is_simple, tour_length, triangles_of
+from rlkit.envs.combinatorial.device import PointerRules
+from rlkit.envs.combinatorial.instances import Solutions
 
 ROWS = 1 << 26  # floats of the memories of one block of walks
 
 Draw = Callable[[Tensor], Tensor]  # log-probabilities [r, m] to tokens [r]
-
-
-@dataclass(frozen=True)
-class Solved:
-    """solutions: int64 ``[B, L]``, padded with -1; objectives: float64 ``[B]``, NaN where a solution has none;
-    log_probabilities: float64 ``[B]`` of the walks under the network, ⇐ included where it was pointed at; invalid: the
-    share of solutions that are none (tours that miss a city, polygons that cross themselves, triangles cut short)."""
-
-    solutions: NDArray[np.int64]
-    objectives: NDArray[np.float64]
-    log_probabilities: NDArray[np.float64]
-    invalid: float
-
-
-# ---- what may be pointed at ------------------------------------------------------------------------------------------
-
-
-class Rules:
-    """What may follow a walk.  ``coords`` float64 ``[b, n, 2]``; walks are rows of tokens, several to an instance."""
-
-    def __init__(self, problem: Problem, coords: Tensor, ends: int, valid: bool):
-        self.name, self.coords, self.ends, self.valid = problem.name, coords, ends, valid
-        self.opening = problem.opening()
-        self.longest = problem.solution_length + (0 if valid else ends)
-        self.pointers = torch.full((len(coords),), problem.solution_length)  # after which a walk ends in any case
-        if valid and problem.name == "delaunay":
-            self.pointers = torch.tensor([3 * len(triangulation(c)) for c in coords.cpu().numpy()])
-        self.pointers = self.pointers.to(coords.device)
-
-    def allowed(self, rows: Int[Tensor, " r"], tokens: Int[Tensor, "r t"]) -> Bool[Tensor, "r m"] | None:
-        """Where the walks ``tokens`` through the instances ``rows`` may go; None: anywhere."""
-        if not self.valid:
-            return None
-        points = (tokens - self.ends).clamp_min(0)
-        n, t = self.coords.shape[1], tokens.shape[1]
-        free = torch.ones(len(rows), n, dtype=torch.bool, device=tokens.device)
-        if t < len(self.opening):
-            free[:] = False
-            free[:, self.opening[t]] = True
-        elif self.name == "delaunay":
-            free.scatter_(1, points[:, t - t % 3 :], False)
-        elif t > 0:
-            free.scatter_(1, points, False)
-            if self.name == "convex-hull":
-                free = self._convex(self.coords[rows], points, free)
-        # whatever ended or cannot go on points anywhere: a softmax over nothing is no number
-        free |= ~free.any(dim=1, keepdim=True)
-        return torch.cat((torch.zeros_like(free[:, : self.ends]), free), dim=1)
-
-    @staticmethod
-    def _convex(coords: Tensor, points: Tensor, free: Tensor) -> Tensor:
-        """The corners that keep a polygon convex and able to close, as
-        :class:`rlkit.envs.combinatorial.geometry.ConvexHull` says.
-        """
-        t = points.shape[1]
-        corner = coords.gather(1, points[..., None].expand(-1, -1, 2))[:, :, None]  # [r, t, 1, 2]
-        first, last = corner[:, 0], corner[:, -1]  # [r, 1, 2]
-        if t == 1:  # something must lie to the left of the first edge
-            return free & (turn(first[:, :, None], coords[:, :, None], coords[:, None]) > 0).any(dim=2)
-        free &= (turn(corner[:, -2], last, coords) > 0) & (turn(last, coords, first) > 0)
-        if t > 2:
-            free &= turn(coords, first, corner[:, 1]) > 0
-            free.scatter_(1, points[:, :1], True)  # closing
-        return free
-
-    def ended(self, rows: Int[Tensor, " r"], tokens: Int[Tensor, "r t"]) -> Bool[Tensor, " r"]:
-        """Whether the walks, which had not ended before their last token, have ended with it."""
-        over = self.pointers[rows] <= tokens.shape[1]
-        if not self.valid:
-            return tokens[:, -1] == 0 if self.ends else over
-        if self.name == "convex-hull" and tokens.shape[1] > 1:
-            over = over | (tokens[:, -1] == tokens[:, 0])
-        return over
-
-
-def turn(i: Tensor, j: Tensor, k: Tensor) -> Tensor:
-    """Twice the signed area of triangles ``[..., 2]``, rounded as :func:`rlkit.envs.combinatorial.geometry.turn`
-    rounds.
-    """
-    x, y = i.unbind(-1)
-    (u, v), (s, t) = j.unbind(-1), k.unbind(-1)
-    return (u - x) * (t - y) - (v - y) * (s - x)
 
 
 # ---- walks -----------------------------------------------------------------------------------------------------------
@@ -129,7 +48,7 @@ def sampler(generator: torch.Generator, temperature: float = 1.0) -> Draw:
 
 @torch.no_grad()
 def walk(
-    network: Pointer, memory: Memory, rules: Rules, rows: Int[Tensor, " r"], draw: Draw
+    network: Pointer, memory: Memory, rules: PointerRules, rows: Int[Tensor, " r"], draw: Draw
 ) -> tuple[Int[Tensor, "r t"], Float[Tensor, " r"]]:
     """One walk for each row of ``memory``, through the instances ``rows`` of ``rules``.
 
@@ -152,7 +71,7 @@ def walk(
 
 
 def _step(
-    network: Pointer, memory: Memory, rules: Rules, rows: Tensor, tokens: Tensor, inputs: Tensor, state: Any
+    network: Pointer, memory: Memory, rules: PointerRules, rows: Tensor, tokens: Tensor, inputs: Tensor, state: Any
 ) -> tuple[Tensor, Any]:
     queries, state = network.read(inputs, state)  # [r, 1, h]
     allowed = rules.allowed(rows, tokens)
@@ -162,7 +81,7 @@ def _step(
 
 @torch.no_grad()
 def beam_search(
-    network: Pointer, memory: Memory, rules: Rules, rows: Int[Tensor, " b"], width: int
+    network: Pointer, memory: Memory, rules: PointerRules, rows: Int[Tensor, " b"], width: int
 ) -> tuple[Int[Tensor, "b t"], Float[Tensor, " b"]]:
     """The most probable of ``width`` walks kept for each row; a walk that has ended competes with those that go on."""
     b = len(rows)
@@ -206,7 +125,7 @@ def solve(
     samples: int = 0,
     temperature: float = 1.0,
     seed: int = 0,
-) -> Solved:
+) -> Solutions:
     """Solutions of ``coords [B, n, 2]``; see :meth:`rlkit.agents.ptrnet.ptrnet.PtrNet.solve`."""
     device = network.start.device
     generator = torch.Generator(device).manual_seed(seed)
@@ -214,7 +133,7 @@ def solve(
     block = max(1, ROWS // (weight * max(beam, 1)))
     parts = []
     for part in np.array_split(coords, -(-len(coords) // block)):
-        rules = Rules(problem, torch.from_numpy(part).to(device), network.ends, valid)
+        rules = problem.pointers()(problem, torch.from_numpy(part).to(device), valid)
         rows = torch.arange(len(part), device=device)
         with torch.no_grad():
             memory = network.encode(unit_square(rules.coords).float())
@@ -226,7 +145,7 @@ def solve(
         else:
             parts.append(_judged(problem, part, valid, *_numbers(*walk(network, memory, rules, rows, greedy))))
     solutions, objectives, totals, sound = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Solved(solutions, objectives, totals, float(1.0 - sound.mean()))
+    return Solutions(solutions, objectives, totals, np.full(len(coords), problem.num_nodes), sound)
 
 
 Judged = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
@@ -240,7 +159,7 @@ def _judged(
     problem: Problem, coords: NDArray[np.float64], valid: bool, tokens: NDArray[np.int64], totals: NDArray[np.float64]
 ) -> Judged:
     """Tokens ``[B, t]`` of whole walks as solutions ``[B, L]``, with objectives, log-probabilities and soundness."""
-    ends = int(problem.name != "tsp")
+    ends = problem.pointers().ends
     solutions = np.full((len(tokens), problem.solution_length), -1, np.int64)
     kept = np.maximum(tokens - ends, -1)[:, : problem.solution_length]  # ⇐ becomes padding
     solutions[:, : kept.shape[1]] = kept
@@ -254,37 +173,19 @@ def judge(
     """Objectives ``[B]`` and whether each of ``solutions [B, L]`` is one.
 
     ``valid`` ones go through the environment's own objective, which raises UserError for one that is not feasible.
-    Others: length, area over the true hull's, or share of the true triangles named; NaN where there is none.
+    Others are the problem's to judge.
     """
     if valid:
         return problem.objectives({"coords": coords}, solutions), np.ones(len(solutions), np.bool_)
-    if problem.name == "tsp":
-        sound = (np.sort(solutions, axis=1) == np.arange(problem.num_nodes)).all(axis=1)
-        objectives = np.where(sound, tour_length(coords, np.maximum(solutions, 0)), np.nan)
-        return objectives, sound
-    objectives, sound = np.full(len(solutions), np.nan), np.zeros(len(solutions), np.bool_)
-    for b, (points, solution) in enumerate(zip(coords, solutions, strict=True)):
-        pointers = solution[solution >= 0]
-        if problem.name == "convex-hull":
-            sound[b] = is_simple(points, pointers)
-            if sound[b]:
-                area = polygon_area(points, corners_of(pointers))
-                objectives[b] = abs(area) / polygon_area(points, convex_hull(points))
-        else:
-            true = {tuple(triangle) for triangle in triangulation(points).tolist()}
-            objectives[b] = len(triangles_of(pointers) & true) / len(true)
-            whole = len(pointers) % 3 == 0 and len(pointers) > 0
-            sound[b] = whole and all(len(set(triangle)) == 3 for triangle in triangles_of(pointers))
-    return objectives, sound
+    return problem.pointers().judge(problem, coords, solutions)
 
 
 def _best_of(
-    network: Pointer, problem: Problem, memory: Memory, rules: Rules, samples: int, draw: Draw, at_once: int
+    network: Pointer, problem: Problem, memory: Memory, rules: PointerRules, samples: int, draw: Draw, at_once: int
 ) -> Judged:
     """The best of ``samples`` walks through each instance, ``at_once`` at a time; the first of equals.
 
-    Best by objective, which of a tour or polygon is there to be measured; of triangulations, whose objective would give
-    the answer away, the most probable.
+    Best by objective, where that is there to be measured, else by probability: the problem's ``preference``.
     """
     coords, b = rules.coords.cpu().numpy(), len(rules.coords)
     best: list[NDArray[Any]] = []
@@ -293,7 +194,7 @@ def _best_of(
         rows = torch.arange(b, device=rules.coords.device).repeat_interleave(k)  # [b k]
         tokens, totals = _numbers(*walk(network, memory.rows(rows), rules, rows, draw))
         judged = _judged(problem, np.repeat(coords, k, axis=0), rules.valid, tokens, totals)
-        worth = judged[2] if problem.name == "delaunay" else judged[1] if problem.maximise else -judged[1]
+        worth = rules.preference(judged[1] if problem.maximise else -judged[1], judged[2])
         worth = np.where(np.isnan(worth), -np.inf, worth)  # [b k]
         pick = worth.reshape(b, k).argmax(axis=1) + np.arange(b) * k
         found = [part[pick] for part in (worth, *judged)]
@@ -314,7 +215,7 @@ def active_search(
     max_grad_norm: float,
     ema_decay: float = 0.99,
     seed: int = 0,
-) -> Solved:
+) -> Solutions:
     """The shortest tour met while REINFORCE trains a copy of ``network`` on the one instance ``coords [n, 2]``
     (Bello et al. 2016, algorithm 2).  Every row of a batch has the cities in an order of its own."""
     network = copy.deepcopy(network)
@@ -328,7 +229,7 @@ def active_search(
     for step in range(steps):
         noise = torch.rand(batch_size, n, generator=generator, device=points.device)
         orders = noise.argsort(dim=1)  # [b, n]
-        rules = Rules(problem, points[orders], 0, True)
+        rules = problem.pointers()(problem, points[orders], True)
         memory = network.encode(rules.coords.float())
         tokens, totals, lengths = sample_tours(network, memory, rules, sampler(generator))
         k = int(lengths.argmin())
@@ -344,19 +245,14 @@ def active_search(
         torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
         optimiser.step()
     tour = np.roll(best, -int(np.argmin(best)))[None]  # from city 0, as the environment's tours
-    return Solved(tour, problem.objectives({"coords": coords[None]}, tour), np.array([probability]), 0.0)
+    objectives = problem.objectives({"coords": coords[None]}, tour)
+    return Solutions(tour, objectives, np.array([probability]), np.array([n]), np.ones(1, np.bool_))
 
 
 def sample_tours(
-    network: Pointer, memory: Memory, rules: Rules, draw: Draw
+    network: Pointer, memory: Memory, rules: PointerRules, draw: Draw
 ) -> tuple[Int[Tensor, "b n"], Float[Tensor, " b"], Float[Tensor, " b"]]:
     """A tour of each instance of ``rules``, encoded in ``memory``: tokens, log-probabilities, and lengths, float64."""
     rows = torch.arange(len(rules.coords), device=rules.coords.device)
     tokens, totals = walk(network, memory, rules, rows, draw)
-    return tokens, totals, tour_lengths(rules.coords, tokens)
-
-
-def tour_lengths(coords: Float[Tensor, "b n 2"], tours: Int[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """Closed lengths."""
-    places = coords.gather(1, tours[..., None].expand(-1, -1, 2))  # [b, n, 2]
-    return (places - places.roll(-1, dims=1)).norm(dim=-1).sum(dim=-1)
+    return tokens, totals, rules.measured(tokens)

@@ -32,7 +32,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rlkit.agents.bq.network import Block, Shape
+from rlkit.agents.common.blocks import Block, BlockShape
 from rlkit.algorithms.nets import linear
 from rlkit.errors import UserError
 
@@ -250,10 +250,10 @@ class AttentionModel(Pointer):
 
     d = W [mean of all, first, last];  g = MHA(d; keys, values);  u_j = g · k_j / √h               (their equations 5-7)
 
-    :param shape: width, layers, heads and feed-forward units of the encoder, whose blocks are BQ's
+    :param shape: width, layers, heads and feed-forward units of the encoder
     """
 
-    def __init__(self, shape: Shape, generator: torch.Generator, *, clip: float, masks: bool):
+    def __init__(self, shape: BlockShape, generator: torch.Generator, *, clip: float, masks: bool):
         super().__init__(shape.width, ends=False, clip=clip, masks=masks)
         width, self.heads = shape.width, shape.heads
         self.embed = linear(2, width, generator)

@@ -24,6 +24,7 @@ docs/agents/ptrnet.md has all of them, with reasons.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,17 +39,19 @@ from stable_baselines3.common.type_aliases import GymEnv
 from torch import Tensor, nn
 
 from rlkit import arguments
+from rlkit.agents.common.blocks import BlockShape
 from rlkit.agents.ptrnet import decode
 from rlkit.agents.ptrnet import network as networks
-from rlkit.agents.ptrnet.data import Answers, PtrNetEvaluator, as_tokens, checked, problem_of, resized
-from rlkit.agents.ptrnet.decode import Rules, Solved
+from rlkit.agents.ptrnet.data import Answers, PtrNetEvaluator, as_tokens, problem_of
 from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults
 from rlkit.algorithms.nets import freeze
 from rlkit.algorithms.solver import Solver
-from rlkit.envs.combinatorial.base import Problem, make_problem
+from rlkit.envs.combinatorial.base import PROBLEMS, Problem, make_problem
+from rlkit.envs.combinatorial.device import PointerRules
+from rlkit.envs.combinatorial.instances import Solutions, gathered, read_instances
 from rlkit.errors import ArtefactError, UserError, refusing
-from rlkit.registry import EnvRecord, described, record, register
+from rlkit.registry import EnvRecord, described, record, records, register, resolve_object
 from rlkit.vector import make_env, named
 
 Self = TypeVar("Self", bound="PtrNet")
@@ -138,6 +141,15 @@ class PtrNetConfig(AgentConfig):
 # ---- the agent -------------------------------------------------------------------------------------------------------
 
 
+def _hides_sequence(env: Any) -> bool:
+    """Whether ``env`` names a problem of points whose environment shows the solution so far on demand alone."""
+    if not isinstance(env, EnvRecord):
+        return False
+    task = env.task or next((known.task for known in records().values() if known.env_id == env.env_id), "")
+    kind = resolve_object(PROBLEMS[task]) if task in PROBLEMS else None
+    return kind is not None and kind.points and not kind.shows_sequence
+
+
 @register("ptrnet")
 class PtrNet(Solver):
     """:param policy: ``"MultiInputPolicy"``, there is no other
@@ -162,8 +174,7 @@ class PtrNet(Solver):
     @classmethod
     def make_world(cls, env: Any) -> tuple[gym.Env, EnvRecord | None]:
         found = named(env)
-        tours = isinstance(found, EnvRecord) and (found.task == "tsp" or found.env_id == "rlkit/TSP-v0")
-        world, record = make_env(found, **({"observe_sequence": True} if tours else {}))
+        world, record = make_env(found, **({"observe_sequence": True} if _hides_sequence(found) else {}))
         problem_of(world)
         return world, record
 
@@ -184,7 +195,7 @@ class PtrNet(Solver):
         if usual.network == "attention":
             if ends:
                 raise UserError("agent.network=attention is for tsp, expected lstm for answers of several lengths")
-            shape = networks.Shape(hidden, usual.layers, usual.heads, 4 * hidden)
+            shape = BlockShape(hidden, usual.layers, usual.heads, 4 * hidden)
             network = networks.AttentionModel(shape, generator, clip=clip, masks=True)
         else:
             sizes = {"embedding": hidden, "glimpses": usual.glimpses} if reinforce else {"embedding": 0, "glimpses": 0}
@@ -211,8 +222,8 @@ class PtrNet(Solver):
         assert self.world is not None
         self.problem = problem_of(self.world)
         reinforce, spec = self.config.training == "reinforce", self.world.unwrapped.spec
-        if reinforce and self.problem.name != "tsp":
-            raise UserError(f"agent.training=reinforce is for tsp, got {self.problem.name}: expected supervised")
+        if reinforce and not self.problem.permutes:
+            raise UserError(f"agent.training=reinforce is for tours, got {self.problem.name}: expected supervised")
         if spec is not None:
             self.place = described(spec.id, spec.kwargs)
         n = self.problem.num_nodes
@@ -290,7 +301,7 @@ class PtrNet(Solver):
 
         random = np.random.Generator(np.random.PCG64([int(self.seed or 0), RIVALRY, self.rivals]))
         coords = random.random((self.config.challenge_size, self.sizes[1], 2))
-        problem = resized(self.problem, self.sizes[1])
+        problem = self.problem.resized(self.sizes[1])
         if self.defended is None:
             self.defended = decode.solve(self.rival, problem, coords).objectives
         found = decode.solve(self.policy.network, problem, coords).objectives
@@ -298,8 +309,8 @@ class PtrNet(Solver):
             self.rival.load_state_dict(self.policy.network.state_dict())
             self.rivals, self.defended = self.rivals + 1, None  # and new instances, lest one fits the old ones
 
-    def _rules(self, points: Tensor) -> Rules:
-        return Rules(resized(self.problem, points.shape[1]), points, 0, True)
+    def _rules(self, points: Tensor) -> PointerRules:
+        return self.problem.pointers()(self.problem.resized(points.shape[1]), points, True)
 
     def _descend(self, optimiser: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> Tensor:
         """One step; returns the norm of the gradient before it was cut."""
@@ -319,8 +330,9 @@ class PtrNet(Solver):
         samples: int | None = None,
         temperature: float = 1.0,
         seed: int = 0,
-    ) -> Solved:
-        """Solutions of ``instances``, float64 coordinates ``[B, n, 2]`` or a mapping with them, n being any size.
+    ) -> Solutions:
+        """Solutions of ``instances``: coordinates ``[n, 2]`` or ``[B, n, 2]``, a mapping with them, what a reader of
+        files returns, or a list of any of these, of any sizes.
 
         The most probable of ``beam`` walks, one being greedy; or, of ``samples`` walks drawn at ``temperature`` from
         ``seed``, the best by its objective.  ``valid``: under the environment's rules, else free (see
@@ -330,22 +342,28 @@ class PtrNet(Solver):
         for what, number in numbers.items():
             if not number > 0:
                 raise UserError(f"{what}={number} is out of range, expected a number above 0")
-        problem, coords = checked(self.problem, instances)
+        begin = time.perf_counter()
+        groups = read_instances(self.problem, instances)
         settings: dict[str, Any] = {"beam": beam, "samples": samples or 0, "temperature": temperature, "seed": seed}
-        return decode.solve(self.policy.network, problem, coords, valid=valid, **settings)
+        network, parts = self.policy.network, []
+        for group in groups:
+            parts.append(decode.solve(network, group.problem, group.arrays["coords"], valid=valid, **settings))
+        return gathered(groups, parts, time.perf_counter() - begin)
 
-    def active_search(self, instance: Any, steps: int = 10_000, batch_size: int = 128, seed: int = 0) -> Solved:
+    def active_search(self, instance: Any, steps: int = 10_000, batch_size: int = 128, seed: int = 0) -> Solutions:
         """The best tour met in training a copy on ``instance [n, 2]`` alone, at a hundredth of the learning rate.
 
-        Raises UserError for another problem than tsp or an instance that is unsound.
+        Raises UserError where solutions are no tours, or for an instance that is unsound or several.
         """
-        if self.problem.name != "tsp":
-            raise UserError(f"active search is for tsp, got {self.problem.name}")
-        coords = instance["coords"] if isinstance(instance, Mapping) and "coords" in instance else instance
-        problem, batch = checked(self.problem, [coords])
+        if not self.problem.permutes:
+            raise UserError(f"active search is for tours, got {self.problem.name}")
+        group, *others = read_instances(self.problem, instance)
+        coords = group.arrays["coords"]
+        if others or len(coords) > 1:
+            raise UserError("active search is for one instance, got several")
         settings: dict[str, Any] = {"steps": steps, "batch_size": batch_size, "seed": seed}
         settings |= {"learning_rate": self.usual.learning_rate / 100, "max_grad_norm": self.usual.max_grad_norm}
-        return decode.active_search(self.policy.network, problem, batch[0], **settings)
+        return decode.active_search(self.policy.network, group.problem, coords[0], **settings)
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> PtrNetEvaluator:
         """Raises UserError for a ``record`` of another problem; another size will do."""

@@ -1,8 +1,10 @@
-"""What the environments of combinatorial optimisation share: problems, instances, the single environment.
+"""What problems of combinatorial optimisation share, and the registry of them.
 
 A :class:`Problem` holds the rules as plain Python: what an instance is and when it is sound, how one is drawn, what is
-feasible, what a step pays, what a solution is worth.  :class:`CombinatorialEnv` puts Gymnasium around it,
-``rlkit.envs.combinatorial.vector`` puts numba kernels that must equal it in every bit.
+feasible, what a step pays, what a solution is worth.  Each has a folder with files of the same names: ``rules.py``, the
+problem with its kernel and environments (``rlkit.envs.combinatorial.environment`` and ``.vector`` put Gymnasium around
+it); ``device.py``, the same rules on tensors for the agents; ``solvers.py``; ``drawing.py``; and ``files.py`` where
+there is a format of files.  Nothing else asks what a problem is called.
 
 An instance is a dict of arrays such as ``{"coords": float64 [n, 2]}``, scalars being 0-dimensional; a batch of
 instances has the same names with one axis in front.  A solution is int64 ``[L]``, padded with -1.
@@ -12,28 +14,30 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
 from types import NoneType
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, reduce
+from rlkit.envs.combinatorial.bisimulation import Instance, Reduced
 from rlkit.errors import UserError, nearest
 from rlkit.registry import resolve_object
 
+if TYPE_CHECKING:
+    from rlkit.envs.combinatorial.device import DeviceRules, PointerRules
+
 PROBLEMS = {
     "tsp": "rlkit.envs.combinatorial.tsp:TSP",
-    "atsp": "rlkit.envs.combinatorial.tsp:ATSP",
+    "atsp": "rlkit.envs.combinatorial.atsp:ATSP",
     "cvrp": "rlkit.envs.combinatorial.cvrp:CVRP",
-    "op": "rlkit.envs.combinatorial.orienteering:Orienteering",
+    "op": "rlkit.envs.combinatorial.op:Orienteering",
     "knapsack": "rlkit.envs.combinatorial.knapsack:Knapsack",
-    "convex-hull": "rlkit.envs.combinatorial.geometry:ConvexHull",
-    "delaunay": "rlkit.envs.combinatorial.geometry:Delaunay",
+    "convex-hull": "rlkit.envs.combinatorial.convex_hull:ConvexHull",
+    "delaunay": "rlkit.envs.combinatorial.delaunay:Delaunay",
 }
 FORMULATIONS = ("bq", "direct")
 MOST_NODES = 1_000_000
@@ -42,15 +46,7 @@ LARGEST = 1e30  # of an instance's numbers: their squares and sums, and float32,
 LARGEST_WHOLE = 2**53  # up to which float64 counts by ones
 
 
-class FeasibleDiscrete(spaces.Discrete):
-    """``Discrete(n)`` that samples what is feasible now unless told a mask; int8 ``allowed [n]``, None: everything."""
-
-    allowed: NDArray[np.int8] | None = None
-
-    def sample(self, mask: Any = None, probability: Any = None) -> np.int64:
-        if mask is None and probability is None:
-            mask = self.allowed
-        return super().sample(mask, probability)
+Baseline = Callable[["Problem", Instance, np.random.Generator], NDArray[np.int64]]
 
 
 class Problem(ABC):
@@ -70,6 +66,9 @@ class Problem(ABC):
     closing: ClassVar[tuple[int, ...]] = ()  # what ends a solution that does not end so by itself
     shows_sequence: ClassVar[bool] = False  # whether the solution so far is always observed
     optimum: ClassVar[float] = np.nan  # of every instance, where there is one
+    reduces: ClassVar[bool] = True  # whether it has a BQ-MDP
+    points: ClassVar[bool] = False  # whether its solutions are sequences of points, which pointer networks give
+    permutes: ClassVar[bool] = False  # whether every solution is an order of all nodes
 
     def __init__(self, num_nodes: int) -> None:
         self.num_nodes = require_whole(self.name, "num_nodes", num_nodes, self.least, self.most)
@@ -77,6 +76,39 @@ class Problem(ABC):
     def settings(self) -> dict[str, Any]:
         """Arguments of the constructor that make an equal problem; JSON."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def resized(self, num_nodes: int) -> Problem:
+        """The same problem with ``num_nodes`` nodes.  Raises UserError for too few or too many."""
+        return build(type(self), {**self.settings(), "num_nodes": num_nodes})
+
+    # ---- its other files, imported when they are asked for ---------------------------------------------------------
+
+    @classmethod
+    def part(cls, file: str, name: str) -> Any:
+        """``name`` in the ``file`` beside the problem's rules."""
+        return resolve_object(f"{cls.__module__.rpartition('.')[0]}.{file}:{name}")
+
+    @classmethod
+    def device(cls) -> type[DeviceRules]:
+        """The BQ-MDP on tensors, where the problem ``reduces``; imports torch."""
+        found: type[DeviceRules] = cls.part("device", "Device")
+        return found
+
+    @classmethod
+    def pointers(cls) -> type[PointerRules]:
+        """What may be pointed at, on tensors, where the problem ``points``; imports torch."""
+        found: type[PointerRules] = cls.part("device", "Pointers")
+        return found
+
+    @classmethod
+    def baselines(cls) -> dict[str, Baseline]:
+        """Heuristics that a trained policy has to beat, by name: from problem, instance and a generator a solution."""
+        found: dict[str, Baseline] = cls.part("solvers", "BASELINES")
+        return found
+
+    def target(self, instance: Instance) -> NDArray[np.int64]:
+        """The one right solution, padded, in the order in which pointer networks learn it; where there is one."""
+        raise NotImplementedError(f"{self.name} may have several solutions that are equally good")
 
     # ---- sizes -----------------------------------------------------------------------------------------------------
 
@@ -215,8 +247,12 @@ class Problem(ABC):
         return visited[len(self.opening()) :]
 
     def reduced(self, instance: Instance, state: Any) -> Reduced:
-        """Tokens of the BQ-MDP, see :func:`rlkit.envs.combinatorial.bisimulation.reduce`."""
-        return reduce(self.name, instance, state)
+        """The state as tokens of a network; what it does not know is not shown.
+
+        Raises UserError for a problem without a BQ-MDP.
+        """
+        known = ", ".join(kind.name for kind in problem_kinds() if kind.reduces)
+        raise UserError(f"problem '{self.name}' has no BQ-MDP, expected one of {known}")
 
     def observation_space(self, sequence: bool) -> spaces.Dict:
         """Observation space; with ``sequence``, the solution so far is observed."""
@@ -230,6 +266,22 @@ class Problem(ABC):
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
+
+
+def problem_kinds() -> list[type[Problem]]:
+    """The classes of all problems, which are imported."""
+    return [resolve_object(path) for path in PROBLEMS.values()]
+
+
+def problem_of_space(space: spaces.Space[Any]) -> Problem | None:
+    """The problem, of that size and with its other settings as by default, whose observations ``space`` has."""
+    found = set(space.spaces) if isinstance(space, spaces.Dict) else set()
+    for kind in problem_kinds():
+        usual: Any = kind()  # type: ignore[call-arg]  # every problem has a size by default
+        if found - {"sequence"} == set(usual.observation_space(False).spaces):
+            key = next(iter(usual.shapes()))
+            return usual.resized(space[key].shape[0] - usual.num_points + usual.num_nodes)  # type: ignore[index]
+    return None
 
 
 def make_problem(name: str, /, **settings: Any) -> Problem:
@@ -329,162 +381,22 @@ def require_permutations(problem: str, solutions: NDArray[np.int64], nodes: NDAr
         raise UserError(f"solution {wrong[0]} of {problem} is infeasible: expected every node exactly once")
 
 
+def euclidean(coords: NDArray[np.float64], i: int, j: int) -> float:
+    """Distance of two points of ``coords [n, 2]``."""
+    (x, y), (u, v) = coords[i].tolist(), coords[j].tolist()
+    return sqrt((x - u) * (x - u) + (y - v) * (y - v))
+
+
+def remaining_mask(remaining: Sequence[int], count: int) -> NDArray[np.int8]:
+    """1 for each of ``remaining``, int8 ``[count]``."""
+    mask = np.zeros(count, np.int8)
+    mask[list(remaining)] = 1
+    return mask
+
+
 def lengths(coords: NDArray[np.float64], tours: NDArray[np.int64]) -> NDArray[np.float64]:
     """Euclidean length ``[B]`` of open walks ``tours [B, L]`` over ``coords [B, N, 2]``; -1 stands still."""
     known = np.maximum.accumulate(np.where(tours >= 0, np.arange(tours.shape[1]), 0), axis=1)
     places = np.take_along_axis(coords, np.take_along_axis(tours, known, axis=1)[..., None], axis=1)  # [B, L, 2]
     steps = np.diff(places, axis=1)
     return np.sqrt((steps**2).sum(axis=-1)).sum(axis=-1)
-
-
-# ---- one environment -------------------------------------------------------------------------------------------------
-
-
-class CombinatorialEnv(gym.Env[dict[str, Any], np.int64]):
-    """One instance at a time; rewards add up to the objective (to minus the objective where it is minimised).
-
-    ``reset(options={"instance": ...})`` begins with a given instance, whose ``optimal``, if it has one, is reported at
-    the end; otherwise one is drawn from the environment's generator.  ``info["action_mask"]`` int8 ``[num_actions]`` is
-    also part of the observation.  When an episode ends, ``info`` holds ``solution`` int64 ``[L]`` padded with -1, the
-    ``objective`` and, if known, the ``optimal`` one.
-
-    Args:
-        num_nodes: see the problem.
-        render_mode: "rgb_array" or None.
-        observe_sequence: whether the solution so far is observed, as ``sequence``, int64 ``[L]`` padded with -1.
-        settings: further arguments of the problem.
-
-    Raises:
-        UserError: arguments, instances or actions that do not fit.
-    """
-
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium's own form
-    kind: ClassVar[type[Problem]]
-
-    def __init__(self, *, render_mode: str | None = None, observe_sequence: bool = False, **settings: Any) -> None:
-        if render_mode not in (None, "rgb_array"):
-            raise UserError(f"render_mode={render_mode!r} is unknown, expected 'rgb_array' or None")
-        if not isinstance(observe_sequence, bool):
-            raise UserError(f"observe_sequence={observe_sequence!r} is unknown, expected True or False")
-        self.problem = build(self.kind, settings)
-        self.render_mode, self.observe_sequence = render_mode, observe_sequence or self.problem.shows_sequence
-        self.observation_space = self.problem.observation_space(self.observe_sequence)
-        self.action_space = self._actions = FeasibleDiscrete(self.problem.num_actions)
-        self.instance: dict[str, NDArray[Any]] | None = None
-        self.optimal = self.problem.optimum
-        self.state: Any = None
-        self.sequence: list[int] = []
-        self.total = 0.0  # of the rewards so far
-        self._taken: list[int] = []
-        self._mask = np.zeros(self.problem.num_actions, np.int8)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Raises UserError for an instance that is unsound or of another size."""
-        super().reset(seed=seed)
-        given = (options or {}).get("instance")
-        if given is None:
-            self._begin(self.problem.draw(self.np_random), self.problem.optimum)
-        else:
-            self._begin(self.problem.check(given), float(given.get("optimal", self.problem.optimum)))
-        return self._observe(), {"action_mask": self._mask.copy()}
-
-    def _begin(self, instance: dict[str, NDArray[Any]], optimal: float) -> None:
-        self.instance, self.optimal = instance | self.problem.derive(instance), optimal
-        self.state, self.sequence = self.problem.initial(self.instance), list(self.problem.opening())
-        self.total, self._taken = 0.0, []
-        self._look()
-
-    def _look(self) -> None:
-        assert self.instance is not None
-        self._mask = self.problem.feasible(self.instance, self.state)
-        self._actions.allowed = self._mask
-
-    def step(self, action: Any) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Raises UserError for an action that is not feasible, ``ResetNeeded`` outside an episode."""
-        if self.instance is None or not self._mask.any():
-            raise ResetNeeded("call reset() first: no episode has begun, or it has ended")
-        action = require_action(action, self.problem.num_actions)
-        chosen = self.problem.canonical(self.state, action)
-        if not self._mask[chosen]:
-            raise UserError(f"{self.problem.name}: action {action} is not feasible here, expected one of action_mask")
-        reward = self._apply(chosen)
-        terminated = not self._mask.any()
-        info: dict[str, Any] = {"action_mask": self._mask.copy()}
-        if terminated:
-            info |= {"solution": self.problem.padded(self.sequence), "objective": self.objective}
-            if not np.isnan(self.optimal):
-                info["optimal"] = self.optimal
-        return self._observe(), reward, terminated, False, info
-
-    def _apply(self, action: int) -> float:
-        assert self.instance is not None
-        self.state, reward, grown = self.problem.step(self.instance, self.state, action)
-        self._taken.append(action)
-        self.sequence.extend(grown)
-        self.total += reward
-        self._look()
-        if not self._mask.any() and tuple(self.sequence[-len(self.problem.closing) :]) != self.problem.closing:
-            self.sequence.extend(self.problem.closing)
-        return reward
-
-    @property
-    def objective(self) -> float:
-        """Of the solution so far."""
-        return self.total if self.problem.maximise else -self.total
-
-    def action_masks(self) -> NDArray[np.bool_]:
-        """Bool ``[num_actions]``; the name sb3-contrib's MaskablePPO asks for."""
-        return self._mask.astype(np.bool_)
-
-    def reduced(self) -> Reduced:
-        """The BQ-MDP's tokens of the present state.  Raises ``ResetNeeded`` before the first reset."""
-        if self.instance is None:
-            raise ResetNeeded("call reset() first")
-        return self.problem.reduced(self.instance, self.state)
-
-    def _observe(self) -> dict[str, Any]:
-        assert self.instance is not None
-        found: dict[str, Any] = {
-            **self.problem.static(self.instance),
-            **self.problem.dynamic(self.instance, self.state),
-        }
-        found["action_mask"] = self._mask.copy()
-        if self.observe_sequence:
-            found["sequence"] = self.problem.padded(self.sequence)
-        return found
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """The instance and the solution so far, uint8 ``[400, 400, 3]``; None without a render mode."""
-        if self.render_mode is None or self.instance is None:
-            return None
-        from rlkit.envs.combinatorial.drawing import picture
-
-        return picture(self.problem, self.instance, self.sequence, self.objective)
-
-    # ---- saving ----------------------------------------------------------------------------------------------------
-
-    def get_state(self) -> dict[str, NDArray[Any]]:
-        """The instance and the actions taken in it: everything the next step depends on but the generator."""
-        instance = {} if self.instance is None else {key: self.instance[key].copy() for key in self.problem.shapes()}
-        taken, optimal = np.array(self._taken, np.int64), np.array(self.optimal)
-        return {**{f"instance.{key}": array for key, array in instance.items()}, "taken": taken, "optimal": optimal}
-
-    def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from what :meth:`get_state` returned; UserError where it does not fit."""
-        found = {key.removeprefix("instance."): array for key, array in state.items() if key.startswith("instance.")}
-        if not found:
-            self.instance = None
-            return
-        self._begin(self.problem.check(found, "state"), float(state["optimal"]))
-        for action in state["taken"]:
-            self._apply(int(action))
-
-
-def require_action(action: Any, count: int) -> int:
-    """``action`` as an int; raises UserError unless it is a whole number from 0 to ``count - 1``."""
-    number = np.asarray(action)
-    if number.shape not in ((), (1,)) or number.dtype.kind not in "iu" or not 0 <= int(number.reshape(())) < count:
-        raise UserError(f"action {action!r} is out of range, expected a whole number from 0 to {count - 1}")
-    return int(number.reshape(()))

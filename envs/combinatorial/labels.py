@@ -30,7 +30,7 @@ from safetensors.numpy import save
 
 from rlkit import __version__
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, require_number, require_whole, row
-from rlkit.envs.combinatorial.label_solvers import Task, solve_chunk, solver_name, solver_version
+from rlkit.envs.combinatorial.solvers import Task, solve_chunk, solver_name, solver_version
 from rlkit.errors import DataError, UserError
 from rlkit.system.files import write_atomically
 
@@ -93,7 +93,7 @@ def make_labels(
         num_nodes: nodes of an instance, by default the problem's own.
         size: instances.
         seed: of the instances, and of the solver where it takes one.
-        solver: see :mod:`rlkit.envs.combinatorial.label_solvers`.
+        solver: see :mod:`rlkit.envs.combinatorial.solvers`.
         effort: scales the time or iterations of a solver that is not exact.
         jobs: processes.
         progress: whether to show a bar.
@@ -106,7 +106,7 @@ def make_labels(
     _require_making(size, seed, effort)
     require_whole("labels", "jobs", jobs, 1, 2**16)
     rules = make_problem(problem, **({} if num_nodes is None else {"num_nodes": num_nodes}), **settings)
-    solver = solver_name(problem, solver)
+    solver = solver_name(rules, solver)
     description = {
         "problem": problem,
         "settings": rules.settings(),
@@ -195,7 +195,7 @@ def _metadata(path: Path) -> tuple[Problem, dict[str, Any]]:
         _require_making(found["size"], found["seed"], found["effort"])
         if not isinstance(found["solver"], str):
             raise UserError("'solver' is no name")
-        solver_name(rules.name, found["solver"])
+        solver_name(rules, found["solver"])
         _require_words("versions", found["versions"], {"rlkit", "numpy", found["solver"]})
         _require_words("sha256", found["sha256"], set(_forms(rules)))
     except UserError as error:

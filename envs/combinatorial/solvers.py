@@ -1,12 +1,31 @@
-"""Solvers of our own: exact ones for small instances, heuristics to start from and to compare with.
+"""Solutions to imitate, the solver of choice for each problem behind one call; and what solvers of our own share.
+
+==========  ==========================================  ================================================================
+problem     solver (default first)                      notes
+==========  ==========================================  ================================================================
+tsp         ``fast-tsp`` (MIT)                          has no seed and stops by the clock; up to 12 nodes Held-Karp, up
+                                                        to 20 local search from random tours instead
+atsp        ``fast-tsp``                                on the symmetric problem of 2 n nodes (Jonker & Volgenant 1983)
+cvrp        ``hygese`` (HGS-CVRP, MIT)                  by iterations, so a seed decides; up to 10 customers exact
+op          ``pyvrp`` (MIT)                             by iterations, so a seed decides; up to 12 nodes exact
+knapsack    ``own``: dynamic programming, or branch     exact; ``ortools`` gives the same value
+            and bound for weights without a unit
+convex-     ``own``                                     the answer is unique
+hull,
+delaunay
+==========  ==========================================  ================================================================
+
+``own`` is known for every problem and needs no package; for cvrp and op it is exact and takes small instances only.
+The packages come with ``pip install 'rlkit-papers[labels]'``.
+
+Each problem's ``solvers.py`` has them in ``SOLVERS``, the default first; in ``BASELINES`` the heuristics that a trained
+policy has to beat; and in ``OWN_UP_TO`` the number of nodes up to which ``own`` does as well as any.  Of our own:
 
 ========================  ============================================================================================
 :func:`held_karp`         shortest tour through every subset, by dynamic programming (Held & Karp 1962); exact TSP and
                           ATSP, and the table behind the exact solvers of CVRP and OP
 :func:`local_search`      2-opt and Or-opt from random tours; the best of several, for TSP
-:func:`knapsack_table`    dynamic programming over whole-number capacities, exact
-:func:`knapsack_search`   branch and bound with the fractional bound (Horowitz & Sahni 1974), exact for any weights
-heuristics                nearest neighbour, random insertion, density: the lines a trained policy has to beat
+heuristics                nearest neighbour, random insertion
 ========================  ============================================================================================
 
 Costs are float64 ``[n, n]``, tours int64 ``[n]`` from node 0.
@@ -14,19 +33,111 @@ Costs are float64 ``[n, n]``, tours int64 ``[n]`` from node 0.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from importlib.metadata import version
+from types import ModuleType
 from typing import Any, no_type_check
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from rlkit.envs.combinatorial.base import Problem
-from rlkit.envs.combinatorial.bisimulation import Instance
-from rlkit.errors import UserError
-
-MOST_EXACT = {"tsp": 12, "atsp": 12, "cvrp": 10, "op": 12}  # nodes beyond the depot that the exact solvers take
+from rlkit import __version__
+from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row
+from rlkit.envs.combinatorial.bisimulation import Instance, State
+from rlkit.errors import UserError, install_extra, nearest
 
 Array = NDArray[np.float64]
+Solution = NDArray[np.int64]
+Solver = Callable[[Problem, Instance, float, int], Solution]  # problem, instance, effort, seed
+Task = tuple[str, dict[str, Any], int, int, int, str, float]  # problem, settings, seed, start, size, solver, effort
+
+MOST_EXACT = 12  # nodes of a tour that :func:`held_karp` takes
+RESTARTS = 30  # of the local search, at effort 1
+SOLVER_STREAM = 1  # sets a solver's seeds apart from the instances', which come from [seed, k]
+
+
+# ---- one call for all ------------------------------------------------------------------------------------------------
+
+
+def load(package: str, solver: str) -> ModuleType:
+    """The ``package`` of ``solver``.  Raises UserError where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        command = install_extra("labels", before=(3, 14) if solver == "hygese" else (4, 0))
+        raise UserError(
+            f"the solver '{solver}' is not installed: {command}, or choose solver=own if that will do"
+        ) from None
+
+
+def solver_name(problem: Problem, name: str | None) -> str:
+    """``name``, or the default's.  Raises UserError for a solver that ``problem`` does not have."""
+    known = problem.part("solvers", "SOLVERS")
+    if name is None:
+        return str(next(iter(known)))
+    if name not in known:
+        raise UserError(f"unknown solver '{name}' of {problem.name}{nearest(name, known)}")
+    return name
+
+
+def solver_version(name: str) -> str:
+    """Version of the solver's package, rlkit's for its own; UserError where it is not installed."""
+    if name != "own":
+        load({"fast-tsp": "fast_tsp"}.get(name, name), name)
+    return __version__ if name == "own" else version(name)
+
+
+def choose_solver(problem: Problem, name: str) -> str:
+    """``name``, or for "auto" the problem's best solver: if it is not installed, rlkit's own where that does as well.
+
+    Raises UserError for an unknown solver or one that is needed and not installed.
+    """
+    best = solver_name(problem, None if name == "auto" else name)
+    try:
+        solver_version(best)
+    except UserError:
+        if name != "auto" or problem.num_nodes > problem.part("solvers", "OWN_UP_TO"):
+            raise
+        best = "own"
+    return best
+
+
+def solve(
+    problem: Problem, instance: Instance, solver: str | None = None, effort: float = 1.0, seed: int = 0
+) -> Solution:
+    """A solution of ``instance``, padded; ``effort`` scales the time or iterations of those that are not exact.
+
+    Raises UserError for an unknown solver or one that is not installed, or an instance too large for an exact one.
+    """
+    run: Solver = problem.part("solvers", "SOLVERS")[solver_name(problem, solver)]
+    return problem.padded(run(problem, instance, effort, seed))
+
+
+def solve_chunk(task: Task) -> NDArray[np.int64]:
+    """Solutions ``[size, L]`` of a stretch of a stream of instances; what a process of its own is given to do."""
+    name, settings, seed, start, size, solver, effort = task
+    problem = make_problem(name, **settings)
+    instances = generate(problem, size, seed, start)
+    found = []
+    for k in range(size):
+        own = int(np.random.SeedSequence([seed, start + k, SOLVER_STREAM]).generate_state(1)[0])
+        found.append(solve(problem, row(instances, k), solver, effort, own))
+    return np.stack(found)
+
+
+def heuristic_solutions(
+    problem: Problem, instances: Instance, generator: np.random.Generator
+) -> dict[str, NDArray[np.int64]]:
+    """What a trained policy has to beat on a batch of instances, int64 ``[B, L]`` by the heuristic's name."""
+    every = [row(instances, k) for k in range(len(next(iter(instances.values()))))]
+    return {
+        name: np.stack([find(problem, one, generator) for one in every]) for name, find in problem.baselines().items()
+    }
+
+
+# ---- exact tours -----------------------------------------------------------------------------------------------------
 
 
 def distances(coords: Array) -> Array:
@@ -38,9 +149,6 @@ def distances(coords: Array) -> Array:
 def costs_of(instance: Instance) -> Array:
     """The cost matrix ``[N, N]`` of a routing instance."""
     return instance["cost"] if "cost" in instance else distances(instance["coords"])
-
-
-# ---- exact: routing --------------------------------------------------------------------------------------------------
 
 
 @njit(cache=True, nogil=True)
@@ -67,7 +175,7 @@ def held_karp_table(cost):
     return best, last
 
 
-def _closed(best: Array, cost: Array) -> tuple[Array, NDArray[np.int64]]:
+def closed_tours(best: Array, cost: Array) -> tuple[Array, NDArray[np.int64]]:
     """Length ``[2^m]`` of the shortest tour through each subset and 0, and the node it ends with."""
     closed = best + cost[1:, 0]
     ends = np.argmin(closed, axis=1)
@@ -76,7 +184,7 @@ def _closed(best: Array, cost: Array) -> tuple[Array, NDArray[np.int64]]:
     return found, ends
 
 
-def _trace(subset: int, end: int, last: NDArray[np.int64]) -> list[int]:
+def trace(subset: int, end: int, last: NDArray[np.int64]) -> list[int]:
     """The nodes of ``subset`` in the order of the shortest way that ends in ``end``."""
     nodes: list[int] = []
     while subset:
@@ -85,138 +193,19 @@ def _trace(subset: int, end: int, last: NDArray[np.int64]) -> list[int]:
     return nodes[::-1]
 
 
-def _small(kind: str, nodes: int) -> None:
-    if nodes > MOST_EXACT[kind]:
-        raise UserError(f"the exact solver of {kind} takes at most {MOST_EXACT[kind]} nodes, got {nodes}")
+def require_small(what: str, nodes: int, most: int) -> None:
+    """Raise UserError for more than ``most`` nodes, for which an exact solver would take too long."""
+    if nodes > most:
+        raise UserError(f"the exact solver of {what} takes at most {most} nodes, got {nodes}")
 
 
 def held_karp(cost: Array) -> NDArray[np.int64]:
     """The shortest tour.  Raises UserError above 12 nodes, where :func:`held_karp_table` grows too large."""
-    _small("tsp", len(cost))
+    require_small("tours", len(cost), MOST_EXACT)
     best, last = held_karp_table(np.ascontiguousarray(cost))
-    _, ends = _closed(best, cost)
+    _, ends = closed_tours(best, cost)
     everything = len(best) - 1
-    return np.array([0, *_trace(everything, int(ends[everything]), last)], np.int64)
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _partition(closed, load, capacity):
-    """Least total length of tours that together cover each subset, and the tour that covers its lowest node."""
-    count = len(closed)
-    best, first = np.full(count, np.inf), np.zeros(count, np.int64)
-    best[0] = 0.0
-    for s in range(1, count):
-        lowest, part = s & -s, s
-        while part:
-            if part & lowest and load[part] <= capacity and closed[part] + best[s ^ part] < best[s]:
-                best[s], first[s] = closed[part] + best[s ^ part], part
-            part = (part - 1) & s
-    return best, first
-
-
-def exact_cvrp(instance: Instance) -> NDArray[np.int64]:
-    """Optimal routes ``0 .. 0 .. 0``.  Raises UserError above 10 customers."""
-    cost, demand = distances(instance["coords"]), instance["demand"]
-    m = len(demand) - 1
-    _small("cvrp", m)
-    best, last = held_karp_table(cost)
-    closed, ends = _closed(best, cost)
-    load = ((np.arange(1 << m)[:, None] >> np.arange(m)) & 1) @ demand[1:]
-    _, first = _partition(closed, load, int(instance["capacity"]))
-    solution, left = [0], len(closed) - 1
-    while left:
-        part = int(first[left])
-        solution += [*_trace(part, int(ends[part]), last), 0]
-        left ^= part
-    return np.array(solution, np.int64)
-
-
-def exact_op(instance: Instance) -> NDArray[np.int64]:
-    """An optimal tour ``0 .. 0``, the shortest of them.  Raises UserError above 12 nodes."""
-    from rlkit.envs.combinatorial.orienteering import TOLERANCE
-
-    cost, prize = distances(instance["coords"]), instance["prize"]
-    m = len(prize) - 1
-    _small("op", m)
-    best, last = held_karp_table(cost)
-    closed, ends = _closed(best, cost)
-    prizes = ((np.arange(1 << m)[:, None] >> np.arange(m)) & 1) @ prize[1:]
-    prizes[closed > instance["budget"] + TOLERANCE / 2] = -1.0
-    subset = int(np.lexsort((closed, -np.round(prizes, 9)))[0])
-    return np.array([0, *_trace(subset, int(ends[subset]), last), 0], np.int64)
-
-
-# ---- exact: knapsack -------------------------------------------------------------------------------------------------
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def knapsack_table(weights, values, capacity):
-    """Packed items, bool ``[n]``, of most value for whole-number ``weights [n]`` and ``capacity``."""
-    n = len(weights)
-    best, taken = np.zeros(capacity + 1), np.zeros((n, capacity + 1), np.bool_)
-    for i in range(n):
-        for c in range(capacity, weights[i] - 1, -1):
-            value = best[c - weights[i]] + values[i]
-            if value > best[c]:
-                best[c], taken[i, c] = value, True
-    packed, left = np.zeros(n, np.bool_), capacity
-    for i in range(n - 1, -1, -1):
-        if taken[i, left]:
-            packed[i] = True
-            left -= weights[i]
-    return packed
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _branch(weight, value, capacity):
-    """Packed items, bool ``[n]``, of most value; items sorted by falling density."""
-    n = len(weight)
-    now, best = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
-    most, got, left, i = -1.0, 0.0, capacity, 0
-    while True:
-        while i < n:
-            bound, room = got, left  # what the rest could add if the last item could be cut
-            for j in range(i, n):
-                if weight[j] > room:
-                    bound += value[j] * room / weight[j]
-                    break
-                room -= weight[j]
-                bound += value[j]
-            if bound <= most + 1e-12:
-                break
-            if weight[i] <= left:
-                now[i] = True
-                left -= weight[i]
-                got += value[i]
-            i += 1
-        if i == n and got > most:
-            most = got
-            best[:] = now
-        i = min(i, n) - 1
-        while i >= 0 and not now[i]:
-            i -= 1
-        if i < 0:
-            return best
-        now[i] = False
-        left += weight[i]
-        got -= value[i]
-        i += 1
-
-
-def knapsack_search(instance: Instance) -> NDArray[np.int64]:
-    """Items of most value, in increasing order, for any weights."""
-    weight, value = instance["weight"], instance["value"]
-    order = _by_density(weight, value)
-    # a hair of room for sums that fit but for their rounding, less than the environment allows
-    packed = _branch(weight[order], value[order], float(instance["capacity"]) + 5e-10)
-    return np.sort(order[packed])
-
-
-def _by_density(weight: Array, value: Array) -> NDArray[np.int64]:
-    return np.argsort(-value / np.maximum(weight, 1e-300), kind="stable")
+    return np.array([0, *trace(everything, int(ends[everything]), last)], np.int64)
 
 
 # ---- local search ----------------------------------------------------------------------------------------------------
@@ -281,29 +270,33 @@ def local_search(cost: Array, restarts: int, generator: np.random.Generator) -> 
     return np.roll(best, -int(np.argmin(best)))
 
 
+def own_tour(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+    """The shortest tour, from 13 nodes on a short one."""
+    cost = costs_of(instance)
+    if len(cost) <= MOST_EXACT:
+        return held_karp(cost)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return local_search(cost, max(1, round(RESTARTS * effort)), generator)
+
+
 # ---- heuristics ------------------------------------------------------------------------------------------------------
 
 
-def nearest_neighbour(problem: Problem, instance: Instance) -> NDArray[np.int64]:
-    """Always the nearest feasible node (OP: most prize per way; CVRP: direct if any customer fits, else by the depot).
-
-    A solution of ``tsp``, ``atsp``, ``cvrp`` or ``op``, padded.
-    """
-    cost, found = costs_of(instance), list(problem.opening())
-    state = problem.initial(instance)
+def walked(problem: Problem, instance: Instance, choose: Callable[[State, NDArray[np.int64]], int]) -> Solution:
+    """The solution, padded, that comes of ``choose``, which picks one of a state's feasible actions."""
+    state, found = problem.initial(instance), list(problem.opening())
     while (mask := problem.feasible(instance, state)).any():
-        actions = np.flatnonzero(mask)
-        direct = actions[actions % 2 == 0] if problem.name == "cvrp" else actions
-        actions = direct if len(direct) else actions
-        nodes = actions // 2 if problem.name == "cvrp" else actions
-        score = cost[0 if not len(direct) else state.origin, nodes]
-        if problem.name == "op":
-            score = -instance["prize"][nodes] / np.maximum(score, 1e-12)
-        state, _, grown = problem.step(instance, state, int(actions[np.argmin(score)]))
+        state, _, grown = problem.step(instance, state, choose(state, np.flatnonzero(mask)))
         found += grown
     if found[-1] != 0 and problem.closing:
         found.append(0)
     return problem.padded(found)
+
+
+def nearest_tour(problem: Problem, instance: Instance, generator: np.random.Generator) -> Solution:
+    """Always the nearest node that is left."""
+    cost = costs_of(instance)
+    return walked(problem, instance, lambda state, nodes: int(nodes[np.argmin(cost[state.origin, nodes])]))
 
 
 def random_insertion(cost: Array, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -317,38 +310,15 @@ def random_insertion(cost: Array, generator: np.random.Generator) -> NDArray[np.
     return np.roll(tour, -int(np.argmin(tour)))
 
 
-def density_greedy(instance: Instance) -> NDArray[np.int64]:
-    """Items by falling value per weight, each packed if it fits; in that order."""
-    from rlkit.envs.combinatorial.knapsack import TOLERANCE
-
-    left, packed = float(instance["capacity"]), []
-    for j in _by_density(instance["weight"], instance["value"]):
-        if instance["weight"][j] <= left + TOLERANCE:
-            packed.append(j)
-            left -= float(instance["weight"][j])
-    return np.array(packed, np.int64)
+def inserted_tour(problem: Problem, instance: Instance, generator: np.random.Generator) -> Solution:
+    """:func:`random_insertion` of the instance's costs."""
+    return random_insertion(costs_of(instance), generator)
 
 
-def complete_op(instance: Instance, solution: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``solution`` with nodes inserted, most prize per added way first, until none fits: no prize left on the way."""
-    from rlkit.envs.combinatorial.orienteering import TOLERANCE
-
-    cost, prize = distances(instance["coords"]), instance["prize"]
-    tour = solution[solution >= 0]
-    while True:
-        rest = np.setdiff1d(np.flatnonzero(prize > 0), tour)
-        left = float(instance["budget"]) + TOLERANCE / 2 - cost[tour[:-1], tour[1:]].sum()
-        added = cost[tour[:-1, None], rest] + cost[rest, tour[1:, None]] - cost[tour[:-1], tour[1:]][:, None]  # [L, R]
-        score = np.where(added <= left, prize[rest] / np.maximum(added, 1e-9), -np.inf)
-        if not score.size or score.max() == -np.inf:
-            return tour
-        place, which = np.unravel_index(int(np.argmax(score)), score.shape)
-        tour = np.insert(tour, place + 1, rest[which])
+TOUR_BASELINES = {"nearest_neighbour": nearest_tour, "random_insertion": inserted_tour}
+FAST_TSP_LARGEST = 65_000  # fast-tsp takes whole numbers below 2^16
 
 
-def optimal_targets(problem: Problem, instance: Instance) -> Any:
-    """The one right answer of convex-hull and delaunay as a padded solution."""
-    from rlkit.envs.combinatorial.geometry import delaunay_target, hull_target
-
-    coords = instance["coords"]
-    return problem.padded(hull_target(coords) if problem.name == "convex-hull" else delaunay_target(coords))
+def largest_cost(cost: Array) -> float:
+    """Of ``cost``, to divide by; 1 where all nodes are at one place."""
+    return float(cost.max()) or 1.0

@@ -1,4 +1,6 @@
-"""Benchmark files of routing: TSPLIB's (.tsp, .atsp, .tour) and CVRPLIB's (.vrp, .sol).
+"""What benchmark files of routing have in common: TSPLIB's (.tsp, .atsp, .tour) and CVRPLIB's (.vrp, .sol).
+
+Here are their words, lengths and points; the readers are ``files.py`` beside each problem's rules.
 
 Published lengths follow a rounding of their own for every type of edge (Reinelt 1991, TSPLIB 95):
 :meth:`Benchmark.length` measures with it, while ``instance``, what an agent sees, is scaled to the unit square and not
@@ -15,10 +17,8 @@ import re
 import warnings
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from fractions import Fraction
+from dataclasses import dataclass, field
 from functools import cached_property
-from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ class Benchmark:
             )
         found = np.empty((self.nodes, self.nodes), np.int64 if self.rounded else np.float64)
         for i, place in enumerate(self.coords):  # by rows: nothing larger on the way
-            found[i] = _lengths(self.kind, place, self.coords, self.rounded)
+            found[i] = lengths_between(self.kind, place, self.coords, self.rounded)
         np.fill_diagonal(found, 0)
         return found
 
@@ -175,7 +175,7 @@ class Benchmark:
         if self.matrix is not None:
             return self.matrix[visited, following].sum().item()
         assert self.coords is not None
-        steps = _lengths(self.kind, self.coords[visited], self.coords[following], self.rounded)
+        steps = lengths_between(self.kind, self.coords[visited], self.coords[following], self.rounded)
         steps = np.where(visited == following, 0.0, steps)
         return int(steps.astype(np.int64).sum()) if self.rounded else float(steps.sum())
 
@@ -184,15 +184,16 @@ class Benchmark:
 
         Raises UserError for a CVRP whose lengths are not those of points in the plane, which no problem of ours is.
         """
-        if self.problem == "cvrp" and "coords" not in self.instance:
+        usual = make_problem(self.problem)
+        if not set(usual.shapes()) <= set(self.instance):
             raise UserError(
                 f"{self.name}: its lengths are {self.kind}, expected points in the plane ({', '.join(PLANAR)}): agents "
                 "cannot solve it, but costs and length() hold"
             )
-        return make_problem(self.problem, num_nodes=self.nodes - (self.problem == "cvrp"))
+        return usual.resized(self.nodes - usual.num_points + usual.num_nodes)
 
 
-def _lengths(kind: str, a: Array, b: Array, rounded: bool) -> Array:
+def lengths_between(kind: str, a: Array, b: Array, rounded: bool) -> Array:
     """From ``a`` to ``b``, ``[..., 2]`` or ``[..., 3]`` each."""
     if kind in WHOLE:
         return WHOLE[kind](a, b)
@@ -203,7 +204,7 @@ def _lengths(kind: str, a: Array, b: Array, rounded: bool) -> Array:
 # ---- lines -----------------------------------------------------------------------------------------------------------
 
 
-class _Section:
+class Section:
     """Numbers of a section, and how many each of its lines has."""
 
     def __init__(self, name: str) -> None:
@@ -217,8 +218,8 @@ class _Section:
                 raise ValueError
             self.numbers.extend(map(float, words))
         except ValueError:
-            bad = next((word for word in words if not _is_plain(word)), text)
-            raise DataError(f"{where}: {_quoted(bad)} in {self.name} is not a number") from None
+            bad = next((word for word in words if not is_plain(word)), text)
+            raise DataError(f"{where}: {quoted(bad)} in {self.name} is not a number") from None
         self.lines.append(line)
         self.counts.append(len(words))
 
@@ -234,7 +235,7 @@ class _Section:
         return found
 
 
-def _is_plain(word: str) -> bool:
+def is_plain(word: str) -> bool:
     """Whether ``word`` is a number as C has it: Python's may have underscores and digits of other scripts."""
     try:
         float(word)
@@ -243,12 +244,12 @@ def _is_plain(word: str) -> bool:
     return word.isascii() and "_" not in word
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """``text`` as it may stand in a sentence, whatever it came from."""
     return ascii(text.strip()[:40])
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that are not empty, with their numbers; bytes that are not UTF-8 become surrogates."""
     try:
         if not path.is_file():
@@ -265,21 +266,21 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _parse(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, str], dict[str, _Section]]:
+def parse(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, str], dict[str, Section]]:
     """``(header, sections)``: values by keyword, numbers by section; all but what :data:`KNOWN` has is refused.
 
     The first of ``kinds`` whose TYPE the file has says what that is; raises DataError where it has none of them.
     """
     header: dict[str, str] = {}
-    sections: dict[str, _Section] = {}
+    sections: dict[str, Section] = {}
     known = [key for kind in kinds for key in KNOWN[kind]]
-    current: _Section | None = None
-    for number, text in _lines(path):
+    current: Section | None = None
+    for number, text in text_lines(path):
         where = f"{path}:{number}"
         match = re.match(r"([A-Za-z]\w*)\s*[:=]?\s*(.*)", text, re.ASCII)
-        if match is None or (current is not None and _is_plain(match[1])):  # nan and inf are numbers to Python
+        if match is None or (current is not None and is_plain(match[1])):  # nan and inf are numbers to Python
             if current is None:
-                raise DataError(f"{where}: {_quoted(text)} is neither KEY: VALUE nor in a section")
+                raise DataError(f"{where}: {quoted(text)} is neither KEY: VALUE nor in a section")
             current.add(text, where, number)
             continue
         key, value = match[1].upper(), match[2]
@@ -287,27 +288,27 @@ def _parse(path: Path, kinds: tuple[str, ...]) -> tuple[dict[str, str], dict[str
             break
         if key not in known:
             raise DataError(
-                f"{where}: {_quoted(match[1])} is not understood, and nothing of a file is left out"
+                f"{where}: {quoted(match[1])} is not understood, and nothing of a file is left out"
                 f"{nearest(key[:40], known)}"
             )
         if key != "COMMENT" and (key in sections or key in header):
             raise DataError(f"{where}: a second {key}, expected one")
         if key.endswith("_SECTION"):
-            current = sections[key] = _Section(key)
+            current = sections[key] = Section(key)
             if value:
                 current.add(value, where, number)
         else:
             current, header[key] = None, value
     found = (header.get("TYPE", "").upper().split() or [""])[0]  # a remark may follow
     if found not in kinds:
-        raise DataError(f"{path}: TYPE is {_quoted(found)}, expected {' or '.join(kinds)}")
+        raise DataError(f"{path}: TYPE is {quoted(found)}, expected {' or '.join(kinds)}")
     return header, sections
 
 
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _name(header: Mapping[str, str], path: Path) -> str:
+def file_name(header: Mapping[str, str], path: Path) -> str:
     """What is not UTF-8 is read as Latin-1, in which every byte is a letter."""
     text = header.get("NAME") or path.stem
     if any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -315,22 +316,24 @@ def _name(header: Mapping[str, str], path: Path) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)[:100]
 
 
-def _dimension(header: Mapping[str, str], path: Path, least: int = 3) -> int:
+def dimension(header: Mapping[str, str], path: Path, least: int = 3) -> int:
+    """The number of nodes.  Raises DataError for none, or fewer than ``least``."""
     text = header.get("DIMENSION", "")
     if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= MOST_NODES:
         raise DataError(
-            f"{path}: DIMENSION is {_quoted(text)}, expected a whole number of at least {least}, at most {MOST_NODES}"
+            f"{path}: DIMENSION is {quoted(text)}, expected a whole number of at least {least}, at most {MOST_NODES}"
         )
     return int(text)
 
 
-def _need(sections: Mapping[str, _Section], name: str, path: Path) -> _Section:
+def need(sections: Mapping[str, Section], name: str, path: Path) -> Section:
+    """The section called ``name``.  Raises DataError where there is none."""
     if name not in sections:
         raise DataError(f"{path}: {name} is missing")
     return sections[name]
 
 
-def _by_id(section: _Section, n: int, columns: int, path: Path) -> Array:
+def by_id(section: Section, n: int, columns: int, path: Path) -> Array:
     """The ``columns`` numbers of every node, ``[n, columns]``, in the order of the ids 1..n that begin the lines."""
     counts = np.frombuffer(section.counts, np.int32) if section.counts else np.zeros(0, np.int32)
     wrong = np.flatnonzero(counts != columns + 1)
@@ -354,10 +357,10 @@ def _by_id(section: _Section, n: int, columns: int, path: Path) -> Array:
     return np.ascontiguousarray(rows[order, 1:])
 
 
-def _explicit(section: _Section, n: int, form: str, path: Path) -> NDArray[Any]:
+def _explicit(section: Section, n: int, form: str, path: Path) -> NDArray[Any]:
     """Lengths ``[n, n]``, int64 if all are whole; numbers are counted before anything of that size is made."""
     if form != "FULL_MATRIX" and form not in FORMATS:
-        raise DataError(f"{path}: EDGE_WEIGHT_FORMAT {_quoted(form)} is not known, expected FULL_MATRIX or a triangle")
+        raise DataError(f"{path}: EDGE_WEIGHT_FORMAT {quoted(form)} is not known, expected FULL_MATRIX or a triangle")
     offset, lower = FORMATS.get(form, (0, False))
     count = n * n if form == "FULL_MATRIX" else n * (n + 1) // 2 - offset * n
     if len(section.numbers) != count:
@@ -383,29 +386,29 @@ def _explicit(section: _Section, n: int, form: str, path: Path) -> NDArray[Any]:
     return costs.astype(np.int64) if (costs == np.floor(costs)).all() else costs
 
 
-def _geometry(
-    path: Path, header: Mapping[str, str], sections: Mapping[str, _Section], n: int
+def read_geometry(
+    path: Path, header: Mapping[str, str], sections: Mapping[str, Section], n: int
 ) -> tuple[str, Array | None, NDArray[Any] | None]:
     """``(kind, coords, matrix)`` of a file; explicit lengths win over any coordinates."""
     kind, form = (header.get(f"EDGE_WEIGHT_{part}", "").upper() for part in ("TYPE", "FORMAT"))
     if kind not in TYPES:
-        raise DataError(f"{path}: EDGE_WEIGHT_TYPE {_quoted(kind)} is not known, expected one of {', '.join(TYPES)}")
+        raise DataError(f"{path}: EDGE_WEIGHT_TYPE {quoted(kind)} is not known, expected one of {', '.join(TYPES)}")
     solid = kind.endswith("3D") or header.get("NODE_COORD_TYPE", "").upper() == "THREED_COORDS"
-    coords = _by_id(found, n, 3 if solid else 2, path) if (found := sections.get("NODE_COORD_SECTION")) else None
-    display = _by_id(found, n, 2, path) if (found := sections.get("DISPLAY_DATA_SECTION")) else None
+    coords = by_id(found, n, 3 if solid else 2, path) if (found := sections.get("NODE_COORD_SECTION")) else None
+    display = by_id(found, n, 2, path) if (found := sections.get("DISPLAY_DATA_SECTION")) else None
     if kind == "EXPLICIT":
-        matrix = _explicit(_need(sections, "EDGE_WEIGHT_SECTION", path), n, form, path)
+        matrix = _explicit(need(sections, "EDGE_WEIGHT_SECTION", path), n, form, path)
         return kind, display if coords is None else coords, matrix
     if "EDGE_WEIGHT_SECTION" in sections or form not in ("", "FUNCTION"):
         raise DataError(f"{path}: has a matrix of lengths, expected EDGE_WEIGHT_TYPE EXPLICIT and not {kind}")
-    _need(sections, "NODE_COORD_SECTION", path)
+    need(sections, "NODE_COORD_SECTION", path)
     assert coords is not None
     if solid and not kind.endswith("3D"):
         raise DataError(f"{path}: NODE_COORD_TYPE THREED_COORDS, expected TWOD_COORDS for {kind}")
     return kind, coords, None
 
 
-def _is_rounded(
+def is_rounded(
     kind: str, matrix: NDArray[Any] | None, published: Number | None, asked: bool | None, path: Path
 ) -> bool:
     """Whether lengths are rounded: as ``asked``, else as the ``published`` one shows.  DataError for contradictions."""
@@ -424,17 +427,17 @@ def _is_rounded(
     return not fraction if asked is None else asked
 
 
-def _instance(found: Benchmark, path: Path) -> dict[str, NDArray[Any]]:
+def seen(found: Benchmark, path: Path) -> dict[str, NDArray[Any]]:
     """What an agent sees of the lengths: points of the unit square, or costs over the largest."""
     if found.kind not in PLANAR:
-        if found.problem == "cvrp":  # which has no form with costs
+        if "cost" not in make_problem(found.problem).shapes():  # it has no form with costs
             return {}
         return {"cost": found.costs / (float(found.costs.max()) or 1.0)}
     coords = found.coords
     assert coords is not None
     low, extent = coords.min(axis=0), np.ptp(coords, axis=0)
     if found.rounded and found.kind != "GEO" and 0.0 < extent.max() <= 1.0:
-        most = int(_lengths(found.kind, low[None], (low + extent)[None], True)[0])
+        most = int(lengths_between(found.kind, low[None], (low + extent)[None], True)[0])
         to = "" if most == 0 else " or 1" if most == 1 else f" to {most}"
         warnings.warn(
             f"{path}: all nodes lie within 1 of each other, where the rounding of {found.kind} makes every length "
@@ -444,7 +447,8 @@ def _instance(found: Benchmark, path: Path) -> dict[str, NDArray[Any]]:
     return {"coords": (coords - low) / max(float(extent.max()), np.finfo(np.float64).tiny)}
 
 
-def _published(value: Number | None, path: Path) -> Number | None:
+def published_length(value: Number | None, path: Path) -> Number | None:
+    """An optimum as it is kept: whole where it is.  Raises DataError for one below 0."""
     if value is None:
         return None
     if not 0.0 <= value <= LARGEST_WHOLE:
@@ -452,147 +456,10 @@ def _published(value: Number | None, path: Path) -> Number | None:
     return int(value) if value == int(value) else value
 
 
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-def read_tsplib(path: str | Path, optimum: Number | None = None, *, rounded: bool | None = None) -> Benchmark:
-    """A TSPLIB file of TYPE TSP or ATSP.
-
-    Args:
-        path: the file.
-        optimum: the length of its best tour, if that is known.
-        rounded: whether lengths are rounded, as TSPLIB's are; by default unless ``optimum`` has a fraction.
-
-    Raises:
-        DataError: a file that cannot be read, is of another type, not whole, or holds what is not understood.
-    """
-    path = Path(path)
-    header, sections = _parse(path, ("TSP", "ATSP"))
-    n = _dimension(header, path)
-    kind, coords, matrix = _geometry(path, header, sections, n)
-    optimum = _published(optimum, path)
-    whole = _is_rounded(kind, matrix, optimum, rounded, path)
-    problem = "tsp" if kind in PLANAR else "atsp"
-    found = Benchmark(_name(header, path), problem, {}, kind, coords, matrix, whole, optimum)
-    return replace(found, instance=_instance(found, path))
-
-
-def read_tour(path: str | Path) -> NDArray[np.int64]:
-    """The tour of a TSPLIB file of TYPE TOUR, counted from 0.  Raises DataError where it is none."""
-    path = Path(path)
-    header, sections = _parse(path, ("TOUR",))
-    numbers = _until_end(_need(sections, "TOUR_SECTION", path), path)
-    n = len(numbers)
-    if "DIMENSION" in header and _dimension(header, path, 1) != n:
-        raise DataError(f"{path}: TOUR_SECTION has {n} nodes, expected {header['DIMENSION']}, the DIMENSION")
-    if not n or not np.array_equal(np.sort(numbers), np.arange(1, n + 1)):
-        raise DataError(f"{path}: TOUR_SECTION is no permutation of the nodes")
-    return numbers.astype(np.int64) - 1
-
-
-def _until_end(section: _Section, path: Path) -> Array:
+def until_end(section: Section, path: Path) -> Array:
     """The numbers before -1, behind which there must be none."""
     numbers = section.values(path)
     ends = np.flatnonzero(numbers == -1)
     if len(ends) and ends[0] < len(numbers) - 1:
         raise DataError(f"{path}: {section.name} goes on behind its -1, expected one list")
     return numbers[: ends[0]] if len(ends) else numbers
-
-
-def read_cvrplib(path: str | Path, solution: str | Path | None = None, *, rounded: bool | None = None) -> Benchmark:
-    """A CVRPLIB file of TYPE CVRP, with its best solution and optimum from a ``.sol`` file if one is given.
-
-    Some sets publish rounded lengths (A, B, E, P, X), others exact ones (CMT, Golden, Li), and files do not say which.
-
-    Args:
-        path: the file.
-        solution: routes of customers 1 to n, and their cost, which is taken as it is written.
-        rounded: whether lengths are rounded; by default as the solution's cost shows: not if it has a fraction, or is
-            the exact length of its routes and not the rounded one; without a solution they are.
-
-    Raises:
-        DataError: a file that cannot be read, is of another type, not whole, or holds what is not understood; a
-            customer's demand above the capacity; a solution that is not feasible.
-    """
-    path = Path(path)
-    header, sections = _parse(path, ("CVRP",))
-    n = _dimension(header, path, 4)
-    kind, coords, matrix = _geometry(path, header, sections, n)
-    load, scale = _demands(path, header, sections, n)
-    routes, cost = (None, None) if solution is None else _read_solution(Path(solution), n)
-    whole = _is_rounded(kind, matrix, cost, rounded, path)
-    found = Benchmark(_name(header, path), "cvrp", {}, kind, coords, matrix, whole, cost, routes, scale)
-    if routes is not None:
-        _require_loads(Path(str(solution)), routes, load["demand"], int(load["capacity"]))
-        if rounded is None and kind in NORMS and found.length(routes) != cost:
-            exact = replace(found, rounded=False)
-            found = exact if abs(exact.length(routes) - (cost or 0.0)) < 1e-9 * max(1.0, cost or 0.0) else found
-    return replace(found, instance={**_instance(found, path), **load})
-
-
-def _demands(
-    path: Path, header: Mapping[str, str], sections: Mapping[str, _Section], n: int
-) -> tuple[dict[str, NDArray[Any]], int]:
-    """``demand`` int64 ``[n]`` and ``capacity`` int64, and what both were multiplied by to be whole numbers."""
-    text = header.get("CAPACITY", "")
-    capacity = float(text) if _is_plain(text) else np.nan
-    if not 0.0 < capacity <= MOST_NUMBER:
-        raise DataError(f"{path}: CAPACITY is {_quoted(text)}, expected a number above 0, up to {MOST_NUMBER:g}")
-    depots = _until_end(_need(sections, "DEPOT_SECTION", path), path)
-    if len(depots) != 1:
-        raise DataError(f"{path}: DEPOT_SECTION has {len(depots)} depots, expected one")
-    if depots[0] != 1:
-        raise DataError(f"{path}: the depot is node {depots[0]:g}, expected the first")
-    demand = _by_id(_need(sections, "DEMAND_SECTION", path), n, 1, path)[:, 0]
-    if demand[0] != 0.0:
-        raise DataError(f"{path}: the depot's demand is {demand[0]:g}, expected 0")
-    wrong = np.flatnonzero(~((demand[1:] > 0.0) & (demand[1:] <= capacity))) + 1
-    if len(wrong):
-        k = int(wrong[0])
-        raise DataError(
-            f"{path}: the demand of node {k + 1} is {demand[k]:g}, expected above 0 and up to the capacity {capacity:g}"
-        )
-    # as they are written: a float's shortest decimal is what it was read from
-    values, which = np.unique(np.append(demand, capacity), return_inverse=True)
-    exact = [Fraction(repr(value)) for value in values.tolist()]
-    scale = lcm(*(value.denominator for value in exact))
-    if exact[-1] * scale > LARGEST_WHOLE:
-        raise DataError(f"{path}: demands and capacity have too many digits to be added exactly, expected up to 15")
-    whole = np.array([int(value * scale) for value in exact], np.int64)[which]
-    return {"demand": whole[:-1], "capacity": whole[-1:].reshape(())}, scale
-
-
-def _read_solution(path: Path, n: int) -> tuple[NDArray[np.int64], Number]:
-    """Routes ``0 .. 0 .. 0`` and cost of a ``.sol`` file of n nodes."""
-    visits, cost = [0], None
-    seen: set[int] = set()
-    for number, text in _lines(path):
-        where = f"{path}:{number}"
-        words = re.sub("[#:]", " ", text).lower().split()
-        if words[:1] == ["route"] and words[1:] and all(re.fullmatch("[0-9]{1,9}", word) for word in words[1:]):
-            customers = [int(word) for word in words[2:]]
-            for customer in customers:
-                if not 1 <= customer < n or customer in seen:
-                    raise DataError(
-                        f"{where}: customer {customer} again or unknown, expected each of 1 to {n - 1} once"
-                    )
-                seen.add(customer)
-            visits += [*customers, 0] if customers else []
-        elif words[:1] == ["cost"] and len(words) == 2:
-            if cost is not None or not _is_plain(words[1]) or not 0.0 <= float(words[1]) <= LARGEST_WHOLE:
-                raise DataError(f"{where}: {_quoted(text)}, expected one cost of at least 0")
-            cost = _published(float(words[1]), path)
-        else:
-            raise DataError(f"{where}: {_quoted(text)} is neither a route nor the cost")
-    if cost is None:
-        raise DataError(f"{path}: the cost is missing")
-    if len(seen) != n - 1:
-        raise DataError(f"{path}: its routes serve {len(seen)} customers, expected {n - 1}")
-    return np.array(visits, np.int64), cost
-
-
-def _require_loads(path: Path, routes: NDArray[np.int64], demand: NDArray[np.int64], capacity: int) -> None:
-    loads = np.bincount(np.cumsum(routes == 0), demand[routes])  # exact: whole numbers below 2^53
-    if loads.max() > capacity:
-        route = int(loads.argmax())
-        raise DataError(f"{path}: route {route} carries {loads[route] / capacity:.6g} times the capacity")

@@ -7,6 +7,7 @@ A kernel does each row's job in place and allocates nothing.  The plain meaning 
 from __future__ import annotations
 
 from abc import abstractmethod
+from math import sqrt
 from typing import Any, ClassVar, no_type_check
 
 import numpy as np
@@ -18,7 +19,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rlkit.envs import rows
-from rlkit.envs.combinatorial.base import CombinatorialEnv, FeasibleDiscrete, Problem, build, row, stack
+from rlkit.envs.combinatorial.base import Problem, build, row, stack
+from rlkit.envs.combinatorial.environment import CombinatorialEnv, FeasibleDiscrete
 from rlkit.errors import UserError
 
 SKIP, STEP, RESET = 0, 1, 2  # what a kernel does with a row
@@ -39,7 +41,7 @@ class FeasibleMultiDiscrete(spaces.MultiDiscrete):
         if mask is not None or probability is not None or self.allowed is None:
             return super().sample(mask, probability)
         counts = self.allowed.sum(axis=1, dtype=np.int64)
-        ranks = (self.np_random.random(len(counts)) * counts).astype(np.int64)  # [B], the how manieth feasible one
+        ranks = (self.np_random.random(len(counts)) * counts).astype(np.int64)  # [B], index among the feasible ones
         return np.argmax(np.cumsum(self.allowed, axis=1, dtype=np.int64) > ranks[:, None], axis=1).astype(np.int64)
 
 
@@ -50,6 +52,14 @@ def _first_infeasible(actions, job, mask):
         if job[i] == STEP and (actions[i] < 0 or actions[i] >= mask.shape[1] or mask[i, actions[i]] == 0):
             return i
     return -1
+
+
+@njit(cache=True, nogil=True, inline="always")
+@no_type_check
+def distance(coords, b, i, j):
+    """Distance of nodes ``i`` and ``j`` of row ``b``, for kernels."""
+    dx, dy = coords[b, i, 0] - coords[b, j, 0], coords[b, i, 1] - coords[b, j, 1]
+    return sqrt(dx * dx + dy * dy)
 
 
 class CombinatorialVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any]]):

@@ -71,12 +71,12 @@ RECORDS = {
 
 HOMES = {
     "TSP": "tsp:TSP",
-    "ATSP": "tsp:ATSP",
+    "ATSP": "atsp:ATSP",
     "CVRP": "cvrp:CVRP",
-    "OP": "orienteering:OP",
+    "OP": "op:OP",
     "Knapsack": "knapsack:Knapsack",
-    "ConvexHull": "geometry:ConvexHull",
-    "Delaunay": "geometry:Delaunay",
+    "ConvexHull": "convex_hull:ConvexHull",
+    "Delaunay": "delaunay:Delaunay",
 }
 register_ids(
     {

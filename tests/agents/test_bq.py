@@ -22,16 +22,17 @@ from rlkit.agents.bq import data as bq_data
 from rlkit.agents.bq import decode as bq_decode
 from rlkit.agents.bq.bq import BQ, BQConfig, end_loss, imitation_loss
 from rlkit.agents.bq.data import Batch, Imitation
-from rlkit.agents.bq.decode import States, World, turned
-from rlkit.agents.bq.network import BQNetwork, Shape, to_unit_box
+from rlkit.agents.bq.network import BQNetwork, Shape
+from rlkit.agents.common import gaps
 from rlkit.algorithms.callbacks import Checkpoint
 from rlkit.config import compose_config
 from rlkit.envs.combinatorial.base import generate, make_problem, row
 from rlkit.envs.combinatorial.bisimulation import optimal_values
-from rlkit.envs.combinatorial.label_solvers import solve as solve_exactly
+from rlkit.envs.combinatorial.device import DeviceRules, States, turned
 from rlkit.envs.combinatorial.labels import make_labels, read_labels
 from rlkit.envs.combinatorial.metrics import gap
-from rlkit.envs.combinatorial.solvers import nearest_neighbour
+from rlkit.envs.combinatorial.solvers import nearest_tour
+from rlkit.envs.combinatorial.solvers import solve as solve_exactly
 from rlkit.errors import ArtefactError, UserError
 from rlkit.registry import record
 from rlkit.run import session as run
@@ -57,8 +58,12 @@ def make(name: str, **options: Any) -> BQ:
     return BQ("MultiInputPolicy", replace(record(name), env_kwargs=SIZES[name]), **{**TINY, **options})
 
 
+def rules_of(name: str) -> type[DeviceRules]:
+    return make_problem(name).device()
+
+
 def network(name: str, seed: int = 0, **options: Any) -> BQNetwork:
-    return BQNetwork(name, Shape(16, 2, 2, 32, **options), torch.Generator().manual_seed(seed))
+    return BQNetwork(rules_of(name), Shape(16, 2, 2, 32, **options), torch.Generator().manual_seed(seed))
 
 
 def some(name: str, count: int = 4, seed: int = 1) -> tuple[Any, dict[str, np.ndarray]]:
@@ -95,9 +100,9 @@ def test_sizes_are_the_published_ones() -> None:
     def count(net: Any) -> int:
         return sum(p.numel() for p in net.parameters())
 
-    assert count(BQNetwork("tsp", BQConfig().shape, torch.Generator())) == 1_189_122
+    assert count(BQNetwork(rules_of("tsp"), BQConfig().shape, torch.Generator())) == 1_189_122
     published = BQConfig(width=192, layers=9, heads=12, paper=True)
-    net = BQNetwork("tsp", published.shape, torch.Generator())
+    net = BQNetwork(rules_of("tsp"), published.shape, torch.Generator())
     assert round(count(net) / 1e6, 2) == 3.11 and net.head.out_features == 1 and not net.rescale
     with torch.no_grad():  # ReZero begins as the identity: only a node's own place and the two marks count
         tokens = torch.rand(1, 9, 2, generator=torch.Generator().manual_seed(0))
@@ -166,7 +171,7 @@ def test_size_and_place_of_an_instance_do_not_matter(name: str) -> None:
         raw = network(name, rescale=False)
         assert not torch.allclose(raw(other, None if cost is None else cost * 7.0), raw(tokens, cost), atol=1e-3)
     if name != "atsp":
-        boxed = to_unit_box(name, other, None)[0]
+        boxed = rules_of(name).to_unit_box(other, None)[0]
         assert boxed[..., :2].amin() >= 0 and boxed[..., :2].amax() == 1
 
 
@@ -193,28 +198,28 @@ def test_losses_equal_their_definitions() -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_states_on_the_device_are_the_environments(name: str) -> None:
     problem, instances = some(name)
-    world, random = World(name, instances, "cpu"), np.random.default_rng(0)
+    rules, random = rules_of(name)(instances, "cpu"), np.random.default_rng(0)
     owner = torch.arange(4)
-    states = world.initial(owner, torch.zeros_like(owner), torch.zeros_like(owner))
+    states = rules.initial(owner, torch.zeros_like(owner), torch.zeros_like(owner))
     plain = {k: problem.initial(row(instances, k)) for k in range(4)}
     returns = dict.fromkeys(plain, 0.0)
     kinds = 2 if name == "cvrp" else 1
     for _ in range(problem.num_nodes):
-        allowed = world.feasible(states)
+        allowed = rules.feasible(states)
         columns, chosen = [], []
         for i, k in enumerate(states.owner.tolist()):
             instance = row(instances, k)
-            mask = problem.feasible(instance, plain[k]).reshape(-1, kinds)[states.rest[i].numpy()]
+            mask = problem.feasible(instance, plain[k]).reshape(-1, kinds)[states.remaining[i].numpy()]
             np.testing.assert_array_equal(mask, allowed[i].numpy())
             if not mask.any():
                 continue
             reduced = problem.reduced(instance, plain[k])
-            tokens, cost = (None if x is None else x[i] for x in world.tokens(states))
+            tokens, cost = (None if x is None else x[i] for x in rules.tokens(states))
             np.testing.assert_array_equal(tokens, reduced.tokens.astype(np.float32))
             if cost is not None and reduced.cost is not None:
                 np.testing.assert_array_equal(cost, reduced.cost.astype(np.float32))
             place, kind = (int(x) for x in random.permutation(np.argwhere(mask))[0])
-            node = int(states.rest[i, place])
+            node = int(states.remaining[i, place])
             plain[k], reward, _ = problem.step(instance, plain[k], kinds * node + kind)
             returns[k] += reward
             columns.append(place)
@@ -222,7 +227,7 @@ def test_states_on_the_device_are_the_environments(name: str) -> None:
         if not chosen:
             break
         rows, via = (torch.tensor(x) for x in zip(*chosen, strict=True))
-        states = world.step(states.take(rows), torch.tensor(columns), via)
+        states = rules.step(states.take(rows), torch.tensor(columns), via)
         for i, k in enumerate(states.owner.tolist()):
             assert float(states.total[i]) == pytest.approx(returns[k], abs=1e-12)
             assert float(states.budget[i]) == pytest.approx(float(plain[k].budget), abs=1e-12)
@@ -314,7 +319,9 @@ def test_the_nearest_nodes_always_hold_a_feasible_one_and_the_destination(name: 
             depots = torch.from_numpy(instances["coords"][:, 0].astype(np.float32))
             assert (torch.cdist(tokens[:, 1, :2], depots).amin(dim=1) == 0).all()
     for k in range(4 if knn == 1 and name in ("tsp", "atsp") else 0):
-        np.testing.assert_array_equal(found.solutions[k], nearest_neighbour(problem, row(instances, k)))
+        np.testing.assert_array_equal(
+            found.solutions[k], nearest_tour(problem, row(instances, k), np.random.default_rng())
+        )
 
 
 def test_the_only_feasible_node_is_near_however_far_it_is() -> None:
@@ -323,12 +330,12 @@ def test_the_only_feasible_node_is_near_however_far_it_is() -> None:
         "demand": np.array([[0, 9, 9, 1]]),
         "capacity": np.array([9]),
     }
-    world = World("cvrp", instances, "cpu")
+    rules = rules_of("cvrp")(instances, "cpu")
     zero = torch.zeros(1, dtype=torch.int64)
-    states = world.initial(zero, zero, zero)
+    states = rules.initial(zero, zero, zero)
     allowed = torch.tensor([[[False, False], [False, False], [True, False]]])
-    assert world.near(states, allowed, 1).tolist() == [[2]]
-    assert world.near(states, allowed, 2).tolist() == [[0, 2]]  # then what is nearest
+    assert rules.near(states, allowed, 1).tolist() == [[2]]
+    assert rules.near(states, allowed, 2).tolist() == [[0, 2]]  # then what is nearest
 
 
 @pytest.mark.parametrize("name", ["tsp", "op"])
@@ -496,15 +503,15 @@ def test_64_tours_are_learnt_by_heart() -> None:
     settings |= {"weight_decay": 0.0, "decay_steps": 18 * 120}
     agent = BQ("MultiInputPolicy", replace(record("tsp"), env_kwargs={"num_nodes": 20}), **settings)
     labels, owner = agent.read_labels(), torch.arange(64)
-    world, tours, batches = World("tsp", labels.instances, "cpu"), torch.from_numpy(labels.solutions), []
+    rules, tours, batches = rules_of("tsp")(labels.instances, "cpu"), torch.from_numpy(labels.solutions), []
     zeros = torch.zeros(64, dtype=torch.float64)
     for done in range(18):
-        rest, nowhere = tours[:, done + 1 :], torch.zeros_like(owner)
-        target = torch.zeros(*rest.shape, 1)
+        remaining, nowhere = tours[:, done + 1 :], torch.zeros_like(owner)
+        target = torch.zeros(*remaining.shape, 1)
         target[:, 0] = 1.0
-        states = States(owner, nowhere, rest, tours[:, done], nowhere, zeros, zeros, zeros, owner[:, None], owner)
-        before = torch.full((64,), rest.shape[1] - 1)
-        batches.append(Batch(world.tokens(states)[0], None, torch.ones_like(target, dtype=torch.bool), target, before))
+        states = States(owner, nowhere, remaining, tours[:, done], nowhere, zeros, zeros, zeros, owner[:, None], owner)
+        before = torch.full((64,), remaining.shape[1] - 1)
+        batches.append(Batch(rules.tokens(states)[0], None, torch.ones_like(target, dtype=torch.bool), target, before))
     for epoch in range(100):
         for k in np.random.default_rng(epoch).permutation(18):
             agent.update(batches[k])
@@ -622,7 +629,7 @@ def test_evaluations_are_of_the_same_instances(name: str, monkeypatch: pytest.Mo
     assert summary["gap"] >= 0 and summary["objective"] == abs(summary["return"])
     heuristics = {"knapsack": ["density_greedy"]}.get(name, ["nearest_neighbour"])
     assert all(summary[f"{h}_gap"] >= 0 for h in heuristics)
-    reference = read_labels(make_labels(name, size=9, seed=bq_data.HELD_OUT_SEED, solver="own", **SIZES[name]))
+    reference = read_labels(make_labels(name, size=9, seed=gaps.HELD_OUT_SEED, solver="own", **SIZES[name]))
     worse = (reference.objectives - first.returns) if problem.maximise else (-first.returns - reference.objectives)
     assert summary["gap"] == pytest.approx(float(np.mean(100 * worse / reference.objectives)))
     assert first.lengths.max() <= problem.num_nodes
@@ -636,7 +643,7 @@ def test_evaluations_are_of_the_same_instances(name: str, monkeypatch: pytest.Mo
     def missing(*_: Any) -> str:
         raise UserError("not installed")
 
-    monkeypatch.setattr(bq_data, "choose_solver", missing)
+    monkeypatch.setattr(gaps, "choose_solver", missing)
     alone = agent.evaluator(9, 0)
     assert alone is not None
     found = alone(agent).summary()
@@ -710,7 +717,7 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
         ({"labels": tmp_path / "op.safetensors"}, "holds labels of op, expected tsp"),
         ({"labels": tmp_path / "held.safetensors"}, "that of evaluations"),
     ):
-        for name, seed in (("op", 0), ("tsp", bq_data.HELD_OUT_SEED)):
+        for name, seed in (("op", 0), ("tsp", gaps.HELD_OUT_SEED)):
             path = tmp_path / {"op": "op.safetensors", "tsp": "held.safetensors"}[name]
             make_labels(name, size=4, seed=seed, solver="own", path=path, **SIZES[name])
         with pytest.raises(UserError, match=expected):

@@ -11,7 +11,7 @@ import pytest
 
 from rlkit import registry
 from rlkit.agents.bq.bq import BQ
-from rlkit.agents.bq.data import HELD_OUT_SEED, heuristic_solutions
+from rlkit.agents.common.gaps import HELD_OUT_SEED, held_out_heuristics
 from rlkit.agents.ptrnet.data import PtrNetEvaluator
 from rlkit.agents.ptrnet.ptrnet import PtrNet
 from rlkit.algorithms.checkpoint import read_artefact
@@ -47,10 +47,10 @@ def test_weights_are_those_that_were_measured(name: str) -> None:
 @pytest.mark.parametrize("name", BQS)
 def test_they_beat_a_heuristic(name: str) -> None:
     agent = BQ.load(FOLDER / name)
-    problem = make_problem(agent.problem, num_nodes=50)
+    problem = agent.problem.resized(50)
     instances = generate(problem, 24, HELD_OUT_SEED)
     found = agent.solve(instances).objectives
-    other = problem.objectives(instances, next(iter(heuristic_solutions(problem, instances, 24).values())))
+    other = problem.objectives(instances, next(iter(held_out_heuristics(problem, instances).values())))
     if problem.maximise:  # density greedy is within a third of a percent of knapsack's optimum
         assert np.mean(found / other) > (0.99 if problem.name == "knapsack" else 1.0)
     else:
@@ -83,13 +83,13 @@ def test_tours_are_as_near_the_shortest_as_specified(nodes: int, greedy: float, 
 def test_answers_are_as_often_right_as_specified(problem: str, nodes: int, accuracy: float) -> None:
     agent = PtrNet.load(FOLDER / f"ptrnet_{problem}.rlk")
     world = make_problem(problem, num_nodes=nodes)
-    assert PtrNetEvaluator(world, 1, episodes=500, seed=FRESH)(agent).metrics["accuracy"] >= accuracy
+    assert PtrNetEvaluator(world, 1, episodes=500, seed=FRESH)(agent).measures["accuracy"] >= accuracy
 
 
 def test_tours_by_reinforce_are_as_short_as_specified_and_as_measured() -> None:
     agent = PtrNet.load(FOLDER / "ptrnet_tsp.rlk")
     [line] = [m for m in MANIFEST["ptrnet_tsp.rlk"]["measured"] if (m["nodes"], m["beam"]) == (20, 1)]
-    found = PtrNetEvaluator(make_problem("tsp", num_nodes=20), 1, episodes=1_000, seed=FRESH)(agent).metrics
+    found = PtrNetEvaluator(make_problem("tsp", num_nodes=20), 1, episodes=1_000, seed=FRESH)(agent).measures
     assert found["gap"] < line["metrics"]["gap"] + 1.0
     assert found["tour_length"] <= 3.95
     assert found["gap"] < found["random_insertion_gap"] < found["nearest_neighbour_gap"]

@@ -18,12 +18,15 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 
+from rlkit.agents.common.blocks import BlockShape
 from rlkit.agents.ptrnet import data, decode
 from rlkit.agents.ptrnet import network as networks
 from rlkit.agents.ptrnet.ptrnet import PtrNet
 from rlkit.algorithms.callbacks import Evaluate
 from rlkit.envs.combinatorial.base import generate, make_problem, row
-from rlkit.envs.combinatorial.geometry import delaunay_target, hull_target
+from rlkit.envs.combinatorial.convex_hull.rules import hull_target
+from rlkit.envs.combinatorial.delaunay.rules import delaunay_target
+from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.labels import make_labels
 from rlkit.envs.combinatorial.metrics import tour_length
 from rlkit.envs.combinatorial.solvers import distances, held_karp
@@ -160,7 +163,7 @@ def test_answers_begin_where_a_network_that_sorts_can_tell() -> None:
 
 
 def test_the_attention_model_is_the_papers_equations() -> None:
-    shape = networks.Shape(width=8, layers=2, heads=2, feedforward=16)
+    shape = BlockShape(width=8, layers=2, heads=2, feedforward=16)
     model = networks.AttentionModel(shape, torch.Generator().manual_seed(0), clip=3.0, masks=True)
     coords = torch.rand(1, 5, 2, generator=torch.Generator().manual_seed(1))
     memory = model.encode(coords)
@@ -206,7 +209,7 @@ def test_teacher_forcing_equals_stepwise_decoding(training: str, network: str) -
         rows, draw = torch.arange(12), decode.sampler(torch.Generator().manual_seed(0))
         memory = pointer.encode(coords.float())
         for valid in (True, False):
-            rules = decode.Rules(problem, coords, pointer.ends, valid)
+            rules = problem.pointers()(problem, coords, valid)
             tokens, totals = decode.walk(pointer, memory, rules, rows, draw)
             parts = [rules.allowed(rows, tokens[:, :t]) for t in range(tokens.shape[1])]
             allowed = torch.stack(parts, dim=1) if valid else None  # type: ignore[arg-type]
@@ -224,8 +227,9 @@ def test_rules_allow_what_the_environment_allows(env: str, seed: int, n: int, di
     problem = make_problem(env, num_nodes=n, **({"formulation": "direct"} if direct and env == "tsp" else {}))
     instance = {"coords": generate(problem, 1, seed)["coords"][0]}
     instance |= problem.derive(instance)
-    ends = int(env != "tsp")
-    rules = decode.Rules(problem, torch.from_numpy(instance["coords"])[None], ends, True)
+    rules = problem.pointers()(problem, torch.from_numpy(instance["coords"])[None], True)
+    ends = rules.ends
+    assert ends == int(env != "tsp")
     random, row = np.random.default_rng(seed), torch.zeros(1, dtype=torch.int64)
     state, walk = problem.initial(instance), list(problem.opening())
     if walk:
@@ -281,7 +285,7 @@ def test_one_beam_is_greedy_and_more_are_more_probable(name: str) -> None:
     network, problem = agent.policy.network, agent.problem
     coords = generate(problem, 24, 11)["coords"]
     for valid in (True, False):
-        rules = decode.Rules(problem, torch.from_numpy(coords), network.ends, valid)
+        rules = problem.pointers()(problem, torch.from_numpy(coords), valid)
         memory, rows = network.encode(torch.from_numpy(coords).float()), torch.arange(24)
         greedy, totals = decode.walk(network, memory, rules, rows, decode.greedy)
         one, one_totals = decode.beam_search(network, memory, rules, rows, 1)
@@ -373,7 +377,7 @@ def test_active_search_beats_what_it_starts_from() -> None:
     assert_same(before, agent.model_tensors())
     again = agent.active_search(coords[0], steps=14, batch_size=32)
     np.testing.assert_array_equal(found.solutions, again.solutions)
-    with pytest.raises(UserError, match="active search is for tsp, got convex-hull"):
+    with pytest.raises(UserError, match="active search is for tours, got convex-hull"):
         make("convex-hull").active_search(coords[0])
 
 
@@ -444,7 +448,7 @@ def test_the_policy_gradient_is_that_of_the_expected_length() -> None:
     points = torch.from_numpy(generate(agent.problem, 1, 2)["coords"])
     tours = torch.tensor([(0, *rest) for rest in permutations(range(1, 5))])
     each = points.expand(24, 5, 2)
-    lengths = decode.tour_lengths(each, tours)
+    lengths = agent.problem.pointers()(agent.problem, each, True).measured(tours)
     masks = networks.tour_masks(tours, 1)
     parameters = list(network.parameters())
     probabilities = networks.chosen(network.follow(network.encode(each), tours, masks), tours).sum(dim=1).exp()
@@ -540,13 +544,14 @@ def test_true_answers_score_full_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     for env in PROBLEMS:
         agent = make(env, 6)
 
-        def answer(network: Any, problem: Any, coords: np.ndarray, **_: Any) -> decode.Solved:
+        def answer(network: Any, problem: Any, coords: np.ndarray, **_: Any) -> Solutions:
             if problem.name == "tsp":
                 solutions = np.stack([held_karp(distances(points)) for points in coords])
             else:
-                solutions = np.stack([data.optimal_targets(problem, {"coords": points}) for points in coords])
+                solutions = np.stack([problem.target({"coords": points}) for points in coords])
             objectives = problem.objectives({"coords": coords}, solutions)
-            return decode.Solved(solutions, objectives, np.zeros(len(coords)), 0.0)
+            sizes, sound = np.full(len(coords), problem.num_nodes), np.ones(len(coords), np.bool_)
+            return Solutions(solutions, objectives, np.zeros(len(coords)), sizes, sound)
 
         monkeypatch.setattr(data, "solve", answer)
         found = agent.evaluator(16, 0)(agent).summary()
@@ -721,14 +726,14 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
         ("tsp", {"network": "attention", "order": "angle"}, "agent.order=angle is for LSTMs"),
         ("tsp", {"network": "attention", "heads": 3}, "agent.heads=3 is out of range, expected a divisor of"),
         ("convex-hull", {"network": "attention"}, "agent.network=attention is for tsp, expected lstm"),
-        ("convex-hull", {"training": "reinforce"}, "agent.training=reinforce is for tsp, got convex-hull"),
+        ("convex-hull", {"training": "reinforce"}, "agent.training=reinforce is for tours, got convex-hull"),
         ("tsp", {"sizes": (9, 5)}, r"agent.sizes=\(9, 5\) is out of range, expected fewest and most nodes"),
         ("tsp", {"sizes": (2, 5)}, "agent.sizes"),
         ("tsp", {"sizes": (5,)}, "agent.sizes"),
         ("tsp", {"sizes": (5, 13)}, "agent.labels has no tours of 13 cities"),
         ("tsp", {"labels": str(labels)}, "holds tsp with 5 nodes, expected tsp, one file for each size from 6 to 6"),
         ("tsp", {"labels": str(hulls)}, "holds convex-hull with 6 nodes"),
-        ("convex-hull", {"labels": str(hulls)}, "is for tsp, the answers of convex-hull are computed"),
+        ("convex-hull", {"labels": str(hulls)}, "is for tours, the answers of convex-hull are computed"),
         ("tsp", {"labels": str(tmp_path / "none")}, "no such file, expected a labelled set"),
         ("tsp", {"curriculum": -1}, "curriculum=-1 is out of range"),
         ("tsp", {"batch_size": 0}, "batch_size=0 is out of range"),
@@ -746,9 +751,11 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
         PtrNet(env=gym.make("rlkit/TSP-v0", num_nodes=6), **TINY)
     agent = make("tsp", 6)
     for coords, arguments, expected in (
-        ([[[0.0, 1.0], [2.0]]], {}, "expected coordinates of shape"),
-        ({"points": np.zeros((1, 6, 2))}, {}, "or a mapping with 'coords'"),
-        (np.zeros((6, 2)), {}, r"expected coordinates of shape \[B, n, 2\], got \(6, 2\)"),
+        ([[[0.0, 1.0], [2.0]]], {}, "'coords' is not an array of numbers, its rows differ in length"),
+        ({"points": np.zeros((1, 6, 2))}, {}, "expected a mapping of arrays with 'coords' for tsp"),
+        (np.zeros(6), {}, r"'coords' has shape \(6,\), expected 2 axes for one instance of tsp, 3 for several"),
+        (np.zeros((0, 6, 2)), {}, "expected instances of tsp to solve, got none"),
+        ("eil51.tsp", {}, "expected a mapping of arrays with 'coords' for tsp, got 'eil51.tsp'"),
         (np.full((1, 6, 2), np.nan), {}, "expected finite numbers"),
         (np.zeros((1, 2, 2)), {}, "num_nodes=2 is out of range"),
         (np.zeros((1, 6, 2)), {"beam": 0}, "beam=0 is out of range"),

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from rlkit.envs.combinatorial.base import PROBLEMS, generate, make_problem, row
-from rlkit.envs.combinatorial.label_solvers import solve
+from rlkit.envs.combinatorial.cvrp.files import read_cvrplib
 from rlkit.envs.combinatorial.labels import read_labels
-from rlkit.envs.combinatorial.tsplib import FORMATS, KNOWN, TYPES, read_cvrplib, read_tour, read_tsplib
+from rlkit.envs.combinatorial.solvers import solve
+from rlkit.envs.combinatorial.tsp.files import read_tour, read_tsplib
+from rlkit.envs.combinatorial.tsplib import FORMATS, KNOWN, TYPES
 
 FILES = Path(__file__).parent / "routing"
 READERS: dict[str, Callable[[Path], Any]] = {

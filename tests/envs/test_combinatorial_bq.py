@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rlkit.envs  # noqa: F401  # registers the ids
-from rlkit.envs.combinatorial import bisimulation, solvers
+from rlkit.envs.combinatorial import solvers
 from rlkit.envs.combinatorial.base import generate, make_problem, row
 from rlkit.envs.combinatorial.bisimulation import State, optimal_values
-from rlkit.envs.combinatorial.label_solvers import solve
+from rlkit.envs.combinatorial.cvrp.device import order_routes
+from rlkit.envs.combinatorial.solvers import solve
 from rlkit.errors import UserError
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -91,7 +92,7 @@ def test_prefixes_with_one_tail_are_one_state(name: str) -> None:
         lattice = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [2, 0], [0, 2], [2, 2]])
         instance |= {"coords": lattice / 4, "budget": np.array(1.8)}
     tails: dict[Any, list[tuple[State, Any]]] = {}
-    for prefix, (state, *_rest) in enumerate_prefixes(problem, instance).items():
+    for prefix, (state, *_) in enumerate_prefixes(problem, instance).items():
         nodes = sorted(a // 2 if name == "cvrp" else a for a in prefix)
         last = prefix[-1] // 2 if name == "cvrp" and prefix else (prefix or (0,))[-1]
         budget = round(state.budget, 9)  # what is left of it is a matter of the way, where there is one
@@ -196,7 +197,7 @@ def test_paths_in_optimal_tours_are_optimal_paths(name: str) -> None:
     rng, symmetric = np.random.default_rng(0), name == "tsp"
     seen = set()
     for size in (3, 4, 6, 8, 9):
-        batch = bisimulation.sub_tours(tours, size, rng, symmetric=symmetric)
+        batch = problem.device().sub_problems(instances, tours, size, rng)
         assert batch.nodes.shape == (12, size) and (batch.target.sum(axis=(1, 2)) == 1).all() and not batch.budget.any()
         assert (batch.target[:, 1] == 1).all() and (batch.backward is None) == (not symmetric)
         for k, nodes in enumerate(batch.nodes):
@@ -208,7 +209,7 @@ def test_paths_in_optimal_tours_are_optimal_paths(name: str) -> None:
     assert len({at for at, _ in seen}) == 8 and len({way for _, way in seen}) == (2 if symmetric else 1)
     for size in (2, 10):
         with pytest.raises(UserError, match=f"size={size} of a sub-path is out of range, expected 3 to 9"):
-            bisimulation.sub_tours(tours, size, rng)
+            problem.device().sub_problems(instances, tours, size, rng)
 
 
 def state_of(batch: Any, k: int, kind: str) -> State:
@@ -236,7 +237,7 @@ def values_from(problem: Any, instance: Any, state: State) -> tuple[float, dict[
 def test_suffixes_of_optimal_routes_are_optimal(size: int) -> None:
     problem, instances = some("cvrp", 12, 2)
     solutions = np.stack([solve(problem, row(instances, k), "own") for k in range(12)])
-    batch = bisimulation.sub_routes(instances, solutions, size, np.random.default_rng(0))
+    batch = problem.device().sub_problems(instances, solutions, size, np.random.default_rng(0))
     bits = set()
     for k in range(12):
         instance, state = row(instances, k), state_of(batch, k, "cvrp")
@@ -248,37 +249,45 @@ def test_suffixes_of_optimal_routes_are_optimal(size: int) -> None:
         assert state.destination == 0 and len(state.remaining) == size
     assert bits == ({0} if size == 5 else {0, 1})
     with pytest.raises(UserError, match="size=6 of a sub-problem is out of range, expected 1 to 5"):
-        bisimulation.sub_routes(instances, solutions, 6, np.random.default_rng(0))
+        problem.device().sub_problems(instances, solutions, 6, np.random.default_rng(0))
 
 
 def test_routes_are_learnt_fullest_first() -> None:
     demand = np.array([0, 1, 5, 2, 4, 3])
     solution = np.array([0, 1, 0, 3, 2, 0, 4, 5, 0, -1, -1])
-    customers, via = bisimulation.order_routes(demand, solution)
+    customers, via = order_routes(demand, solution)
     assert customers.tolist() == [3, 2, 4, 5, 1] and via.tolist() == [0, 0, 1, 0, 1]
-    found = {tuple(bisimulation.order_routes(demand, solution, np.random.default_rng(s))[0]) for s in range(40)}
+    found = {tuple(order_routes(demand, solution, np.random.default_rng(s))[0]) for s in range(40)}
     assert found == {(a, b, c, d, 1) for a, b in ((3, 2), (2, 3)) for c, d in ((4, 5), (5, 4))}
+
+
+def longer(problem: Any, instances: Any, solutions: np.ndarray, steps: int) -> tuple[np.ndarray, Any]:
+    """The rows of ``solutions`` that have a state after so many ``steps``, and their sub-problems."""
+    kind = problem.device()
+    rows = np.flatnonzero(kind.steps(solutions) > steps)
+    some = {key: value[rows] for key, value in instances.items()}
+    return rows, kind.sub_problems(some, solutions[rows], steps, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("visited", [0, 1, 2])
 def test_tails_of_optimal_orienteering_tours_are_optimal(visited: int) -> None:
     problem, instances = some("op", 12, 4)
     solutions = np.stack([solve(problem, row(instances, k), "own") for k in range(12)])
-    rows, batch = bisimulation.sub_orienteering(instances, solutions, visited, np.random.default_rng(0))
+    rows, batch = longer(problem, instances, solutions, visited)
     assert len(rows) == ((solutions > 0).sum(axis=1) > visited).sum() > 3
     for r, k in enumerate(rows):
         instance, state = row(instances, int(k)), state_of(batch, r, "op")
         _, actions = values_from(problem, instance, state)
         assert len(state.remaining) == 6 - visited and int(batch.nodes[r, 1]) in actions[state]
-    with pytest.raises(UserError, match="visited=9 is out of range"):
-        bisimulation.sub_orienteering(instances, solutions, 9, np.random.default_rng(0))
+    with pytest.raises(UserError, match="size=9 visited nodes are out of range, expected 0 to"):
+        problem.device().sub_problems(instances, solutions, 9, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
 def test_what_is_left_of_optimal_packings_is_optimal(taken: int) -> None:
     problem, instances = some("knapsack", 12, 5)
     solutions = np.stack([solve(problem, row(instances, k), "own") for k in range(12)])
-    rows, batch = bisimulation.sub_knapsacks(instances, solutions, taken, np.random.default_rng(0))
+    rows, batch = longer(problem, instances, solutions, taken)
     for r, k in enumerate(rows):
         instance, state = row(instances, int(k)), state_of(batch, r, "knapsack")
         _, actions = values_from(problem, instance, state)
@@ -286,5 +295,5 @@ def test_what_is_left_of_optimal_packings_is_optimal(taken: int) -> None:
         assert set(targets.tolist()) <= set(actions[state])
         assert len(targets) == (solutions[k] >= 0).sum() - taken
         assert batch.target[r].sum() == pytest.approx(1.0) and len(np.unique(batch.target[r])) <= 2
-    with pytest.raises(UserError, match="taken=7 is out of range"):
-        bisimulation.sub_knapsacks(instances, solutions, 7, np.random.default_rng(0))
+    with pytest.raises(UserError, match="size=7 packed items are out of range, expected 0 to"):
+        problem.device().sub_problems(instances, solutions, 7, np.random.default_rng(0))

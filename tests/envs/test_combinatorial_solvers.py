@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import subprocess
 import sys
@@ -14,10 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from rlkit.envs.combinatorial import geometry, label_solvers, metrics, solvers
+from rlkit.envs.combinatorial import geometry, metrics, solvers
+from rlkit.envs.combinatorial.atsp import solvers as atsp_solvers
 from rlkit.envs.combinatorial.base import generate, make_problem, row
 from rlkit.envs.combinatorial.bisimulation import optimal_values
+from rlkit.envs.combinatorial.convex_hull.rules import hull_target
+from rlkit.envs.combinatorial.delaunay.rules import delaunay_target
+from rlkit.envs.combinatorial.knapsack.solvers import density_greedy, knapsack_search
+from rlkit.envs.combinatorial.op.solvers import complete_op
 from rlkit.errors import UserError
+
+
+def nearest(problem: Any, instance: Any) -> np.ndarray:
+    found: np.ndarray = problem.baselines()["nearest_neighbour"](problem, instance, np.random.default_rng(0))
+    return found
+
 
 # ---- solvers -------------------------------------------------------------------------------------------------------
 
@@ -43,7 +55,7 @@ def test_exact_solvers_equal_dynamic_programming_over_states(name: str, settings
     for k in range(4):
         instance = row(generate(problem, 4, 1), k)
         best = optimal_values(problem, instance)[0][problem.initial(instance)]
-        found = problem.objective(instance, label_solvers.solve(problem, instance, "own"))
+        found = problem.objective(instance, solvers.solve(problem, instance, "own"))
         assert found == pytest.approx(best if problem.maximise else -best, abs=1e-9)
 
 
@@ -55,7 +67,7 @@ def test_packings_are_optimal(seed: int, n: int, items: str) -> None:
     weight, value = instance["weight"], instance["value"]
     subsets = [list(c) for size in range(n + 1) for c in combinations(range(n), size)]
     best = max(value[c].sum() for c in subsets if weight[c].sum() <= instance["capacity"] + 1e-9)
-    for solution in (label_solvers.solve(problem, instance, "own"), solvers.knapsack_search(instance)):
+    for solution in (solvers.solve(problem, instance, "own"), knapsack_search(instance)):
         assert problem.objective(instance, solution) == pytest.approx(best, abs=1e-9)
 
 
@@ -64,9 +76,9 @@ def test_branch_and_bound_equals_the_table_and_beats_density() -> None:
     instances, gaps = generate(problem, 60, 2), []
     for k in range(60):
         instance = row(instances, k)
-        table = problem.objective(instance, label_solvers.solve(problem, instance, "own"))
-        assert problem.objective(instance, solvers.knapsack_search(instance)) == pytest.approx(table, abs=1e-9)
-        gaps.append(100 * (1 - problem.objective(instance, solvers.density_greedy(instance)) / table))
+        table = problem.objective(instance, solvers.solve(problem, instance, "own"))
+        assert problem.objective(instance, knapsack_search(instance)) == pytest.approx(table, abs=1e-9)
+        gaps.append(100 * (1 - problem.objective(instance, density_greedy(instance)) / table))
     assert 0.1 < np.mean(gaps) < 0.6 and min(gaps) >= -1e-9  # 0.27 measured over many
 
 
@@ -83,7 +95,7 @@ def test_local_search_finds_optimal_tours_and_shortens_long_ones() -> None:
     instance = row(generate(problem, 1, 0), 0)
     cost = solvers.costs_of(instance)
     insertion = problem.objective(instance, solvers.random_insertion(cost, np.random.default_rng(0)))
-    neighbour = problem.objective(instance, solvers.nearest_neighbour(problem, instance))
+    neighbour = problem.objective(instance, nearest(problem, instance))
     assert problem.objective(instance, solvers.local_search(cost, 3, np.random.default_rng(0))) < min(
         insertion, neighbour
     )
@@ -92,7 +104,7 @@ def test_local_search_finds_optimal_tours_and_shortens_long_ones() -> None:
 def test_optimal_tours_of_twenty_cities_have_the_known_mean_length() -> None:
     problem = make_problem("tsp", num_nodes=20)
     instances = generate(problem, 600, 11)
-    tours = np.stack([label_solvers.solve(problem, row(instances, k), "own", 0.4, k) for k in range(600)])
+    tours = np.stack([solvers.solve(problem, row(instances, k), "own", 0.4, k) for k in range(600)])
     assert problem.objectives(instances, tours).mean() == pytest.approx(3.84, rel=0.01)
 
 
@@ -100,14 +112,14 @@ def test_optimal_tours_of_twenty_cities_have_the_known_mean_length() -> None:
 def test_nearest_neighbour_is_feasible_everywhere(name: str, arguments: dict[str, Any]) -> None:
     problem = make_problem(name, num_nodes=20, **arguments)
     instances = generate(problem, 20, 0)
-    found = np.stack([solvers.nearest_neighbour(problem, row(instances, k)) for k in range(20)])
+    found = np.stack([nearest(problem, row(instances, k)) for k in range(20)])
     assert (problem.objectives(instances, found) > 0).all()
 
 
 def test_prizes_on_the_way_are_taken() -> None:
     problem = make_problem("op", num_nodes=20)
     instance = row(generate(problem, 1, 0), 0)
-    found = solvers.complete_op(instance, np.array([0, 5, 0, -1]))
+    found = complete_op(instance, np.array([0, 5, 0, -1]))
     assert 5 in found and problem.objective(instance, found) > instance["prize"][5]
     state = problem.initial(instance)
     for action in problem.actions(found):
@@ -131,19 +143,25 @@ def test_packages_of_the_extra_solve(
 ) -> None:
     pytest.importorskip(package)
     problem = make_problem(name, **settings_)
-    monkeypatch.setattr(solvers, "MOST_EXACT", dict.fromkeys(solvers.MOST_EXACT, 13))
-    monkeypatch.setattr(label_solvers, "EXACT", 13)
+    own = importlib.import_module(f"rlkit.envs.combinatorial.{name}.solvers")
+    limits = [(module, limit) for module in (solvers, own) for limit in ("MOST_EXACT", "OWN_UP_TO")]
+
+    def limited(patch: pytest.MonkeyPatch, nodes: int) -> None:
+        for module, limit in limits:
+            if hasattr(module, limit):
+                patch.setattr(module, limit, nodes)
+
+    limited(monkeypatch, 13)
     exact = {"tsp": lambda i: solvers.local_search(solvers.costs_of(i), 200, np.random.default_rng(0))}.get(
-        name, lambda i: label_solvers.solve(problem, i, "own")
+        name, lambda i: solvers.solve(problem, i, "own")
     )
     for k in range(3):
         instance = row(generate(problem, 3, 0), k)
         best = problem.objective(instance, exact(instance))
         with monkeypatch.context() as patch:
-            patch.setattr(solvers, "MOST_EXACT", dict.fromkeys(solvers.MOST_EXACT, 0))
-            patch.setattr(label_solvers, "EXACT", 0)
-            solver = next(s for s in label_solvers.SOLVERS[name] if s.replace("-", "_") == package)
-            found = problem.objective(instance, label_solvers.solve(problem, instance, solver, 1.0, k))
+            limited(patch, 0)
+            solver = next(s for s in own.SOLVERS if s.replace("-", "_") == package)
+            found = problem.objective(instance, solvers.solve(problem, instance, solver, 1.0, k))
         assert found <= worst * best + 1e-9 and found >= best / worst - 1e-6
 
 
@@ -154,13 +172,13 @@ def test_a_missing_package_is_named(solver: str, name: str, package: str, monkey
     monkeypatch.setitem(sys.modules, package, None)
     problem = make_problem(name, num_nodes=50)
     for call in (
-        lambda: label_solvers.solve(problem, row(generate(problem, 1, 0), 0), solver),
-        lambda: label_solvers.solver_version(solver),
+        lambda: solvers.solve(problem, row(generate(problem, 1, 0), 0), solver),
+        lambda: solvers.solver_version(solver),
     ):
         with pytest.raises(UserError, match=rf"'{solver}' is not installed: pip install 'rlkit-papers\[labels\]'"):
             call()
     with pytest.raises(UserError, match="unknown solver 'concord'"):
-        label_solvers.solve(problem, {}, "concord")
+        solvers.solve(problem, {}, "concord")
 
 
 # ---- infeasible solutions ------------------------------------------------------------------------------------------
@@ -208,9 +226,9 @@ def test_hulls_and_triangulations(seed: int, n: int) -> None:
     reference = ConvexHull(coords)
     assert set(corners.tolist()) == set(reference.vertices.tolist()) and corners[0] == corners.min()
     assert geometry.polygon_area(coords, corners) == pytest.approx(reference.volume, rel=1e-9)
-    target = geometry.hull_target(coords)
+    target = hull_target(coords)
     assert target[0] == target[-1] == corners[0] and metrics.same_polygon(target, np.roll(corners, 2))
-    triangles = geometry.delaunay_target(coords)
+    triangles = delaunay_target(coords)
     assert len(triangles) == 2 * n - 2 - len(corners) and (np.diff(triangles, axis=1) > 0).all()
     centres = geometry.incentres(coords, triangles)
     assert (np.diff(centres[:, 0]) >= 0).all()
@@ -272,12 +290,12 @@ def test_coincident_points_are_solved(name: str, n: int) -> None:
     for group in (pairs, np.zeros_like(pairs)):  # at three places, at one
         if name == "atsp":
             instance["cost"] = instance["cost"][np.ix_(group, group)]
-            np.testing.assert_array_equal(np.isfinite(label_solvers._symmetric(instance["cost"])), True)
+            np.testing.assert_array_equal(np.isfinite(atsp_solvers.symmetric(instance["cost"])), True)
         else:
             instance["coords"] = instance["coords"][group]
         checked = problem.check(instance)
-        assert problem.objective(checked, label_solvers.solve(problem, checked, "own")) >= 0
-        assert problem.objective(checked, solvers.nearest_neighbour(problem, checked)) >= 0
+        assert problem.objective(checked, solvers.solve(problem, checked, "own")) >= 0
+        assert problem.objective(checked, nearest(problem, checked)) >= 0
 
 
 def test_pyvrp_equals_cp_sat_on_twenty_nodes() -> None:
@@ -300,7 +318,7 @@ def test_pyvrp_equals_cp_sat_on_twenty_nodes() -> None:
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     assert solver.status_name(solver.solve(model)) == "OPTIMAL"
-    found = problem.objective(instance, label_solvers.solve(problem, instance, "pyvrp"))
+    found = problem.objective(instance, solvers.solve(problem, instance, "pyvrp"))
     assert found == pytest.approx(solver.objective_value / 100, abs=1e-9)
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from rlkit.envs.combinatorial import solvers, tsplib
 from rlkit.envs.combinatorial.base import MOST_SQUARE
+from rlkit.envs.combinatorial.cvrp.files import read_cvrplib
+from rlkit.envs.combinatorial.tsp.files import read_tour, read_tsplib
 from rlkit.errors import DataError, UserError
 
 FILES = Path(__file__).parent / "routing"
@@ -62,7 +64,7 @@ def around(found: tsplib.Benchmark) -> int | float:
     ],
 )
 def test_files_of_tsplib(name: str, length: int) -> None:
-    found = tsplib.read_tsplib(FILES / f"{name}.tsp")
+    found = read_tsplib(FILES / f"{name}.tsp")
     assert around(found) == length and isinstance(around(found), int)
     order = np.roll(np.arange(found.nodes), -1)
     assert found.costs[np.arange(found.nodes), order].sum() == length and found.costs.dtype == np.int64
@@ -73,16 +75,16 @@ def test_files_of_tsplib(name: str, length: int) -> None:
 
 
 def test_files_of_cvrplib() -> None:
-    found = tsplib.read_cvrplib(FILES / "demand-shuffled.vrp")
+    found = read_cvrplib(FILES / "demand-shuffled.vrp")
     assert found.instance["demand"].tolist() == [0, 4, 5, 6] and found.instance["capacity"] == 10
-    assert tsplib.read_cvrplib(FILES / "ceil2d.vrp").costs[0].tolist() == [0, 2, 5, 4]
-    explicit = tsplib.read_cvrplib(FILES / "explicit+coords.vrp")
+    assert read_cvrplib(FILES / "ceil2d.vrp").costs[0].tolist() == [0, 2, 5, 4]
+    explicit = read_cvrplib(FILES / "explicit+coords.vrp")
     assert explicit.costs.tolist() == [[0, 9, 9, 9], [9, 0, 1, 1], [9, 1, 0, 1], [9, 1, 1, 0]]
     assert explicit.length(np.array([0, 1, 2, 0, 3, 0, -1])) == 37
     assert explicit.coords is not None and explicit.coords.tolist() == [list(point) for point in SQUARE]
     with pytest.raises(UserError, match="its lengths are EXPLICIT, expected points in the plane"):
         explicit.make_problem()
-    exact = tsplib.read_cvrplib(FILES / "float-demand.vrp")
+    exact = read_cvrplib(FILES / "float-demand.vrp")
     assert (exact.instance["demand"] / exact.demand_scale).tolist() == [0, 1.6, 1.6, 0.9]
     assert exact.instance["capacity"] / exact.demand_scale == 2.5
     problem = exact.make_problem()
@@ -101,9 +103,9 @@ def test_files_of_cvrplib() -> None:
 )
 def test_refused_files_of_cvrplib(name: str, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
-        tsplib.read_cvrplib(FILES / f"{name}.vrp")
+        read_cvrplib(FILES / f"{name}.vrp")
     with pytest.raises(DataError, match=r"nan\.tsp:7: NODE_COORD_SECTION holds nan, expected finite numbers"):
-        tsplib.read_tsplib(FILES / "nan.tsp")
+        read_tsplib(FILES / "nan.tsp")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_refused_files_of_cvrplib(name: str, sentence: str) -> None:
     ],
 )
 def test_harmless_forms_are_read(tmp_path: Path, text: str | bytes) -> None:
-    found = tsplib.read_tsplib(write(tmp_path / "toy.tsp", text))
+    found = read_tsplib(write(tmp_path / "toy.tsp", text))
     assert around(found) == 14 and found.name == "toy"
 
 
@@ -139,16 +141,16 @@ def test_ids_decide_in_every_section(tmp_path: Path) -> None:
     for order in ([3, 1, 0, 2], [1, 0, 3, 2], [2, 3, 0, 1]):
         body = "NODE_COORD_SECTION\n" + "\n".join(rows[k] for k in order)
         text = cvrp(demand="\n".join(demand[k] for k in reversed(order)), body=body)
-        found = tsplib.read_cvrplib(write(tmp_path / "a.vrp", text))
+        found = read_cvrplib(write(tmp_path / "a.vrp", text))
         assert around(found) == 14 and found.instance["demand"].tolist() == [0, 4, 5, 6]
         body = "EDGE_WEIGHT_SECTION\n1 2 3\n4 5 6\nDISPLAY_DATA_SECTION\n" + "\n".join(rows[k] for k in order)
         text = tsp(kind="EXPLICIT", head="EDGE_WEIGHT_FORMAT: UPPER_ROW\n", body=body)
-        shown = tsplib.read_tsplib(write(tmp_path / "a.tsp", text))
+        shown = read_tsplib(write(tmp_path / "a.tsp", text))
         assert shown.coords is not None and shown.coords.tolist() == [list(point) for point in SQUARE]
 
 
 def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
-    found = tsplib.read_tsplib(write(tmp_path / "a.tsp", tsp().encode().replace(b"toy", b"S\xe3o\x07")))
+    found = read_tsplib(write(tmp_path / "a.tsp", tsp().encode().replace(b"toy", b"S\xe3o\x07")))
     assert found.name == "S\xe3o "
 
 
@@ -175,7 +177,7 @@ def test_every_type_has_its_own_lengths_in_both_kinds_of_file(
     tmp_path: Path, name: str, kind: str, points: list[tuple[float, ...]], expected: list[int]
 ) -> None:
     if name == "tsp":
-        found = tsplib.read_tsplib(write(tmp_path / "a.tsp", tsp(points, kind)), optimum=9)
+        found = read_tsplib(write(tmp_path / "a.tsp", tsp(points, kind)), optimum=9)
         assert found.optimum == 9
         problem = found.make_problem()
         instance = problem.check(found.instance)
@@ -183,7 +185,7 @@ def test_every_type_has_its_own_lengths_in_both_kinds_of_file(
         assert problem.name == ("tsp" if kind in tsplib.PLANAR else "atsp")
         assert problem.objective(instance, [0, 1, 2, 3]) > 0
     else:
-        found = tsplib.read_cvrplib(write(tmp_path / "a.vrp", cvrp(points=points, kind=kind)))
+        found = read_cvrplib(write(tmp_path / "a.vrp", cvrp(points=points, kind=kind)))
     assert found.costs[0, 1:].tolist() == expected and (found.costs == found.costs.T).all()
     tour = np.array([2, 0, 3, 1])
     assert found.length(tour) == found.costs[tour, np.roll(tour, -1)].sum()
@@ -203,10 +205,10 @@ def test_explicit_matrices_in_every_form(tmp_path: Path, name: str, form: str) -
     body = "EDGE_WEIGHT_SECTION\n" + "\n".join(map(str, numbers))
     options: dict[str, Any] = {"kind": "EXPLICIT", "head": f"EDGE_WEIGHT_FORMAT: {form}\n", "body": body}
     if name == "vrp":
-        found = tsplib.read_cvrplib(write(tmp_path / "a.vrp", cvrp(**options)))
+        found = read_cvrplib(write(tmp_path / "a.vrp", cvrp(**options)))
         assert found.coords is None
     else:
-        found = tsplib.read_tsplib(write(tmp_path / "a.atsp", tsp(type="ATSP", **options)))
+        found = read_tsplib(write(tmp_path / "a.atsp", tsp(type="ATSP", **options)))
         assert found.problem == "atsp" and found.make_problem().check(found.instance)["cost"].max() == 1.0
     np.testing.assert_array_equal(found.costs, full)
 
@@ -214,34 +216,34 @@ def test_explicit_matrices_in_every_form(tmp_path: Path, name: str, form: str) -
 def test_explicit_lengths_with_fractions_are_kept(tmp_path: Path) -> None:
     body = "EDGE_WEIGHT_SECTION\n0.5 1 1\n2 2\n0.25"
     text = tsp(kind="EXPLICIT", head="EDGE_WEIGHT_FORMAT: UPPER_ROW\n", body=body)
-    found = tsplib.read_tsplib(write(tmp_path / "a.tsp", text))
+    found = read_tsplib(write(tmp_path / "a.tsp", text))
     assert around(found) == 0.5 + 2 + 0.25 + 1 and not found.rounded
     with pytest.raises(DataError, match="its lengths have fractions, expected rounded=False"):
-        tsplib.read_tsplib(tmp_path / "a.tsp", rounded=True)
+        read_tsplib(tmp_path / "a.tsp", rounded=True)
 
 
 def test_published_lengths_show_whether_they_are_rounded(tmp_path: Path) -> None:
     vrp, sol = FILES / "sol-float.vrp", FILES / "sol-float.sol"
-    found = tsplib.read_cvrplib(vrp, sol)
+    found = read_cvrplib(vrp, sol)
     assert found.optimum == 24.61 and not found.rounded and found.costs.dtype == np.float64
     assert found.solution is not None and found.solution.tolist() == [0, 1, 0, 2, 0, 3, 0]
     assert found.length(found.solution) == 24.0
     with pytest.raises(DataError, match=r"an optimum of 24\.61 is no sum of rounded lengths"):
-        tsplib.read_cvrplib(vrp, sol, rounded=True)
-    assert tsplib.read_cvrplib(vrp).rounded and not tsplib.read_cvrplib(vrp, rounded=False).rounded
+        read_cvrplib(vrp, sol, rounded=True)
+    assert read_cvrplib(vrp).rounded and not read_cvrplib(vrp, rounded=False).rounded
     # lengths 1.5 three times and back: exactly 9, rounded 2 + 2 + 2 + 5
     path = write(tmp_path / "a.vrp", cvrp(points=[(0, 0), (1.5, 0), (3, 0), (4.5, 0)], capacity="99"))
     for cost, rounded in (("9", False), ("9.0", False), ("11", True), ("12", True)):
         solution = write(tmp_path / "a.sol", f"Route #1: 1 2 3\nCost {cost}\n")
-        found = tsplib.read_cvrplib(path, solution)
+        found = read_cvrplib(path, solution)
         assert found.rounded is rounded and found.optimum == float(cost)
         assert found.length(found.solution) == (11 if rounded else 9)
-    found = tsplib.read_tsplib(write(tmp_path / "a.tsp", tsp([(0, 0), (1, 1), (2, 0)])), optimum=4.83)
-    assert around(found) == pytest.approx(2 + 2 * 2**0.5) and tsplib.read_tsplib(tmp_path / "a.tsp").rounded
+    found = read_tsplib(write(tmp_path / "a.tsp", tsp([(0, 0), (1, 1), (2, 0)])), optimum=4.83)
+    assert around(found) == pytest.approx(2 + 2 * 2**0.5) and read_tsplib(tmp_path / "a.tsp").rounded
     with pytest.raises(DataError, match="CEIL_2D has whole lengths alone"):
-        tsplib.read_cvrplib(FILES / "ceil2d.vrp", sol)
+        read_cvrplib(FILES / "ceil2d.vrp", sol)
     with pytest.raises(DataError, match="an optimum of nan"):
-        tsplib.read_tsplib(tmp_path / "a.tsp", float("nan"))
+        read_tsplib(tmp_path / "a.tsp", float("nan"))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +256,7 @@ def test_published_lengths_show_whether_they_are_rounded(tmp_path: Path) -> None
 )
 def test_forms_of_solutions(tmp_path: Path, text: str) -> None:
     path = write(tmp_path / "a.vrp", cvrp(capacity="11"))
-    found = tsplib.read_cvrplib(path, write(tmp_path / "a.sol", text))
+    found = read_cvrplib(path, write(tmp_path / "a.sol", text))
     assert found.optimum == 22 and found.solution is not None and sorted(found.solution)[-3:] == [1, 2, 3]
 
 
@@ -277,29 +279,29 @@ def test_forms_of_solutions(tmp_path: Path, text: str) -> None:
 def test_bad_solutions_are_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     path = write(tmp_path / "a.vrp", cvrp())
     with pytest.raises(DataError, match=sentence) as error:
-        tsplib.read_cvrplib(path, write(tmp_path / "a.sol", text))
+        read_cvrplib(path, write(tmp_path / "a.sol", text))
     assert "\n" not in str(error.value)
     with pytest.raises(DataError, match="cannot read"):
-        tsplib.read_cvrplib(path, tmp_path / "missing.sol")
+        read_cvrplib(path, tmp_path / "missing.sol")
 
 
 def test_the_unit_square_is_read_with_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="rounding of EUC_2D makes every length 0 or 1; rounded=False"):
-        found = tsplib.read_tsplib(FILES / "unit-square.tsp")
+        found = read_tsplib(FILES / "unit-square.tsp")
     assert around(found) == 0
-    assert around(tsplib.read_tsplib(FILES / "unit-square.tsp", rounded=False)) == pytest.approx(1.4)
+    assert around(read_tsplib(FILES / "unit-square.tsp", rounded=False)) == pytest.approx(1.4)
     with pytest.warns(UserWarning, match="makes every length 0 to 2"):
-        tsplib.read_cvrplib(write(tmp_path / "a.vrp", cvrp(points=[(0, 0), (0, 1), (1, 1), (0.2, 0)], kind="CEIL_2D")))
+        read_cvrplib(write(tmp_path / "a.vrp", cvrp(points=[(0, 0), (0, 1), (1, 1), (0.2, 0)], kind="CEIL_2D")))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tsplib.read_tsplib(write(tmp_path / "a.tsp", tsp([(7, 7), (7, 7), (7, 7)])))  # one place: 0 is right
+        read_tsplib(write(tmp_path / "a.tsp", tsp([(7, 7), (7, 7), (7, 7)])))  # one place: 0 is right
 
 
 def test_tours_are_read(tmp_path: Path) -> None:
     path = write(
         tmp_path / "toy.opt.tour", "NAME : toy\nTYPE : TOUR\nDIMENSION : 4\nTOUR_SECTION\n1\n3 2\n4\n-1\nEOF\n"
     )
-    assert tsplib.read_tour(path).tolist() == [0, 2, 1, 3]
+    assert read_tour(path).tolist() == [0, 2, 1, 3]
     for body, sentence in (
         ("1\n3\n3\n-1", "no permutation"),
         ("1 2 3.5 -1", "no permutation"),
@@ -309,11 +311,11 @@ def test_tours_are_read(tmp_path: Path) -> None:
         ("1 2 1e300 -1", r"holds 1e\+300"),
     ):
         with pytest.raises(DataError, match=sentence):
-            tsplib.read_tour(write(path, f"TYPE : TOUR\nTOUR_SECTION\n{body}\nEOF\n"))
+            read_tour(write(path, f"TYPE : TOUR\nTOUR_SECTION\n{body}\nEOF\n"))
     with pytest.raises(DataError, match="has 3 nodes, expected 4, the DIMENSION"):
-        tsplib.read_tour(write(path, "TYPE : TOUR\nDIMENSION: 4\nTOUR_SECTION\n1 2 3 -1\n"))
+        read_tour(write(path, "TYPE : TOUR\nDIMENSION: 4\nTOUR_SECTION\n1 2 3 -1\n"))
     with pytest.raises(DataError, match="TOUR_SECTION is missing"):
-        tsplib.read_tour(write(path, "TYPE : TOUR\n"))
+        read_tour(write(path, "TYPE : TOUR\n"))
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -379,7 +381,7 @@ MATRIX = {"kind": "EXPLICIT", "head": "EDGE_WEIGHT_FORMAT: UPPER_ROW\n"}
 )
 def test_bad_files_of_tsplib_are_one_sentence(tmp_path: Path, text: str | bytes, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence) as error:
-        tsplib.read_tsplib(write(tmp_path / "a.tsp", text))
+        read_tsplib(write(tmp_path / "a.tsp", text))
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
@@ -417,7 +419,7 @@ def test_bad_files_of_tsplib_are_one_sentence(tmp_path: Path, text: str | bytes,
 )
 def test_bad_files_of_cvrplib_are_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence) as error:
-        tsplib.read_cvrplib(write(tmp_path / "a.vrp", text))
+        read_cvrplib(write(tmp_path / "a.vrp", text))
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
 
 
@@ -425,7 +427,7 @@ def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "missing", tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(DataError, match=r"cannot read .*: No such file, or not a regular one"):
-            tsplib.read_tsplib(path)
+            read_tsplib(path)
 
 
 # ---- sizes before memory ---------------------------------------------------------------------------------------------
@@ -443,7 +445,7 @@ def test_what_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
     ],
 )
 def test_a_size_that_is_not_there_takes_no_memory(tmp_path: Path, text: str) -> None:
-    path, read = write(tmp_path / "a.tsp", text), tsplib.read_cvrplib if "CVRP" in text else tsplib.read_tsplib
+    path, read = write(tmp_path / "a.tsp", text), read_cvrplib if "CVRP" in text else read_tsplib
     tracemalloc.start()
     begin = time.perf_counter()
     with pytest.raises(DataError):
@@ -456,12 +458,12 @@ def test_a_size_that_is_not_there_takes_no_memory(tmp_path: Path, text: str) -> 
 def test_points_are_measured_without_a_matrix(tmp_path: Path) -> None:
     n = MOST_SQUARE + 1
     rows = "\n".join(f"{i + 1} {i} 0" for i in range(n))
-    found = tsplib.read_tsplib(write(tmp_path / "a.tsp", tsp(body=f"NODE_COORD_SECTION\n{rows}", n=n)))
+    found = read_tsplib(write(tmp_path / "a.tsp", tsp(body=f"NODE_COORD_SECTION\n{rows}", n=n)))
     assert around(found) == 2 * (n - 1) and found.make_problem().num_nodes == n
     with pytest.raises(DataError, match=f"a matrix of its {n} nodes would be too large, expected at most {n - 1}"):
         _ = found.costs
     with pytest.raises(DataError, match="would be too large"):  # an agent can see these lengths as a matrix alone
-        tsplib.read_tsplib(write(tmp_path / "a.tsp", tsp(body=f"NODE_COORD_SECTION\n{rows}", n=n, kind="MAN_2D")))
+        read_tsplib(write(tmp_path / "a.tsp", tsp(body=f"NODE_COORD_SECTION\n{rows}", n=n, kind="MAN_2D")))
     with pytest.raises(UserError, match=f"names node {n}, expected 0 to {n - 1}"):
         found.length(np.array([0, n]))
 
@@ -471,7 +473,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(tsplib.MOST_BYTES + 1)
     with pytest.raises(DataError, match="expected at most"):
-        tsplib.read_tsplib(path)
+        read_tsplib(path)
 
 
 # ---- the library itself ----------------------------------------------------------------------------------------------
@@ -486,7 +488,7 @@ def test_published_optima_are_reached_with_the_official_lengths() -> None:
     paths = [path for name in OPTIMA for path in (folder / f"{name}.tsp", folder / f"{name}.atsp") if path.exists()]
     assert paths
     for path in paths:
-        found = tsplib.read_tsplib(path)
+        found = read_tsplib(path)
         cost = found.costs.astype(float)
         if len(cost) < 18:
             best = float((solvers.held_karp_table(cost)[0][-1] + cost[1:, 0]).min())

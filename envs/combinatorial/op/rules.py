@@ -11,7 +11,6 @@ Generator: nodes uniform on the unit square; prizes all 1 ("const"), whole numbe
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Any, no_type_check
 
 import numpy as np
@@ -21,14 +20,16 @@ from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.base import (
     FORMULATIONS,
-    CombinatorialEnv,
     Problem,
+    euclidean,
     lengths,
+    remaining_mask,
     require_choice,
     require_number,
 )
-from rlkit.envs.combinatorial.bisimulation import Instance, State
-from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv
+from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, State
+from rlkit.envs.combinatorial.environment import CombinatorialEnv
+from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv, distance
 from rlkit.errors import UserError
 
 BUDGETS = {20: 2.0, 50: 3.0, 100: 4.0}  # lengths, by number of nodes
@@ -106,8 +107,7 @@ class Orienteering(Problem):
 
     def cost(self, instance: Instance, i: int, j: int) -> float:
         """Of going from ``i`` to ``j``."""
-        (x, y), (u, v) = instance["coords"][i].tolist(), instance["coords"][j].tolist()
-        return sqrt((x - u) * (x - u) + (y - v) * (y - v))
+        return euclidean(instance["coords"], i, j)
 
     def opening(self) -> tuple[int, ...]:
         return (0,)
@@ -141,8 +141,7 @@ class Orienteering(Problem):
         }
 
     def dynamic(self, instance: Instance, state: State) -> dict[str, Any]:
-        remaining = np.zeros(self.num_points, np.int8)
-        remaining[list(state.remaining)] = 1
+        remaining = remaining_mask(state.remaining, self.num_points)
         budget = np.array([state.budget], np.float32)
         return {"remaining": remaining, "origin": np.int64(state.origin), "destination": np.int64(0), "budget": budget}
 
@@ -171,15 +170,16 @@ class Orienteering(Problem):
         visited = [int(j) for j in solution if j >= 0]
         return visited[1:] if self.formulation == "direct" else visited[1:-1]
 
+    def reduced(self, instance: Instance, state: State) -> Reduced:
+        """Tokens (x, y, p, B); the prizes of the two ends are past, 0."""
+        nodes = state.nodes()
+        prize = instance["prize"][nodes]
+        prize[:2] = 0.0
+        budget = np.full(len(nodes), state.budget)
+        return Reduced(np.column_stack((instance["coords"][nodes], prize, budget)), nodes)  # [K, 4]
+
 
 # ---- kernel ----------------------------------------------------------------------------------------------------------
-
-
-@njit(cache=True, nogil=True, inline="always")
-@no_type_check
-def _cost(coords, b, i, j):
-    dx, dy = coords[b, i, 0] - coords[b, j, 0], coords[b, i, 1] - coords[b, j, 1]
-    return sqrt(dx * dx + dy * dy)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -212,7 +212,7 @@ def _advance(
             budget[b], total[b], rewards[b] = allowance[b], 0.0, 0.0
         else:
             j = actions[b]
-            budget[b] -= _cost(coords, b, origin[b], j)
+            budget[b] -= distance(coords, b, origin[b], j)
             origin[b], rewards[b] = j, prize[b, j]
             sequence[b, length[b]] = j
             length[b] += 1
@@ -225,7 +225,7 @@ def _advance(
             mask[b, j] = 0
             if remaining[b, j]:
                 left = True
-                way = _cost(coords, b, origin[b], j) + _cost(coords, b, j, 0)
+                way = distance(coords, b, origin[b], j) + distance(coords, b, j, 0)
                 if way <= budget[b] + TOLERANCE:
                     mask[b, j] = 1
                     some = True

@@ -12,7 +12,6 @@ Generator: depot and customers uniform on the unit square, demands uniform in 1.
 from __future__ import annotations
 
 from itertools import pairwise
-from math import sqrt
 from typing import Any, no_type_check
 
 import numpy as np
@@ -23,14 +22,16 @@ from numpy.typing import NDArray
 from rlkit.envs.combinatorial.base import (
     FORMULATIONS,
     LARGEST_WHOLE,
-    CombinatorialEnv,
     Problem,
+    euclidean,
     lengths,
+    remaining_mask,
     require_choice,
     require_whole,
 )
-from rlkit.envs.combinatorial.bisimulation import Instance, State
-from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv
+from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, State
+from rlkit.envs.combinatorial.environment import CombinatorialEnv
+from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv, distance
 from rlkit.errors import UserError
 
 CAPACITIES = {  # by number of customers
@@ -110,8 +111,7 @@ class CVRP(Problem):
 
     def cost(self, instance: Instance, i: int, j: int) -> float:
         """Of going from ``i`` to ``j``."""
-        (x, y), (u, v) = instance["coords"][i].tolist(), instance["coords"][j].tolist()
-        return sqrt((x - u) * (x - u) + (y - v) * (y - v))
+        return euclidean(instance["coords"], i, j)
 
     def opening(self) -> tuple[int, ...]:
         return (0,)
@@ -161,8 +161,7 @@ class CVRP(Problem):
         }
 
     def dynamic(self, instance: Instance, state: State) -> dict[str, Any]:
-        remaining = np.zeros(self.num_points, np.int8)
-        remaining[list(state.remaining)] = 1
+        remaining = remaining_mask(state.remaining, self.num_points)
         share = np.array([state.budget / instance["capacity"]], np.float32)
         return {"remaining": remaining, "origin": np.int64(state.origin), "destination": np.int64(0), "budget": share}
 
@@ -199,15 +198,23 @@ class CVRP(Problem):
             return visited[1:]
         return [2 * j + int(i == 0 and k > 0) for k, (i, j) in enumerate(pairwise(visited)) if j != 0]
 
+    def reduced(self, instance: Instance, state: State) -> Reduced:
+        """Tokens (x, y, q/C, Q/C); what the two ends demanded is past, 0."""
+        nodes, capacity = state.nodes(), float(instance["capacity"])
+        demand = instance["demand"][nodes] / capacity
+        demand[:2] = 0.0
+        load = np.full(len(nodes), state.budget / capacity)
+        return Reduced(np.column_stack((instance["coords"][nodes], demand, load)), nodes)  # [K, 4]
+
+
+def split_routes(solution: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The customers of each route of ``solution``, such as ``0 3 1 0 2 0 -1 -1``."""
+    solution = solution[solution >= 0]
+    depots = np.flatnonzero(solution == 0)
+    return [solution[a + 1 : b] for a, b in pairwise(depots) if b > a + 1]
+
 
 # ---- kernel ----------------------------------------------------------------------------------------------------------
-
-
-@njit(cache=True, nogil=True, inline="always")
-@no_type_check
-def _cost(coords, b, i, j):
-    dx, dy = coords[b, i, 0] - coords[b, j, 0], coords[b, i, 1] - coords[b, j, 1]
-    return sqrt(dx * dx + dy * dy)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -249,17 +256,17 @@ def _advance(
                     left = True
                     break
             if via:
-                cost = _cost(coords, b, origin[b], 0) + _cost(coords, b, 0, j)
+                cost = distance(coords, b, origin[b], 0) + distance(coords, b, 0, j)
                 sequence[b, length[b]] = 0
                 length[b] += 1
                 budget[b] = capacity[b]
             else:
-                cost = _cost(coords, b, origin[b], j)
+                cost = distance(coords, b, origin[b], j)
             sequence[b, length[b]] = j
             length[b] += 1
             budget[b] = capacity[b] if j == 0 else budget[b] - demand[b, j]
             if not left and not direct:
-                cost += _cost(coords, b, j, 0)
+                cost += distance(coords, b, j, 0)
                 sequence[b, length[b]] = 0
                 length[b] += 1
             origin[b], rewards[b] = j, -cost

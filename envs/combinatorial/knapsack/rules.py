@@ -17,8 +17,9 @@ from gymnasium import spaces
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from rlkit.envs.combinatorial.base import CombinatorialEnv, Problem, require_choice, require_number
-from rlkit.envs.combinatorial.bisimulation import Instance, State
+from rlkit.envs.combinatorial.base import Problem, remaining_mask, require_choice, require_number
+from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, State
+from rlkit.envs.combinatorial.environment import CombinatorialEnv
 from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv
 from rlkit.errors import UserError
 
@@ -98,8 +99,7 @@ class Knapsack(Problem):
         return {"remaining": spaces.MultiBinary(self.num_nodes), "budget": box}
 
     def dynamic(self, instance: Instance, state: State) -> dict[str, Any]:
-        remaining = np.zeros(self.num_nodes, np.int8)
-        remaining[list(state.remaining)] = 1
+        remaining = remaining_mask(state.remaining, self.num_nodes)
         return {"remaining": remaining, "budget": np.array([state.budget], np.float32)}
 
     def objectives(self, instances: Instance, solutions: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -121,6 +121,12 @@ class Knapsack(Problem):
             )
         values: NDArray[np.float64] = (packed * instances["value"]).sum(axis=1)
         return values
+
+    def reduced(self, instance: Instance, state: State) -> Reduced:
+        """Tokens (w, v, W), of the items alone."""
+        nodes = np.array(state.remaining, np.int64)
+        budget = np.full(len(nodes), state.budget)
+        return Reduced(np.stack([instance["weight"][nodes], instance["value"][nodes], budget], axis=1), nodes)
 
 
 # ---- kernel ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,393 @@
+"""Problems on tensors: the rules that agents search and learn by, the same as each problem's plain ones.
+
+:class:`DeviceRules` is a problem's BQ-MDP over :class:`States`: what is feasible, what a step pays, the tokens a
+network sees.  Lengths, loads and returns are float64 and equal the environments' but for the last digit of a square
+root; tokens are the float32 of their observations.  All states of a batch have taken equally many actions, so no row is
+ever padded.
+
+:class:`PointerRules` says what a pointer network may point at, and what its answers are worth.
+
+Each problem's ``device.py`` has its own as ``Device`` and ``Pointers``; whatever asks for rules asks once a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlkit.envs.combinatorial.base import Problem
+from rlkit.envs.combinatorial.bisimulation import Instance, SubProblems, one_hot
+from rlkit.errors import UserError
+
+SYMMETRIES = 8  # of the square
+LARGE = 1e9  # further than any node: infeasible ones are the last to be near
+
+
+def turned(places: Float[Tensor, "batch k 2"], copy: Int[Tensor, " batch"]) -> Float[Tensor, "batch k 2"]:
+    """Points of the unit square in symmetry 0..7 of it: bit 0 mirrors x, bit 1 mirrors y, bit 2 swaps them."""
+    bits = (copy[:, None, None] & torch.tensor([1, 2], device=copy.device)) != 0  # [batch, 1, 2]
+    places = torch.where(bits, 1.0 - places, places)
+    return torch.where((copy & 4 != 0)[:, None, None], places.flip(-1), places)
+
+
+def near_origin(coords: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``coords [B, N, 2]``, those of instances that leave the unit square moved to where float32 has most digits."""
+    low, high = coords.min(axis=1, keepdims=True), coords.max(axis=1, keepdims=True)
+    outside = ((low < 0) | (high > 1)).any(axis=2, keepdims=True)
+    return np.where(outside, coords - low, coords)
+
+
+@dataclass(frozen=True)
+class States:
+    """P states after equally many actions.
+
+    owner int64 [P]: row of the instance; copy int64 [P]: the symmetry of the square it is seen in; remaining int64
+    [P, R]: what remains, increasing; origin, destination int64 [P]; budget float64 [P]: load, length or capacity left;
+    total float64 [P]: return so far; log_probability float64 [P]; actions int64 [P, T]; group int64 [P]: the search it
+    is of.
+    """
+
+    owner: Tensor
+    copy: Tensor
+    remaining: Tensor
+    origin: Tensor
+    destination: Tensor
+    budget: Tensor
+    total: Tensor
+    log_probability: Tensor
+    actions: Tensor
+    group: Tensor
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def take(self, rows: Tensor) -> States:
+        return States(**{name: value[rows] for name, value in vars(self).items()})
+
+
+# ---- the BQ-MDP ------------------------------------------------------------------------------------------------------
+
+
+class DeviceRules(ABC):
+    """``instances``, arrays with one axis in front, as tensors on ``device``, and the rules over their states.
+
+    features: numbers per token; kinds: of action per token; ends: whether the origin and the destination are tokens;
+    costs: whether tokens have costs between each other in place of features; reversible: whether paths are optimal in
+    both directions; copies: most searches of one instance that differ, None: any number.
+    """
+
+    features: ClassVar[int]
+    kinds: ClassVar[int] = 1
+    ends: ClassVar[bool] = True
+    costs: ClassVar[bool] = False
+    reversible: ClassVar[bool] = False
+    copies: ClassVar[int | None] = SYMMETRIES
+
+    def __init__(self, instances: Instance, device: torch.device | str):
+        self.device = torch.device(device)
+        self.exact = {key: torch.as_tensor(np.asarray(value), device=device) for key, value in instances.items()}
+        self.limit = self.exact.get("budget", self.exact.get("capacity"))  # int64 or float64 [B]
+        seen = {key: np.asarray(value) for key, value in instances.items()}
+        if "coords" in seen:
+            seen["coords"] = near_origin(seen["coords"])
+        self.static, self.matrix = self.observed(seen, device)
+        self.nodes = self.static.shape[1]
+
+    # ---- what a network sees ---------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def columns(cls, arrays: Instance) -> list[NDArray[Any]]:
+        """Of instances or of their observations, what is shown of every node: ``[B, N]`` or ``[B, N, 2]`` each."""
+
+    @classmethod
+    def observed(cls, arrays: Instance, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+        """What the environments show of instances: float32 [B, N, S], and costs [B, N, N] where there are."""
+        columns = [column if column.ndim == 3 else column[..., None] for column in cls.columns(arrays)]
+        static = np.concatenate([column.astype(np.float32) for column in columns], axis=-1)
+        return torch.as_tensor(static, device=device), None
+
+    @classmethod
+    def build_tokens(
+        cls,
+        static: Float[Tensor, "count n s"],
+        matrix: Float[Tensor, "count n n"] | None,
+        states: States,
+        scalar: Float[Tensor, " batch"],
+    ) -> tuple[Float[Tensor, "batch k f"], Float[Tensor, "batch k k"] | None]:
+        """The problem's ``reduced`` as float32 tensors; here (x, y), what a node has, and ``scalar``.
+
+        What the two ends have of their own is past, 0.
+        """
+        tokens = static[states.owner[:, None], cls.token_nodes(states)]  # [batch, k, s]
+        places, own = turned(tokens[..., :2], states.copy), tokens[..., 2:]
+        own = torch.cat((torch.zeros_like(own[:, :2]), own[:, 2:]), dim=1)
+        return torch.cat((places, own, scalar[:, None, None].expand_as(own)), dim=-1), None
+
+    @staticmethod
+    def token_nodes(states: States) -> Int[Tensor, "batch k"]:
+        """The nodes of the tokens: the ends, and what remains."""
+        return torch.cat((states.origin[:, None], states.destination[:, None], states.remaining), dim=1)
+
+    def scalar(self, states: States) -> Float[Tensor, " p"]:
+        """What is left of the budget, as tokens show it."""
+        return states.budget
+
+    def tokens(self, states: States) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`build_tokens`."""
+        return self.build_tokens(self.static, self.matrix, states, self.scalar(states).float())
+
+    @classmethod
+    def to_unit_box(
+        cls, tokens: Float[Tensor, "batch k f"], cost: Float[Tensor, "batch k k"] | None
+    ) -> tuple[Float[Tensor, "batch k f"], Float[Tensor, "batch k k"] | None]:
+        """The same sub-problem in a unit square: moved and scaled alike in x and y, and lengths with them."""
+        places = tokens[..., :2]  # [batch, k, 2]
+        low = places.amin(dim=1, keepdim=True)
+        extent = (places.amax(dim=1, keepdim=True) - low).amax(dim=-1, keepdim=True).clamp_min(1e-12)  # [batch, 1, 1]
+        return torch.cat(((places - low) / extent, *cls.scaled(tokens[..., 2:], extent)), dim=-1), cost
+
+    @classmethod
+    def scaled(cls, own: Tensor, extent: Tensor) -> tuple[Tensor, ...]:
+        """The numbers behind the places, in a square whose side was ``extent``."""
+        return (own,)
+
+    # ---- rules -----------------------------------------------------------------------------------------------------
+
+    def initial(self, owner: Int[Tensor, " p"], copy: Int[Tensor, " p"], start: Int[Tensor, " p"]) -> States:
+        """First states of instances ``owner``; ``start``: where a search begins, see :meth:`starts`."""
+        everything = torch.arange(self.nodes, device=self.device).expand(len(owner), -1)  # [P, N]
+        if self.ends:
+            everything = everything[everything != start[:, None]].view(len(owner), -1)  # [P, N - 1]
+        zeros = torch.zeros(len(owner), dtype=torch.float64, device=self.device)
+        budget = zeros if self.limit is None else self.limit[owner].double()
+        actions = owner.new_zeros((len(owner), 0))
+        group = torch.arange(len(owner), device=self.device)
+        return States(owner, copy, everything, start, start, budget, zeros, zeros, actions, group)
+
+    def way(self, owner: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """Length float64 of going from ``i`` to ``j``; broadcasts."""
+        step = self.exact["coords"][owner, i] - self.exact["coords"][owner, j]
+        return (step[..., 0] * step[..., 0] + step[..., 1] * step[..., 1]).sqrt()
+
+    @abstractmethod
+    def feasible(self, states: States) -> Bool[Tensor, "p r kinds"]:
+        """Where each of the actions is feasible; nowhere where the episode has ended."""
+
+    @abstractmethod
+    def outcome(self, states: States, rows: Tensor, node: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+        """Total and budget float64 [M] after states ``rows`` [M] go to ``node`` [M] by action ``kind`` [M]."""
+
+    def step(self, states: States, column: Int[Tensor, " p"], kind: Int[Tensor, " p"]) -> States:
+        """Every state goes to its ``column`` of what remains, by action ``kind``."""
+        count = len(states)
+        node = states.remaining.gather(1, column[:, None])[:, 0]  # [P]
+        total, budget = self.outcome(states, torch.arange(count, device=self.device), node, kind)
+        action = node if self.kinds == 1 else self.kinds * node + kind
+        remaining = states.remaining[states.remaining != node[:, None]].view(count, -1)  # [P, R - 1]
+        actions = torch.cat((states.actions, action[:, None]), dim=1)
+        return replace(states, remaining=remaining, origin=node, budget=budget, total=total, actions=actions)
+
+    # ---- searching -------------------------------------------------------------------------------------------------
+
+    def nearness(self, states: States) -> Float[Tensor, "p r"]:
+        """The lower, the nearer is what remains; finite."""
+        return self.way(states.owner[:, None], states.origin[:, None], states.remaining)
+
+    def near(self, states: States, allowed: Bool[Tensor, "p r kinds"], k: int) -> Int[Tensor, "p k"]:
+        """Columns of the ``k`` nearest, feasible ones before all others, in increasing order."""
+        last = (~allowed.any(dim=-1)) * LARGE  # [P, R]
+        key = self.nearness(states) + last
+        return key.topk(k, dim=1, largest=False).indices.sort(dim=1).values
+
+    def key(self, names: Int[Tensor, " n"], node: Tensor, budget: Tensor) -> Tensor | int:
+        """What tells states [M] apart that have the same left, as a 64-bit sum of random ``names`` of the nodes."""
+        return names[node]
+
+    def worth(self, total: Tensor, budget: Tensor) -> Tensor:
+        """By what the better of equal states is known, [M]."""
+        return total
+
+    @classmethod
+    def starts(cls, count: int, nodes: int, copies: int, seed: int) -> NDArray[np.int64]:
+        """Where each copy of each instance begins, [count, copies]: at 0."""
+        return np.zeros((count, copies), np.int64)
+
+    @classmethod
+    @abstractmethod
+    def solutions(cls, starts: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Solutions [B, L], padded with -1, of ``actions`` [B, T] from ``starts`` [B]."""
+
+    # ---- imitating -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def steps(cls, solutions: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """How many states ``solutions`` [B, L] pass, [B]; None where every size of sub-problem can be cut from any."""
+        return None
+
+    @classmethod
+    def sizes(cls, nodes: int, least: int) -> tuple[int, int]:
+        """Least and most of what :meth:`sub_problems` may be asked for, where :meth:`steps` is None."""
+        return least, nodes + 1
+
+    @classmethod
+    @abstractmethod
+    def sub_problems(
+        cls, instances: Instance, solutions: NDArray[np.int64], size: int, generator: np.random.Generator
+    ) -> SubProblems:
+        """States on the way of ``solutions`` [B, L] and what is done there, all of one size: one of :meth:`sizes`, or
+        after ``size`` of the :meth:`steps`.  Raises UserError for a size that there is not."""
+
+
+def closed_walks(visits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``visits`` [B, T] with node 0 before and behind, and all of -1 at the end."""
+    edge = np.zeros((len(visits), 1), np.int64)
+    visits = np.concatenate((edge, visits, edge), axis=1)
+    return np.take_along_axis(visits, np.argsort(visits < 0, axis=1, kind="stable"), axis=1)
+
+
+class TourRules(DeviceRules):
+    """Every node once and back to the first: nothing is ever infeasible, and a search may begin anywhere."""
+
+    copies = None
+
+    def feasible(self, states: States) -> Bool[Tensor, "p r kinds"]:
+        return torch.ones_like(states.remaining, dtype=torch.bool)[..., None]
+
+    def outcome(self, states: States, rows: Tensor, node: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
+        owner = states.owner[rows]
+        cost = self.way(owner, states.origin[rows], node)
+        if states.remaining.shape[1] == 1:
+            cost = cost + self.way(owner, node, states.destination[rows])
+        return states.total[rows] - cost, states.budget[rows]
+
+    @classmethod
+    def starts(cls, count: int, nodes: int, copies: int, seed: int) -> NDArray[np.int64]:
+        """The first copy begins at 0, others anywhere."""
+        starts = np.zeros((count, copies), np.int64)
+        generator = np.random.Generator(np.random.PCG64(seed))
+        starts[:, 1:] = generator.integers(nodes, size=(count, copies - 1))
+        return starts
+
+    @classmethod
+    def solutions(cls, starts: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tours from node 0."""
+        tours = np.concatenate((starts[:, None], actions), axis=1)
+        begins = np.argmax(tours == 0, axis=1)[:, None]
+        return np.take_along_axis(tours, (begins + np.arange(tours.shape[1])) % tours.shape[1], axis=1)
+
+    @classmethod
+    def sub_problems(
+        cls, instances: Instance, solutions: NDArray[np.int64], size: int, generator: np.random.Generator
+    ) -> SubProblems:
+        """Paths of ``size`` nodes out of tours ``solutions [B, n]``, beginning anywhere, if reversible in either
+        direction.
+
+        Every path in an optimal tour is an optimal path between its ends.  ``size`` = n + 1 is the whole closed tour,
+        whose origin is also its destination.  Tokens are in the path's order, so the target is always token 1.
+        """
+        count, n = solutions.shape
+        if not 3 <= size <= n + 1:
+            raise UserError(f"size={size} of a sub-path is out of range, expected 3 to {n + 1} for tours of {n} nodes")
+        starts = generator.integers(n, size=(count, 1))
+        directions = generator.choice((-1, 1), (count, 1)) if cls.reversible else np.ones((count, 1), np.int64)
+        nodes = np.take_along_axis(solutions, (starts + directions * np.arange(size)) % n, axis=1)  # [B, K]
+        backward = np.full(count, size - 2, np.int64) if cls.reversible else None
+        return SubProblems(nodes, np.zeros(count), one_hot(np.ones(count, np.int64), size), backward)
+
+
+# ---- pointing --------------------------------------------------------------------------------------------------------
+
+
+class PointerRules(ABC):
+    """What may follow a walk, as tokens: 0 is ⇐, which ends an answer, where ``ends`` is 1, and points come after it.
+
+    ``valid`` rules are the environment's, which ends an answer by itself; otherwise the network points where it likes
+    until it points at ⇐ or as often as the longest answer has entries.
+
+    Args:
+        problem: of the size of the instances.
+        coords: float64 ``[b, n, 2]``; walks are rows of tokens, several to an instance.
+        valid: see above.
+    """
+
+    ends: ClassVar[int] = 1  # whether answers are of several lengths, so that ⇐ has to end them
+
+    def __init__(self, problem: Problem, coords: Tensor, valid: bool):
+        self.coords, self.valid = coords, valid
+        self.opening = problem.opening()
+        self.longest = problem.solution_length + (0 if valid else self.ends)
+        self.pointers = self.most_pointers(problem).to(coords.device)  # [b]
+
+    def most_pointers(self, problem: Problem) -> Int[Tensor, " b"]:
+        """After how many pointers a walk ends in any case."""
+        return torch.full((len(self.coords),), problem.solution_length)
+
+    @abstractmethod
+    def free(self, rows: Int[Tensor, " r"], points: Int[Tensor, "r t"], free: Bool[Tensor, "r n"]) -> Tensor:
+        """``free``, which is all True, where the walks ``points``, of at least one point, may go on to."""
+
+    def allowed(self, rows: Int[Tensor, " r"], tokens: Int[Tensor, "r t"]) -> Bool[Tensor, "r m"] | None:
+        """Where the walks ``tokens`` through the instances ``rows`` may go; None: anywhere."""
+        if not self.valid:
+            return None
+        points = (tokens - self.ends).clamp_min(0)
+        n, t = self.coords.shape[1], tokens.shape[1]
+        free = torch.ones(len(rows), n, dtype=torch.bool, device=tokens.device)
+        if t < len(self.opening):
+            free[:] = False
+            free[:, self.opening[t]] = True
+        elif t > 0:
+            free = self.free(rows, points, free)
+        # whatever ended or cannot go on points anywhere: a softmax over nothing is no number
+        free |= ~free.any(dim=1, keepdim=True)
+        return torch.cat((torch.zeros_like(free[:, : self.ends]), free), dim=1)
+
+    def closed(self, tokens: Int[Tensor, "r t"]) -> Bool[Tensor, " r"] | None:
+        """Where the environment ends valid walks with their last token, before they are as long as can be."""
+        return None
+
+    def ended(self, rows: Int[Tensor, " r"], tokens: Int[Tensor, "r t"]) -> Bool[Tensor, " r"]:
+        """Whether the walks, which had not ended before their last token, have ended with it."""
+        over = self.pointers[rows] <= tokens.shape[1]
+        if not self.valid:
+            return tokens[:, -1] == 0 if self.ends else over
+        closed = self.closed(tokens)
+        return over if closed is None else over | closed
+
+    def measured(self, tokens: Int[Tensor, "b n"]) -> Float[Tensor, " b"]:
+        """Lengths of tours, one of each instance, on the device; where solutions are tours."""
+        raise NotImplementedError
+
+    @classmethod
+    @abstractmethod
+    def judge(
+        cls, problem: Problem, coords: NDArray[np.float64], solutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Objectives ``[B]``, NaN where there is none, and whether each of ``solutions [B, L]`` is one."""
+
+    @classmethod
+    def preference(cls, objectives: NDArray[np.float64], log_probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """By what the best of several answers is known, the largest; what may be measured without the true answer."""
+        return objectives
+
+    @classmethod
+    @abstractmethod
+    def scores(
+        cls,
+        problem: Problem,
+        coords: NDArray[np.float64],
+        objectives: NDArray[np.float64],
+        free: NDArray[np.int64],
+        invalid: float,
+        seed: int,
+    ) -> dict[str, float]:
+        """Means over instances beside the return, by name: of ``objectives [B]`` of valid solutions and of the answers
+        ``free [B, L]`` without rules, of which the share ``invalid`` is none."""
