@@ -262,7 +262,7 @@ def _typed(problem: str, name: str, value: Any, declared: Any) -> Any:
     if not isinstance(value, bool):
         if isinstance(value, (int, np.integer)) and int in kinds:
             return int(value)
-        if isinstance(value, (int, float, np.integer, np.floating)) and float in kinds and abs(value) <= LARGEST:
+        if isinstance(value, (int, float, np.integer, np.floating)) and float in kinds and -LARGEST <= value <= LARGEST:
             return float(value)
     expected = {int: "a whole number", float: "a finite number", str: "a word", NoneType: "nothing"}
     raise UserError(
