@@ -299,8 +299,8 @@ def scan(lists, states, actions, rows, queries, moved, proposals, beta2, squares
         if not (stopped or need <= lists.reach[j]):
             if best[last] == np.inf:  # fewer than k rows scanned: any k rows give a bound, say those that follow j
                 best[:], who[:] = np.inf, states.shape[0]
-                for i in range(j, j + last + 1):
-                    row = i % states.shape[0]
+                for k in range(j, j + last + 1):
+                    row = k % states.shape[0]
                     own = _weighted_square(states[row], queries[b] if moved else states[j], beta2)
                     _offer(best, who, own + _weighted_square(actions[row], x, 1.0), row)
             pending[count] = b

@@ -141,7 +141,7 @@ def _compact(lists, book):
     """Slide the lists in use to the arena's front; each block is a header and its list, in arena order."""
     source, target = 0, 0
     while source < book[_TOP]:
-        row, size = lists.index[source], np.int64(lists.square[source]) + 1
+        row, size = lists.index[source], int(lists.square[source]) + 1
         if lists.start[row] == source + 1:
             for e in range(size):
                 lists.index[target + e] = lists.index[source + e]
