@@ -43,6 +43,8 @@ from rlkit.registry import register
 
 @dataclass(frozen=True)
 class A2PRConfig(TD3BCConfig):
+    """Hyperparameters of A2PR, beside TD3+BC's."""
+
     hidden_sizes: Sequence[int] = (256, 256, 256)  # widths of the actor's hidden layers; the other nets follow them
     critic_hidden_sizes: Sequence[int] | None = None  # of the critics and V; None: the actor's and one more
     vae_hidden_sizes: Sequence[int] | None = None  # of en- and decoder; None: two of 750 for an actor of 256
@@ -146,6 +148,8 @@ def actor_loss(
 
 @register("a2pr")
 class A2PR(OfflineAlgorithm):
+    """Offline TD3 held to the better one of the data's action and a VAE's."""
+
     Config: ClassVar[type[OfflineConfig]] = A2PRConfig
     objective: ClassVar[str] = "critic_loss"
 

@@ -26,6 +26,8 @@ PARTS = ("all", "expert")
 
 @dataclass(frozen=True)
 class BCConfig(OfflineConfig):
+    """Hyperparameters of behavioural cloning."""
+
     part: str = "all"  # all: every row; expert: the labelled rows of imitation data
 
     def __post_init__(self) -> None:
@@ -41,6 +43,8 @@ def bc_loss(proposed: Float[Tensor, "batch da"], actions: Float[Tensor, "batch d
 
 @register("bc")
 class BC(OfflineAlgorithm):
+    """A deterministic policy fitted to the data's actions."""
+
     Config: ClassVar[type[OfflineConfig]] = BCConfig
     uses_rewards: ClassVar[bool] = False
 

@@ -52,6 +52,8 @@ SHARE_EVERY = 400  # updates between two measurements of the regulariser's gradi
 
 @dataclass(frozen=True)
 class BEERConfig(AgentConfig):
+    """Hyperparameters of BEER and of the regularisers it is compared with."""
+
     regulariser: str = "beer"  # beer, infer, dr3 or none
     beta: float = 1e-3  # weight of BEER's penalty; larger: features of successive pairs less alike
     bound: str = "mixed"  # mixed (the authors' code), target or bias_correct
@@ -149,6 +151,8 @@ def effective_rank(singular: Float[Tensor, " m"], delta: float = 0.01) -> int:
 
 @register("beer")
 class BEER(OnlineAlgorithm, TD3):
+    """DDPG or TD3 whose critic's features keep within the bound of Bellman's equation."""
+
     Config: ClassVar[type[AgentConfig]] = BEERConfig
     defaults: ClassVar[RunDefaults] = RunDefaults(unit="steps", eval_every=10_000)
     objective: ClassVar[str] = "critic_loss"

@@ -19,6 +19,8 @@ from rlkit.registry import register
 
 @dataclass(frozen=True)
 class FDVLConfig(ImplicitConfig):
+    """Hyperparameters of f-DVL: those of implicit value learning, λ by divergence."""
+
     lam_tv: float = 0.8  # λ of total variation where `lam` is not given: V is the quantile of level 2 - 1/λ
     lam_chi2: float = 0.8  # λ of the three forms of χ² where `lam` is not given; larger: more optimistic
 
@@ -31,4 +33,6 @@ class FDVLConfig(ImplicitConfig):
 
 @register("fdvl")
 class FDVL(ImplicitValue):
+    """Implicit value learning by a dual of total variation or χ²."""
+
     Config: ClassVar[type[OfflineConfig]] = FDVLConfig

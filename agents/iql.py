@@ -17,6 +17,8 @@ from rlkit.registry import register
 
 @dataclass(frozen=True)
 class IQLConfig(ImplicitConfig):
+    """Hyperparameters of IQL: those of implicit value learning, an expectile."""
+
     divergence: str = "expectile"
     lam: float | None = 0.7  # the expectile, IQL's τ; ½ is the mean, larger nearer the best action
     huber: float = 0.0
@@ -25,4 +27,6 @@ class IQLConfig(ImplicitConfig):
 
 @register("iql")
 class IQL(ImplicitValue):
+    """Implicit value learning by expectile regression."""
+
     Config: ClassVar[type[OfflineConfig]] = IQLConfig

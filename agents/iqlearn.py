@@ -30,6 +30,8 @@ from rlkit.registry import register
 
 @dataclass(frozen=True)
 class IQLearnConfig(DemonstrationConfig):
+    """Hyperparameters of offline IQ-Learn."""
+
     divergence: str = "expectile"
     temperature: float = 0.01  # α of the policy's entropy; larger: V counts a policy's spread for more
     value_clip: float = 0.0
@@ -58,6 +60,8 @@ def iq_loss(
 
 @register("iqlearn")
 class IQLearn(Demonstrations):
+    """Imitation by soft values that make the expert's the best."""
+
     Config: ClassVar[type[OfflineConfig]] = IQLearnConfig
 
     def draw(self) -> Batch:

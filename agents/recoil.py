@@ -67,6 +67,8 @@ class DemonstrationConfig(ImplicitConfig):
 
 @dataclass(frozen=True)
 class ReCOILConfig(DemonstrationConfig):
+    """Hyperparameters of ReCOIL."""
+
     batch_size: int = 1024  # of the pool, and as many of the expert
     q_loss: str = "lsiq"  # lsiq: the code's, Q within ± 2/(1-γ); contrastive: the paper's, Q on no fixed scale
     temperature: float = 1.0  # α of V's loss; raise through 2.5, 5, 10, 20 until Q stops diverging; larger: V lower
@@ -160,6 +162,8 @@ class Demonstrations(ImplicitValue):
 
 @register("recoil")
 class ReCOIL(Demonstrations):
+    """Imitation of a few demonstrations among much other data, without a discriminator."""
+
     Config: ClassVar[type[OfflineConfig]] = ReCOILConfig
 
     def on_data(self) -> None:

@@ -51,6 +51,8 @@ MONITOR_EVERY = 10
 
 @dataclass(frozen=True)
 class SMODICEConfig(OfflineConfig):
+    """Hyperparameters of SMODICE."""
+
     batch_size: int = 512  # of the pool, and as many of the expert and of first states
     divergence: str = "kl"  # kl: sharp weights; chi2: weights of 0 for what is unlike the expert, steadier
     discount: float = 0.99  # larger: longer horizon
@@ -128,6 +130,8 @@ def policy_weight(delta: Float[Tensor, "batch 1"], divergence: str, clip: float)
 
 @register("smodice")
 class SMODICE(OfflineAlgorithm):
+    """Imitation of a few demonstrations among much other data, by a discriminator's rewards."""
+
     Config: ClassVar[type[OfflineConfig]] = SMODICEConfig
     uses_rewards: ClassVar[bool] = False
     policy: GaussianPolicy

@@ -22,6 +22,8 @@ from rlkit.registry import register
 
 @dataclass(frozen=True)
 class SQLConfig(ImplicitConfig):
+    """Hyperparameters of SQL: those of implicit value learning, a sparse regulariser."""
+
     divergence: str = "chi2_exact"
     lam: float | None = 0.5  # ½ is SQL: weights of mean 1
     temperature: float = 1.0  # α; larger: V nearer the data's mean, fewer weights at 0
@@ -31,4 +33,6 @@ class SQLConfig(ImplicitConfig):
 
 @register("sql")
 class SQL(ImplicitValue):
+    """Implicit value learning whose policy leaves out poor actions."""
+
     Config: ClassVar[type[OfflineConfig]] = SQLConfig

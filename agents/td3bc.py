@@ -36,6 +36,8 @@ from rlkit.registry import register
 
 @dataclass(frozen=True)
 class TD3BCConfig(OfflineConfig):
+    """Hyperparameters of TD3+BC."""
+
     critic_hidden_sizes: Sequence[int] | None = None  # None: hidden_sizes; A2PR's control needs deeper critics
     alpha: float = 2.5  # weight of the value against imitation; larger: further from the data
     discount: float = 0.99  # larger: longer horizon, noisier targets
@@ -85,6 +87,8 @@ def actor_loss(
 
 @register("td3bc")
 class TD3BC(OfflineAlgorithm):
+    """Offline TD3 with a term that clones the data's actions."""
+
     Config: ClassVar[type[OfflineConfig]] = TD3BCConfig
     objective: ClassVar[str] = "critic_loss"
 

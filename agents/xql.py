@@ -22,6 +22,8 @@ from rlkit.registry import register
 
 @dataclass(frozen=True)
 class XQLConfig(ImplicitConfig):
+    """Hyperparameters of XQL: those of implicit value learning, a Gumbel regression."""
+
     divergence: str = "kl"
     lam: float | None = 0.5  # ½ is XQL: weights e^(δ/α) of mean 1
     temperature: float = 2.0  # α, XQL's β; larger: V nearer the data's mean, steadier
@@ -31,4 +33,6 @@ class XQLConfig(ImplicitConfig):
 
 @register("xql")
 class XQL(ImplicitValue):
+    """Implicit value learning by Gumbel regression."""
+
     Config: ClassVar[type[OfflineConfig]] = XQLConfig

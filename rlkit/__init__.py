@@ -1,7 +1,18 @@
-"""rlkit: the methods of recent reinforcement-learning papers over one replay and rollout core."""
+"""rlkit: the methods of recent reinforcement-learning papers over one replay and rollout core.
+
+    agent = rlkit.make("prdc", "hopper-medium", seed=0)     # rlkit.agents() and rlkit.envs() list the names
+    agent.learn(200_000, progress_bar=True)
+    print(rlkit.evaluate(agent).scores.mean())
+    agent.save("hopper.rlk")
+    agent = rlkit.load("hopper.rlk")
+
+Names are loaded when they are first used: ``import rlkit`` alone brings in neither torch nor Gymnasium.
+"""
 
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING
 
+from rlkit.lazy import lazy_names as _lazy_names
 from rlkit.system.caches import prepare_caches as _prepare_caches
 
 __version__ = "0.1.0"
@@ -13,3 +24,13 @@ __path__[:] = [str(_home)]
 if not (_home / "agents").is_dir() and (_home.parent / "agents").is_dir():
     __path__.append(str(_home.parent))
 _prepare_caches(_home)
+
+if TYPE_CHECKING:
+    from rlkit.api import evaluate as evaluate
+    from rlkit.api import load as load
+    from rlkit.api import make as make
+    from rlkit.data import load_dataset as load_dataset
+    from rlkit.rooms import agents as agents
+    from rlkit.rooms import envs as envs
+else:
+    __getattr__, __dir__, __all__ = _lazy_names(__name__, __file__)

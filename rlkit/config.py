@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlkit import registry
-from rlkit.algorithms.hyperparameters import presets
+from rlkit.algorithms.hyperparameters import own_name, presets
 from rlkit.errors import UserError, nearest, shown
 
 
@@ -119,8 +119,8 @@ def compose_config(overrides: list[str]) -> DictConfig:
 
     Raises :class:`UserError` for an unknown agent, env or key, or a value of the wrong type or range.
     """
-    parsed = parse(overrides)
-    agent = _choice(parsed, "agent", registry.agent_names())
+    agent = _choice(parse(overrides), "agent", registry.agent_names())
+    parsed = parse([_own_key(registry.agent_class(agent), override) for override in overrides])
     env = _choice(parsed, "env", sorted(registry.records()))
     fill_store([agent])
     record = registry.record(env)
@@ -133,6 +133,13 @@ def compose_config(overrides: list[str]) -> DictConfig:
         return _compose(parsed, preset_overrides, declared)
     with initialize(config_path=None, version_base="1.3"):
         return _compose(parsed, preset_overrides, declared)
+
+
+def _own_key(cls: type[Any], override: str) -> str:
+    """``agent.lr=...`` as ``agent.learning_rate=...``, see :data:`~rlkit.algorithms.hyperparameters.ALIASES`."""
+    key, equals, value = override.partition("=")
+    prefix, dot, name = key.partition("agent.")
+    return f"agent.{own_name(cls, name)}{equals}{value}" if dot and not prefix else override
 
 
 def _compose(parsed: list[Override], overrides: list[str], declared: list[str]) -> DictConfig:

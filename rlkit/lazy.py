@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 
-def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def lazy_names(package: str, file: str | Path) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package that imports its names for type checkers alone.
 
-    ``file`` is the package's ``__init__.py``.  Its lines ``from a.b import C as C`` under ``if TYPE_CHECKING:`` are the
-    one list of what there is: a module is loaded when its name is first asked for.
+    ``file`` is the package's ``__init__.py``, whose lines ``from a.b import C as C`` under ``if TYPE_CHECKING:`` are the
+    one list of what there is, or its ``__init__.pyi`` with lines ``from a.b import C as _C``.  A module is loaded when
+    a name of it is first asked for.
     """
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    stub = Path(file).suffix == ".pyi"
+    blocks = [tree.body] if stub else [node.body for node in tree.body if isinstance(node, ast.If)]
     homes = {
         alias.name: str(node.module)
-        for block in ast.parse(Path(file).read_text(encoding="utf-8")).body
-        if isinstance(block, ast.If)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
+        for block in blocks
+        for node in block
+        if isinstance(node, ast.ImportFrom) and node.module != package
         for alias in node.names
+        if alias.asname in (alias.name, f"_{alias.name}")
     }
 
     def load(name: str) -> Any:

@@ -63,6 +63,8 @@ Self = TypeVar("Self", bound="BQ")
 
 @dataclass(frozen=True)
 class BQConfig(AgentConfig):
+    """Hyperparameters of BQ-NCO."""
+
     learning_rate: float = 7e-4  # at the beginning
     decay_steps: int | None = None  # updates until a cosine has taken it to 0; None: all of learn()'s; 0: it stays
     batch_size: int = 256  # sub-problems, over all processes

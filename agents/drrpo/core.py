@@ -64,6 +64,8 @@ class Problem(Protocol):
 
 
 class Method(NamedTuple):
+    """What tells one of the methods from the others."""
+
     improvement: str  # fixed: a reference that stays; mirror: the policy before; greedy: no regularisation
     robust: bool  # the dual, or plain regression
     bonus: str = "sum"
@@ -249,6 +251,8 @@ class Policy(NamedTuple):
 
 
 class Plan(NamedTuple):
+    """What backward induction gives for one step of the horizon."""
+
     weights: Array  # [H, d]
     spreads: Array  # [H, d] or [H, d, d]
     moments: Array  # [H, 2, d]

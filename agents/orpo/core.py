@@ -30,6 +30,8 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.E
 
 @dataclass(frozen=True)
 class ORPOConfig(AgentConfig):
+    """Hyperparameters of ORPO: the regulariser's, then PPO's."""
+
     ref_policy: str = "uniform"  # π_ref: uniform, scripted, true-reward (PPO for ref_steps), or an artefact
     ref_steps: int = 9_000  # steps of true-reward; more: a better base policy
     start: str = "random"  # the policy's first actor: random, or base: π_ref itself

@@ -34,6 +34,8 @@ from rlkit.registry import register
 
 @dataclass(frozen=True)
 class PRDCConfig(TD3BCConfig):
+    """Hyperparameters of PRDC, beside TD3+BC's."""
+
     beta: float = 2.0  # weight of the state in the distance; larger: nearer to TD3+BC
     max_list: int = 1024  # neighbours remembered per row; larger: more memory, fewer tree searches
     memory_gb: float = 2.0  # bound on all remembered neighbours together
@@ -44,6 +46,8 @@ class PRDCConfig(TD3BCConfig):
 
 @register("prdc")
 class PRDC(TD3BC):
+    """Offline TD3 whose actions are held to those of the nearest rows of the data."""
+
     Config: ClassVar[type[OfflineConfig]] = PRDCConfig
 
     def on_data(self) -> None:

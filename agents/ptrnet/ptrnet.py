@@ -62,6 +62,8 @@ RIVALRY = 2  # stream of the seed
 
 @dataclass(frozen=True)
 class PtrNetConfig(AgentConfig):
+    """Hyperparameters of pointer networks."""
+
     training: str = "supervised"  # supervised, or reinforce (tsp only)
     network: str = "lstm"  # lstm, or attention (tsp only): the attention model of Kool et al.
     order: str = "given"  # in which LSTMs read points: as given, by angle around their mean, or lexicographic

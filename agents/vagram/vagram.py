@@ -59,6 +59,8 @@ LOSSES = ("vagram", "mle", "mse", "taylor", "itervaml", "none")
 
 @dataclass(frozen=True)
 class VaGraMConfig(AgentConfig):
+    """Hyperparameters of VaGraM: the model's, then SAC's."""
+
     model_loss: str = "vagram"  # vagram, mle (MBPO), mse, taylor, itervaml, or none: SAC alone
     members: int = 7  # networks of the ensemble
     elites: int = 5  # of which this many roll out
@@ -139,6 +141,8 @@ class BoundedActor(Actor):
 
 
 class BoundedSACPolicy(SACPolicy):
+    """SB3's policy of SAC with :class:`BoundedActor`."""
+
     def make_actor(self, features_extractor: Any = None) -> BoundedActor:
         arguments = self._update_features_extractor(self.actor_kwargs, features_extractor)
         return BoundedActor(**arguments).to(self.device)
@@ -146,6 +150,8 @@ class BoundedSACPolicy(SACPolicy):
 
 @register("vagram")
 class VaGraM(OnlineAlgorithm, SAC):
+    """SAC on short roll-outs of a model that is fitted where the value function is steep."""
+
     Config: ClassVar[type[AgentConfig]] = VaGraMConfig
     defaults: ClassVar[RunDefaults] = RunDefaults("steps", 125_000, eval_every=2_500, checkpoint_every=5_000)
     objective: ClassVar[str] = "critic_loss"

@@ -35,6 +35,7 @@ from rlkit.algorithms.checkpoint import (
 )
 from rlkit.algorithms.evaluate import Evaluator
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_seed_and_device, loaded_config, without_own
+from rlkit.algorithms.signatures import Signed, documentation
 from rlkit.errors import ArtefactError, UserError, nearest, refusing, shown
 from rlkit.registry import EnvRecord
 from rlkit.spaces import read_space
@@ -86,6 +87,12 @@ class Persistent(Beside):
     origin: Mapping[str, Any] = MappingProxyType(
         {"dataset": None, "env": None}
     )  # of a loaded agent, until it has others
+
+    __signature__ = Signed()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.__doc__ = documentation(cls, vars(cls).get("__doc__"))
 
     # ---- the steps of its life -------------------------------------------------------------------------------------
 

@@ -18,6 +18,30 @@ from rlkit.algorithms.policy_kwargs import with_policy_kwargs
 from rlkit.errors import UserError, nearest, one_line, require_choice, shown
 from rlkit.registry import beside
 
+# What SB3 and others call a hyperparameter that here has its own name, and means the same.
+ALIASES: Mapping[str, str] = {
+    "gamma": "discount",
+    "tau": "polyak",
+    "lr": "learning_rate",
+    "actor_lr": "actor_learning_rate",
+    "critic_lr": "critic_learning_rate",
+    "ent_coef": "entropy_coef",
+    "vf_coef": "value_coef",
+    "clip_grad": "max_grad_norm",
+    "policy_delay": "actor_delay",
+    "policy_freq": "actor_delay",
+    "target_policy_noise": "target_noise",
+    "policy_noise": "target_noise",
+    "target_noise_clip": "target_clip",
+    "noise_clip": "target_clip",
+    "gradient_steps": "updates_per_step",
+    "hidden_dims": "hidden_sizes",
+    "net_arch": "hidden_sizes",
+    "normalize_observations": "normalise_observations",
+    "normalize_states": "normalise_observations",
+    "regularizer": "regulariser",
+    "optimizer": "optimiser",
+}
 MOST_ENTRIES = 1000  # of a sequence, such as the widths of layers
 
 
@@ -88,9 +112,31 @@ def presets(cls: type[Any], record_name: str, task: str, family: str) -> dict[st
     return found
 
 
+def own_name(cls: type[Any], name: str) -> str:
+    """The hyperparameter of ``cls`` that ``name`` stands for: itself, or what :data:`ALIASES` says.
+
+    Raises :class:`UserError` for "tau" where it may mean the targets' step or the expectile.
+    """
+    known = {f.name for f in fields(cls.Config)}
+    if name in known or ALIASES.get(name) not in known:
+        return name
+    if name == "tau" and "lam" in known:
+        raise UserError(
+            f"'tau' of {cls.name} may be either, expected polyak (of the targets) or lam (of V's regression)"
+        )
+    return ALIASES[name]
+
+
 def make_config(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """``cls.Config(**values)`` with a sentence for unknown names and wrong types; NumPy's scalars become Python's."""
-    values = {name: _plain(value) for name, value in values.items()}
+    """``cls.Config(**values)`` with a sentence for unknown names and wrong types; NumPy's scalars become Python's.
+
+    Names may be those that :data:`ALIASES` translates.
+    """
+    named = {name: own_name(cls, str(name)) for name in values}
+    for name, own in named.items():
+        if list(named.values()).count(own) > 1 and name != own:
+            raise UserError(f"{own} of {cls.name} is given twice, as {name} too, expected one of them")
+    values = {named[name]: _plain(value) for name, value in values.items()}
     known, hints = {f.name: f for f in fields(cls.Config)}, _hints(cls.Config)
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     for name, value in values.items():
@@ -117,7 +163,9 @@ def chosen_config(cls: type[Any], policy_kwargs: Any, values: Mapping[str, Any],
     :func:`make_config`.
     """
     values = with_policy_kwargs(cls, policy_kwargs, values)
-    return make_config(cls, {**presets(cls, *keys), **values} if keys else values)
+    usual = presets(cls, *keys) if keys else {}
+    given = {own_name(cls, str(name)) for name in values}
+    return make_config(cls, {**{name: value for name, value in usual.items() if name not in given}, **values})
 
 
 def check_policy(cls: type[Any], policy: Any) -> None:

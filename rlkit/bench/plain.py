@@ -34,6 +34,8 @@ class ReplayBuffer:
 
 
 class Actor(nn.Module):
+    """A deterministic policy as one would write it by hand."""
+
     def __init__(self, state_dim: int, action_dim: int, max_action: float, hidden: int = 256):
         super().__init__()
         self.net = nn.Sequential(
@@ -51,6 +53,8 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
+    """Two action values as one would write them by hand."""
+
     def __init__(self, state_dim: int, action_dim: int, hidden: int = 256):
         super().__init__()
         self.net = nn.Sequential(

@@ -8,10 +8,9 @@ the environment, such as ``num_nodes=100``; ``beam=`` and ``augment=`` are passe
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
-from rlkit.errors import UserError, nearest, one_line, require_choice
+from rlkit.errors import UserError, nearest, one_line
 
 USAGE = (
     "usage: rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [judged=greedy|sampled] "
@@ -34,9 +33,6 @@ def main(argv: list[str]) -> int:
                 f"{key}={one_line(text, 60)} is out of range, expected a whole number from {least} to {most}"
             )
         numbers[key] = int(text)
-    judged = settings.get("judged")
-    if judged is not None:
-        require_choice("judged", judged, ("greedy", "sampled"))
     rest = {key: value for key, value in settings.items() if key not in KEYS}
     if "env" not in settings:
         for key in rest:
@@ -45,9 +41,9 @@ def main(argv: list[str]) -> int:
             raise UserError("agent= takes weights for one environment, expected env=NAME beside it")
 
     from rlkit import registry
-    from rlkit.algorithms.base import Persistent
     from rlkit.algorithms.checkpoint import read_artefact
     from rlkit.algorithms.evaluate import measures
+    from rlkit.api import artefact_of, measured
     from rlkit.run.report import interval, named
     from rlkit.stats import bootstrap_interval
 
@@ -58,26 +54,16 @@ def main(argv: list[str]) -> int:
         assert record is not None
         path = registry.shipped_weights(settings["agent"], record.name)
     else:
-        path = Path(targets[0])
-        path = path / "model.rlk" if path.is_dir() else path
-    manifest, _, _ = read_artefact(path)
-    agent = Persistent.load(path, device="cpu")
-    record = record or registry.environment(manifest.get("env"), str(path))
-    if record is None:
-        raise UserError(f"{path} names no environment; pass env=NAME")
-    if not registry.is_known(record):
-        raise UserError(f"{path} was made in '{record.env_id}', which is not registered here; pass env=NAME")
-    evaluator = agent.evaluator(numbers["episodes"], numbers["seed"], record)
-    assert evaluator is not None
-    evaluator.judged = judged or evaluator.judged
+        path = artefact_of(targets[0])
     search = {key: numbers[key] for key in ("beam", "augment") if key in settings}
-    if search:
-        if not hasattr(evaluator, "search"):
-            raise UserError(f"{agent.name} does not search, expected no {' or '.join(f'{key}=' for key in search)}")
-        evaluator.search = search
+    agent, evaluator = measured(
+        path, record, numbers["episodes"], numbers["seed"], settings.get("judged"), search=search
+    )
     found = evaluator(agent)
     evaluator.close()
-    print(f"{agent.name} on {record.env_id}, {len(found.returns)} episodes, {evaluator.judged}, seed {evaluator.seed}")
+    print(
+        f"{agent.name} on {evaluator.env_id}, {len(found.returns)} episodes, {evaluator.judged}, seed {evaluator.seed}"
+    )
     samples, summary = found.samples(), found.summary()
     shown = dict.fromkeys((*measures(samples), "return"))
     if found.by_reward:
@@ -89,7 +75,7 @@ def main(argv: list[str]) -> int:
     for name, value in summary.items():
         if name not in (*samples, "return_sd", "length"):
             print(f"{name.replace('_', ' ')} {value:.4g}{' %' if name.endswith('gap') else ''}")
-    data = manifest.get("dataset")
+    data = read_artefact(path)[0].get("dataset")
     if isinstance(data, dict):
         print(one_line(f"trained on {data.get('name')}: {data.get('source')} {data.get('locator')}"))
     return 0
