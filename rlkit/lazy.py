@@ -12,9 +12,9 @@ from typing import Any
 def lazy_names(package: str, file: str | Path) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package that imports its names for type checkers alone.
 
-    ``file`` is the package's ``__init__.py``, whose lines ``from a.b import C as C`` under ``if TYPE_CHECKING:`` are the
-    one list of what there is, or its ``__init__.pyi`` with lines ``from a.b import C as _C``.  A module is loaded when
-    a name of it is first asked for.
+    ``file`` holds the one list of what there is: the package's ``__init__.py`` in lines ``from a.b import C as C`` under
+    ``if TYPE_CHECKING:``, or its ``__init__.pyi`` in lines ``from a.b import C as _C``.  A module is loaded when a name
+    of it is first asked for.
     """
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
     stub = Path(file).suffix == ".pyi"

@@ -61,7 +61,8 @@ def constructor(cls: Any) -> str:
     doc = "\n".join([own, "", "Args:", *(f"    {line}" for line in wrapped)])
     body = textwrap.indent(f'"""{doc}\n"""', " " * 8)
     arguments = textwrap.indent("\n".join(lines), " " * 8)
-    return f"class {cls.__name__}(_{cls.__name__}):\n    def __init__(\n        self,\n{arguments}\n    ) -> None:\n{body}\n"
+    head = f"class {cls.__name__}(_{cls.__name__}):\n    def __init__(\n        self,"
+    return f"{head}\n{arguments}\n    ) -> None:\n{body}\n"
 
 
 def agents_stub() -> str:

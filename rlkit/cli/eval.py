@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         path = registry.shipped_weights(settings["agent"], record.name)
     else:
         path = artefact_of(targets[0])
-    search = {key: numbers[key] for key in ("beam", "augment") if key in settings}
+    search: dict[str, int] = {key: numbers[key] for key in ("beam", "augment") if key in settings}
     agent, evaluator = measured(
         path, record, numbers["episodes"], numbers["seed"], settings.get("judged"), search=search
     )
