@@ -12,7 +12,7 @@ from typing import Any
 def lazy_names(package: str, file: str | Path) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package that imports its names for type checkers alone.
 
-    ``file`` holds the one list of what there is: the package's ``__init__.py`` in lines ``from a.b import C as C`` under
+    ``file`` holds the one list of what there is: the ``__init__.py`` in lines ``from a.b import C as C`` under
     ``if TYPE_CHECKING:``, or its ``__init__.pyi`` in lines ``from a.b import C as _C``.  A module is loaded when a name
     of it is first asked for.
     """

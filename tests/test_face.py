@@ -47,7 +47,7 @@ def test_make_gives_every_kind_what_it_learns_from() -> None:
     assert rlkit.make("drrpo", "linear-mdp").record.name == "linear-mdp"
     assert rlkit.make("drrpo_features", "american-put").name == "drrpo-features"
     assert isinstance(rlkit.make("mbtl", "contextual-cartpole", return_low=0, return_high=500), MBTL)
-    assert rlkit.make("bq", "tsp", width=16, layers=1, heads=2).problem == "tsp"
+    assert rlkit.make("bq", "tsp", width=16, layers=1, heads=2).record.name == "tsp"
 
 
 @pytest.mark.parametrize(
