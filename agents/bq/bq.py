@@ -35,8 +35,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, distributed
 
 from rlkit.agents.bq.data import (
-    Batch,
     Imitation,
+    SubProblemBatch,
     describe,
     join_processes,
     labelled_set,
@@ -223,7 +223,7 @@ class BQ(Solver):
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
-    def draw(self) -> Batch:
+    def draw(self) -> SubProblemBatch:
         assert self.imitation is not None
         rank, count = processes()
         size, over = divmod(self.config.batch_size, count)
@@ -231,7 +231,7 @@ class BQ(Solver):
             raise UserError(f"agent.batch_size={self.config.batch_size} does not divide among {count} processes")
         return self.imitation.draw(slice(rank * size, (rank + 1) * size))
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, batch: SubProblemBatch) -> dict[str, Tensor]:
         """One step on the joint batch; of several processes each takes its rows, and gradients are averaged."""
         cfg, kinds = self.config, self.network.kinds
         with torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.amp):

@@ -33,7 +33,7 @@ from rlkit.errors import UserError
 # ---- what is imitated ------------------------------------------------------------------------------------------------
 
 
-class Batch(NamedTuple):
+class SubProblemBatch(NamedTuple):
     """tokens float32 [batch, k, f]; cost float32 [batch, k, k] for atsp; mask bool, target float32 [batch, r, kinds];
     before int64 [batch], the column visited before the destination, where that is known."""
 
@@ -85,7 +85,7 @@ class Imitation:
         longer = np.flatnonzero(self.steps > done)
         return longer[self.generator.integers(len(longer), size=self.batch_size)], done
 
-    def draw(self, part: slice = slice(None)) -> Batch:
+    def draw(self, part: slice = slice(None)) -> SubProblemBatch:
         """One size for all, uniform from the least to the whole instance; the rows ``part`` of the joint batch."""
         generator, labels = self.generator, self.labels
         rows, size = self._rows_and_size()
@@ -105,7 +105,7 @@ class Imitation:
         states = States(owner, seen, remaining, origin, destination, budget, budget, budget, nothing, owner)
         tokens, cost = rules.tokens(states)
         before = None if sub.backward is None else torch.as_tensor(sub.backward[part] - 1, device=self.device)
-        return Batch(tokens, cost, rules.feasible(states) | (target > 0), target, before)
+        return SubProblemBatch(tokens, cost, rules.feasible(states) | (target > 0), target, before)
 
 
 # ---- problems, solvers, processes ------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def problem_of(env: gym.Env) -> Problem:
 def problem_shown(space: spaces.Space) -> Problem:
     """The problem whose observations ``space`` has.  Raises UserError for others."""
     problem = problem_of_space(space)
-    if problem is None or not problem.reduces:
+    if problem is None:
         raise UserError(f"bq needs the observations of {_solved()}, got {space}")
     return problem
 

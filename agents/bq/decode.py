@@ -251,10 +251,8 @@ def _solve_group(
         padded = np.full((len(solutions), problem.solution_length), -1, np.int64)
         padded[:, : solutions.shape[1]] = solutions
         parts.append((padded, problem.objectives(some, solutions), found.log_probabilities))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    solutions, objectives, likely = columns
-    sound = np.ones(count, np.bool_)
-    return Solutions(solutions, objectives, likely, np.full(count, problem.num_nodes), sound)
+    solutions, objectives, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Solutions(solutions, objectives, scores, np.full(count, problem.num_nodes), np.ones(count, np.bool_))
 
 
 # ---- the policy ------------------------------------------------------------------------------------------------------

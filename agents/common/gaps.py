@@ -29,7 +29,7 @@ def problem_of(world: gym.Env) -> Problem | None:
 
 
 @dataclass(frozen=True)
-class GapEvaluation(Evaluation):
+class SolutionEvaluation(Evaluation):
     """An evaluation with further means by name, such as the gap in percent."""
 
     measures: Mapping[str, float] = field(default_factory=dict)
@@ -38,7 +38,21 @@ class GapEvaluation(Evaluation):
         return {**super().summary(), **self.measures}
 
 
-class GapEvaluator(Evaluator):
+class SolutionEvaluator(Evaluator):
+    """Judges solutions of whole instances of ``problem``; a subclass says which, and by what further measures."""
+
+    def __init__(self, env_id: str, problem: Problem, *, episodes: int, seed: int):
+        super().__init__(env_id, episodes=episodes, seed=seed)
+        self.problem = problem
+
+    def told(self, found: Solutions, measures: Mapping[str, float]) -> SolutionEvaluation:
+        """The evaluation that solutions ``found`` of the problem amount to."""
+        lengths = np.array([len(self.problem.actions(solution)) for solution in found.solutions], np.int64)
+        returns = found.objectives if self.problem.maximise else -found.objectives
+        return SolutionEvaluation(returns, lengths, None, measures)
+
+
+class GapEvaluator(SolutionEvaluator):
     """Solutions, greedy unless ``search`` says otherwise, of ``episodes`` instances that no training sees.
 
     They are always the same ones.  Their references are made by the solver of the labels, once, and kept where labels
@@ -46,24 +60,17 @@ class GapEvaluator(Evaluator):
     """
 
     def __init__(self, env_id: str, problem: Problem, episodes: int, solver: str, effort: float):
-        super().__init__(env_id, episodes=episodes, seed=HELD_OUT_SEED)
+        super().__init__(env_id, problem, episodes=episodes, seed=HELD_OUT_SEED)
         self.search: dict[str, int] = {}  # options of solve()
-        self.problem, self.solver, self.effort = problem, solver, effort
-        self.count = 0
+        self.solver, self.effort, self.count = solver, effort, 0
 
-    def measure(self, agent: Any, index: int) -> GapEvaluation:
+    def measure(self, agent: Any, index: int) -> SolutionEvaluation:
         """The same whatever ``index``.  ``agent`` has ``solve``, which searches and does not sample."""
         if self.judged != "greedy":
             raise UserError(f"judged={self.judged}: {agent.name} searches for solutions, expected greedy")
         self._prepare()
         found = agent.solve({key: value[: self.episodes] for key, value in self.instances.items()}, **self.search)
         return self.told(found, self._gaps(found.objectives))
-
-    def told(self, found: Solutions, measures: Mapping[str, float]) -> GapEvaluation:
-        """The evaluation that solutions ``found`` of the problem amount to."""
-        lengths = np.array([len(self.problem.actions(solution)) for solution in found.solutions], np.int64)
-        returns = found.objectives if self.problem.maximise else -found.objectives
-        return GapEvaluation(returns, lengths, None, measures)
 
     def _gaps(self, objectives: NDArray[np.float64]) -> dict[str, float]:
         measures = {}

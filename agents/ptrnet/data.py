@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkit.agents.common import gaps
-from rlkit.agents.common.gaps import GapEvaluation, GapEvaluator
+from rlkit.agents.common.gaps import SolutionEvaluation, SolutionEvaluator
 from rlkit.agents.ptrnet.decode import solve
 from rlkit.agents.ptrnet.network import reading_order, rearranged
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, problem_kinds
@@ -132,7 +132,7 @@ class Answers:
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
-class PtrNetEvaluator(GapEvaluator):
+class PtrNetEvaluator(SolutionEvaluator):
     """Solves ``episodes`` random instances, those of call k being a function of (seed, k).
 
     Returns come from solutions under the environment's rules.  Beside them stand the problem's own metrics
@@ -142,10 +142,10 @@ class PtrNetEvaluator(GapEvaluator):
     """
 
     def __init__(self, problem: Problem, beam: int, *, episodes: int, seed: int):
-        super().__init__(problem.name, problem, episodes, solver="auto", effort=1.0)
-        self.seed, self.beam = seed, beam
+        super().__init__(problem.name, problem, episodes=episodes, seed=seed)
+        self.beam = beam
 
-    def measure(self, agent: Any, index: int) -> GapEvaluation:
+    def measure(self, agent: Any, index: int) -> SolutionEvaluation:
         sequence = np.random.SeedSequence([self.seed, index])
         problem, network = self.problem, agent.policy.network
         coords = generate(problem, self.episodes, int(sequence.generate_state(1)[0]))["coords"]

@@ -274,13 +274,14 @@ def problem_kinds() -> list[type[Problem]]:
 
 
 def problem_of_space(space: spaces.Space[Any]) -> Problem | None:
-    """The problem, of that size and with its other settings as by default, whose observations ``space`` has."""
-    found = set(space.spaces) if isinstance(space, spaces.Dict) else set()
+    """The problem with a BQ-MDP whose observations ``space`` has: of that size, its other settings as by default."""
+    found = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
     for kind in problem_kinds():
         usual: Any = kind()  # type: ignore[call-arg]  # every problem has a size by default
-        if found - {"sequence"} == set(usual.observation_space(False).spaces):
-            key = next(iter(usual.shapes()))
-            return usual.resized(space[key].shape[0] - usual.num_points + usual.num_nodes)  # type: ignore[index]
+        if kind.reduces and found.keys() - {"sequence"} == usual.observation_space(False).spaces.keys():
+            key, (shape, _) = next(iter(usual.shapes().items()))
+            own = found[key].shape or ()
+            return usual.resized(own[0] - usual.num_points + usual.num_nodes) if len(own) == len(shape) else None
     return None
 
 

@@ -21,7 +21,7 @@ import rlkit.envs  # noqa: F401  # registers the ids
 from rlkit.agents.bq import data as bq_data
 from rlkit.agents.bq import decode as bq_decode
 from rlkit.agents.bq.bq import BQ, BQConfig, end_loss, imitation_loss
-from rlkit.agents.bq.data import Batch, Imitation
+from rlkit.agents.bq.data import Imitation, SubProblemBatch
 from rlkit.agents.bq.network import BQNetwork, Shape
 from rlkit.agents.common import gaps
 from rlkit.algorithms.callbacks import Checkpoint
@@ -511,7 +511,9 @@ def test_64_tours_are_learnt_by_heart() -> None:
         target[:, 0] = 1.0
         states = States(owner, nowhere, remaining, tours[:, done], nowhere, zeros, zeros, zeros, owner[:, None], owner)
         before = torch.full((64,), remaining.shape[1] - 1)
-        batches.append(Batch(rules.tokens(states)[0], None, torch.ones_like(target, dtype=torch.bool), target, before))
+        batches.append(
+            SubProblemBatch(rules.tokens(states)[0], None, torch.ones_like(target, dtype=torch.bool), target, before)
+        )
     for epoch in range(100):
         for k in np.random.default_rng(epoch).permutation(18):
             agent.update(batches[k])
