@@ -271,11 +271,13 @@ class Step(NamedTuple):
 class Planner:
     """The algorithm on one problem; it keeps nothing itself.
 
-    :param problem: what is known of the environment
-    :param config: see :class:`DRRPOConfig`
-    :param reference: π_ref, from observations [n, k] to probabilities [n, A], instead of ``config.reference``
+    Args:
+        problem: what is known of the environment.
+        config: see :class:`DRRPOConfig`.
+        reference: π_ref, from observations [n, k] to probabilities [n, A], instead of ``config.reference``.
 
-    Raises :class:`UserError` when the configuration does not fit the problem.
+    Raises:
+        UserError: when the configuration does not fit the problem.
     """
 
     def __init__(self, problem: Problem, config: DRRPOConfig, reference: Callable[[Array], Array] | None = None):

@@ -107,12 +107,16 @@ class MBTLConfig(AgentConfig):
 
 @register("mbtl")
 class MBTL(Trainer):
-    """:param env: the name of an environment with a context, such as ``"contextual-cartpole"``, or a record
-    :param learner: what trains a source, a class or its name; ``"ppo"`` is SB3's
-    :param seed: seeds choices, every source task and every evaluation
-    :param hyperparameters: fields of :class:`MBTLConfig`
+    """Chooses source contexts, trains an agent in each, serves every context.
 
-    Raises :class:`UserError` for an environment without a context or options that do not fit it.
+    Args:
+        env: the name of an environment with a context, such as ``"contextual-cartpole"``, or a record.
+        learner: what trains a source, a class or its name; ``"ppo"`` is SB3's.
+        seed: seeds choices, every source task and every evaluation.
+        hyperparameters: fields of :class:`MBTLConfig`.
+
+    Raises:
+        UserError: an environment without a context or options that do not fit it.
     """
 
     Config: ClassVar[type[AgentConfig]] = MBTLConfig

@@ -71,8 +71,11 @@ from rlkit.registry import EnvRecord, register
 
 @register("orpo")
 class ORPO(OnlineAlgorithm, PPO):
-    """:param ref_policy: π_ref: what ``agent.ref_policy`` takes, an agent of PPO's kind, or a :class:`BasePolicy`
-    :param ref_env: a ``VecEnv`` for π_ref, as many environments as ``env`` has; made where ``env`` is a name
+    """PPO with a penalty for leaving the occupancy of a base policy.
+
+    Args:
+        ref_policy: π_ref: what ``agent.ref_policy`` takes, an agent of PPO's kind, or a :class:`BasePolicy`.
+        ref_env: a ``VecEnv`` for π_ref, as many environments as ``env`` has; made where ``env`` is a name.
 
     Other parameters and errors as :class:`~rlkit.algorithms.online.OnlineAlgorithm`; also :class:`UserError` for a base
     policy of other spaces.
