@@ -1,4 +1,4 @@
-"""One file per method.  ``from rlkit.agents import PRDC`` loads that file and no other."""
+"""One file or folder per method.  ``from rlkit.agents import PRDC`` loads that file and no other."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

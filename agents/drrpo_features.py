@@ -6,7 +6,7 @@ around observations that were seen, crossed with the action: φ(s, a) = ψ(s) �
 the dual needs φ ≥ 0 and Σφ = 1.  Every few episodes, over all transitions that are stored, ``backups`` times
 
     V(s') = (1/η) log Σ_a π_ref exp(ηQ(s', a)), 0 at terminations, not at time limits    FeaturePlanner.values
-    ν_{i,a} = max over α of Σ_τ C_{a,iτ} min(V(s'_τ), α) - ρ α,  C_a = Λ_a⁻¹Ψ_aᵀ         robust_dual.nu_tv
+    ν_{i,a} = max over α of Σ_τ C_{a,iτ} min(V(s'_τ), α) - ρ α,  C_a = Λ_a⁻¹Ψ_aᵀ         drrpo.dual.nu_tv
     w_a = Λ_a⁻¹Ψ_aᵀr + γ min(ν_a, C_a V)                                                 FeaturePlanner.refit
     Q = clip(ψᵀw_a + β Σ_i ψ_i √(Λ_a⁻¹)_ii, 0, M)                                        FeaturePlanner.q_values
 

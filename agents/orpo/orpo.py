@@ -1,7 +1,7 @@
 """ORPO: PPO on a proxy reward that keeps near a base policy's occupancy, so as not to hack it (Laidlaw et al. 2024).
 
 A proxy R̃ that correlates with the truth under π_ref promises nothing where π_ref never goes.  The gain in true reward
-is bounded below by the proxy's minus a multiple of √χ²(μ_π ‖ μ_ref) (``agents/occupancy.py``); so PPO maximises
+is bounded below by the proxy's minus a multiple of √χ²(μ_π ‖ μ_ref) (``tests/toys/occupancy.py``); so PPO maximises
 
     J(R̃) - λ D(μ_π ‖ μ_ref),   D one of √χ², χ², KL, TV,   λ = coef · σ_R̃
 
