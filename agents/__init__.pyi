@@ -239,13 +239,17 @@ class BQ(_BQ):
         effort: float = 1.0,
         label_jobs: int = 1,
     ) -> None:
-        """:param policy: ``"MultiInputPolicy"``, there is no other
-        :param env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment
-        :param seed: decides the first weights and every batch
-        :param labels: file of a labelled set; by default one is made when learning begins
-        :param hyperparameters: fields of :class:`BQConfig`
+        """A transformer that learns the next step of good solutions.
 
-        Raises :class:`UserError` for another environment, or hyperparameters out of range.
+        Args:
+            policy: ``"MultiInputPolicy"``, there is no other.
+            env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment.
+            seed: decides the first weights and every batch.
+            labels: file of a labelled set; by default one is made when learning begins.
+            hyperparameters: fields of :class:`BQConfig`.
+
+        Raises:
+            UserError: another environment, or hyperparameters out of range.
 
         Args:
             UNIT: in [0, 1]
@@ -300,11 +304,15 @@ class DRRPO(_DRRPO):
         pool: bool = True,
         reference: Sequence[float] | None = None,
     ) -> None:
-        """:param policy: ``"MlpPolicy"``, there is no other
-        :param env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment
-        :param seed: decides every episode
+        """DR-RPO over the features that the environment states.
 
-        Raises :class:`UserError` for an environment that does not say what is known of it.
+        Args:
+            policy: ``"MlpPolicy"``, there is no other.
+            env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment.
+            seed: decides every episode.
+
+        Raises:
+            UserError: an environment that does not say what is known of it.
 
         Args:
             UNIT: in [0, 1]
@@ -428,11 +436,14 @@ class FeatureDRRPO(_FeatureDRRPO):
         backups: int = 30,
         capacity: int = 20000,
     ) -> None:
-        """:param policy: ``"MlpPolicy"``, there is no other
-        :param env: a record's name, a Gymnasium id, or an environment with flat observations and discrete actions
-        :param seed: decides every episode
-        :param ref_policy: π_ref as a function of observations [n, k] to probabilities [n, A], instead of ``reference``
-        :param feature_map: ψ as a function of observations [n, k] to [n, m], instead of bumps
+        """DR-RPO over features of its own, or a map that is given.
+
+        Args:
+            policy: ``"MlpPolicy"``, there is no other.
+            env: a record's name, a Gymnasium id, or an environment with flat observations and discrete actions.
+            seed: decides every episode.
+            ref_policy: π_ref as a function of observations [n, k] to probabilities [n, A], instead of ``reference``.
+            feature_map: ψ as a function of observations [n, k] to [n, m], instead of bumps.
 
         Artefacts hold arrays only; an agent made with functions has to be loaded with the same ones.
 
@@ -635,12 +646,16 @@ class MBTL(_MBTL):
         select_every: int = 10000,
         select_episodes: int = 5,
     ) -> None:
-        """:param env: the name of an environment with a context, such as ``"contextual-cartpole"``, or a record
-        :param learner: what trains a source, a class or its name; ``"ppo"`` is SB3's
-        :param seed: seeds choices, every source task and every evaluation
-        :param hyperparameters: fields of :class:`MBTLConfig`
+        """Chooses source contexts, trains an agent in each, serves every context.
 
-        Raises :class:`UserError` for an environment without a context or options that do not fit it.
+        Args:
+            env: the name of an environment with a context, such as ``"contextual-cartpole"``, or a record.
+            learner: what trains a source, a class or its name; ``"ppo"`` is SB3's.
+            seed: seeds choices, every source task and every evaluation.
+            hyperparameters: fields of :class:`MBTLConfig`.
+
+        Raises:
+            UserError: an environment without a context or options that do not fit it.
 
         Args:
             UNIT: in [0, 1]
@@ -717,8 +732,11 @@ class ORPO(_ORPO):
         value_coef: float = 0.5,
         max_grad_norm: float = 0.5,
     ) -> None:
-        """:param ref_policy: π_ref: what ``agent.ref_policy`` takes, an agent of PPO's kind, or a :class:`BasePolicy`
-        :param ref_env: a ``VecEnv`` for π_ref, as many environments as ``env`` has; made where ``env`` is a name
+        """PPO with a penalty for leaving the occupancy of a base policy.
+
+        Args:
+            ref_policy: π_ref: what ``agent.ref_policy`` takes, an agent of PPO's kind, or a :class:`BasePolicy`.
+            ref_env: a ``VecEnv`` for π_ref, as many environments as ``env`` has; made where ``env`` is a name.
 
         Other parameters and errors as :class:`~rlkit.algorithms.online.OnlineAlgorithm`; also :class:`UserError` for a base
         policy of other spaces.
@@ -857,12 +875,16 @@ class PtrNet(_PtrNet):
         challenge_size: int = 10000,
         beam: int = 1,
     ) -> None:
-        """:param policy: ``"MultiInputPolicy"``, there is no other
-        :param env: a record's name (``tsp``, ``convex-hull``, ``delaunay``), a Gymnasium id, or an environment; one of tsp
-            must have been made with ``observe_sequence=True``
-        :param seed: decides weights, instances and samples
+        """A pointer network, taught by labels or by its own returns.
 
-        Raises :class:`UserError` for another environment, labels that do not fit, or values out of range.
+        Args:
+            policy: ``"MultiInputPolicy"``, there is no other.
+            env: a record's name (``tsp``, ``convex-hull``, ``delaunay``), a Gymnasium id, or an environment; one of tsp
+                must have been made with ``observe_sequence=True``.
+            seed: decides weights, instances and samples.
+
+        Raises:
+            UserError: another environment, labels that do not fit, or values out of range.
 
         Args:
             UNIT: in [0, 1]

@@ -6,7 +6,7 @@ around observations that were seen, crossed with the action: φ(s, a) = ψ(s) �
 the dual needs φ ≥ 0 and Σφ = 1.  Every few episodes, over all transitions that are stored, ``backups`` times
 
     V(s') = (1/η) log Σ_a π_ref exp(ηQ(s', a)), 0 at terminations, not at time limits    FeaturePlanner.values
-    ν_{i,a} = max over α of Σ_τ C_{a,iτ} min(V(s'_τ), α) - ρ α,  C_a = Λ_a⁻¹Ψ_aᵀ         robust_dual.nu_tv
+    ν_{i,a} = max over α of Σ_τ C_{a,iτ} min(V(s'_τ), α) - ρ α,  C_a = Λ_a⁻¹Ψ_aᵀ         drrpo.dual.nu_tv
     w_a = Λ_a⁻¹Ψ_aᵀr + γ min(ν_a, C_a V)                                                 FeaturePlanner.refit
     Q = clip(ψᵀw_a + β Σ_i ψ_i √(Λ_a⁻¹)_ii, 0, M)                                        FeaturePlanner.q_values
 
@@ -152,11 +152,12 @@ def choose_centres(points: Array, count: int, rng: np.random.Generator) -> Array
 class FeaturePlanner:
     """The algorithm; it keeps nothing itself.
 
-    :param size: numbers per observation
-    :param num_actions: A
-    :param config: see :class:`FeatureConfig`
-    :param ref_policy: π_ref from observations [n, k] to probabilities [n, A], instead of ``config.reference``
-    :param feature_map: ψ from observations [n, k] to [n, m], instead of bumps
+    Args:
+        size: numbers per observation.
+        num_actions: A.
+        config: see :class:`FeatureConfig`.
+        ref_policy: π_ref from observations [n, k] to probabilities [n, A], instead of ``config.reference``.
+        feature_map: ψ from observations [n, k] to [n, m], instead of bumps.
     """
 
     def __init__(
@@ -326,11 +327,14 @@ class FeaturePlanner:
 
 @register("drrpo-features")
 class FeatureDRRPO(DRRPO):
-    """:param policy: ``"MlpPolicy"``, there is no other
-    :param env: a record's name, a Gymnasium id, or an environment with flat observations and discrete actions
-    :param seed: decides every episode
-    :param ref_policy: π_ref as a function of observations [n, k] to probabilities [n, A], instead of ``reference``
-    :param feature_map: ψ as a function of observations [n, k] to [n, m], instead of bumps
+    """DR-RPO over features of its own, or a map that is given.
+
+    Args:
+        policy: ``"MlpPolicy"``, there is no other.
+        env: a record's name, a Gymnasium id, or an environment with flat observations and discrete actions.
+        seed: decides every episode.
+        ref_policy: π_ref as a function of observations [n, k] to probabilities [n, A], instead of ``reference``.
+        feature_map: ψ as a function of observations [n, k] to [n, m], instead of bumps.
 
     Artefacts hold arrays only; an agent made with functions has to be loaded with the same ones.
     """

@@ -1,4 +1,4 @@
-"""What ``mkdocs build`` does beside rendering: mirror the packages for mkdocstrings, fill tables from the code.
+"""What ``mkdocs build`` does beside rendering: mirror packages for mkdocstrings, fill tables, typeset equations.
 
 ``agents/`` and ``envs/`` are installed as ``rlkit.agents`` and ``rlkit.envs``.  mkdocstrings reads files without
 importing them, so :func:`mirror` lays out a copy in which they lie where their names say.
@@ -8,6 +8,9 @@ In a page, a comment of its own line is replaced by a table, so that no figure i
     <!-- fields: rlkit.agents.prdc.prdc:PRDCConfig -->      the fields of a dataclass, with their comments
     <!-- behaviours -->                                the measured policies of the behaviours' manifest
     <!-- file: docs/examples/awr.py -->                a file's text
+
+TeX between dollar signs, ``$x$`` in a line and ``$$`` on lines of their own, becomes MathML, which browsers draw by
+themselves.  Code is left alone.
 """
 
 from __future__ import annotations
@@ -37,7 +40,6 @@ def source_of(module: str) -> Path:
 def plain_markdown(source: str) -> str:
     """Docstrings' Sphinx markup as Markdown; code is left as it is but for strings that look like it."""
     source = ROLE.sub(lambda m: f"`{m[2].rpartition('.')[2] if m[1] else m[2]}`", source)
-    source = re.sub(r"^( *):param (\w+): ", r"\1- `\2`: ", source, flags=re.MULTILINE)
     return re.sub(r"(?<=[\w`])::$", ":", source, flags=re.MULTILINE)
 
 
@@ -108,5 +110,27 @@ def fill(markdown: str) -> str:
     return re.sub(pattern, lambda m: MAKERS[m[1]](m[2]), markdown, flags=re.MULTILINE)
 
 
+CODE = re.compile(r"(^ *(`{3,})[^\n]*\n.*?^ *\2[^\S\n]*$|(`+)[^`].*?\3)", re.DOTALL | re.MULTILINE)
+EQUATION = re.compile(r"^\$\$\n(.+?)\n\$\$$|\$([^$\n]+)\$", re.DOTALL | re.MULTILINE)
+
+
+def typeset(markdown: str) -> str:
+    """``markdown`` with its equations as MathML, a line each; ValueError for TeX that the converter does not know."""
+    from latex2mathml.converter import convert
+
+    def mathml(found: re.Match[str]) -> str:
+        block, inline = found.groups()
+        made: str = convert(" ".join((block or inline).split()), display="block" if block else "inline")
+        if "\\" in made:
+            raise ValueError(f"not converted: {found[0]}")
+        return made if block else made.replace("<math ", '<math displaystyle="true" ', 1)
+
+    parts, end = [], 0
+    for code in CODE.finditer(markdown):
+        parts += [EQUATION.sub(mathml, markdown[end : code.start()]), code[0]]
+        end = code.end()
+    return "".join([*parts, EQUATION.sub(mathml, markdown[end:])])
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    return fill(markdown)
+    return typeset(fill(markdown))

@@ -33,10 +33,12 @@ class DMControl(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     dm_control's LQR has neither bounds nor a time limit: here actions are stretched to [-10, 10], twice what its
     optimal controller asks for, and an episode has 1000 steps.  Its rewards are 1 minus a cost, often negative.
 
-    :param domain: such as ``"walker"``
-    :param task: such as ``"run"``
+    Args:
+        domain: such as ``"walker"``.
+        task: such as ``"run"``.
 
-    Raises :class:`UserError` for a task the suite does not have, or without dm_control.
+    Raises:
+        UserError: a task the suite does not have, or without dm_control.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012  # Gymnasium declares it so

@@ -1,6 +1,7 @@
 """The site's pages are true: commands run, names import, links lead somewhere, tables agree with the code.
 
-Nothing here needs the docs extra; ``mkdocs build --strict`` is another check.
+Nothing here needs the docs extra but for its TeX converter, which is in the test extra too; ``mkdocs build --strict``
+is another check.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import MISSING, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -244,6 +246,19 @@ def test_the_navigation_lists_every_page_once() -> None:
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in SITE)
 
 
+def test_the_reference_has_every_module_once() -> None:
+    listed = [m for page in SITE for m in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+    assert len(listed) == len(set(listed))
+    packages = {"rlkit.cli", "rlkit.bench", "rlkit.envs"}  # whose own docstrings say more than the house does
+    modules = set()
+    for room in ("rlkit", "agents", "envs"):
+        for path in (ROOT / room).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            if path.name != "__init__.py" and parts[:2] not in (("rlkit", "agents"), ("rlkit", "envs")):
+                modules.add(".".join(parts if room == "rlkit" else ("rlkit", *parts)))
+    assert modules | packages == set(listed)
+
+
 # ---- agreement with the code -------------------------------------------------------------------------------------
 
 
@@ -294,11 +309,50 @@ def test_the_datasets_page_explains_every_finding() -> None:
         assert f"`{code}`" in text, code
 
 
-def test_tables_drawn_from_the_code_are_filled() -> None:
+@pytest.fixture(scope="module")
+def hooks() -> Any:
     spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
     assert spec is not None and spec.loader is not None
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# How many children an element of MathML needs.
+CHILDREN = {"mfrac": 2, "msub": 2, "msup": 2, "mover": 2, "munder": 2, "msubsup": 3, "munderover": 3}
+
+
+@pytest.mark.parametrize("page", SITE, ids=name_of)
+def test_equations_become_sound_mathml(page: Path, hooks: Any) -> None:
+    text = hooks.CODE.sub("", page.read_text())
+    equations = [block or inline for block, inline in hooks.EQUATION.findall(text)]
+    made = hooks.typeset(page.read_text())
+    assert "$" not in hooks.CODE.sub("", made)
+    found = re.findall(r"<math .*?</math>", made)
+    assert len(found) == len(equations)
+    for line in found:
+        for element in ElementTree.fromstring(line).iter():
+            tag = element.tag.rpartition("}")[2]
+            assert len(element) == CHILDREN.get(tag, len(element)), line
+    for row in re.findall(r"^\|.*\$.*\|$", text, re.MULTILINE):  # a bar within an equation would end the cell
+        assert not any("|" in inline for _, inline in hooks.EQUATION.findall(row)), row
+
+
+def test_code_keeps_its_dollars_and_unknown_tex_is_an_error(hooks: Any) -> None:
+    code = "```bash\nout=runs/$seed $x$\n```\n`${a}` and ``$b$ ` $c$``"
+    assert hooks.typeset(code) == code
+    assert "<mi>&#x003B1;</mi>" in hooks.typeset("`$a$` is $\\alpha$")
+    for wrong in ("$\\nosuchthing x$", "$$\n\\nosuchthing x\n$$"):
+        with pytest.raises(ValueError, match="not converted"):
+            hooks.typeset(wrong)
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "agents").glob("*.md")), ids=name_of)
+def test_every_method_shows_its_equations(page: Path, hooks: Any) -> None:
+    assert len(hooks.EQUATION.findall(hooks.CODE.sub("", page.read_text()))) >= 2
+
+
+def test_tables_drawn_from_the_code_are_filled(hooks: Any) -> None:
     for page in SITE:
         filled = hooks.fill(page.read_text())
         assert not re.search(r"<!-- (fields|file|behaviours)", filled), name_of(page)

@@ -131,13 +131,17 @@ def end_loss(scores: Float[Tensor, "batch r"], before: Int[Tensor, " batch"]) ->
 
 @register("bq")
 class BQ(Solver):
-    """:param policy: ``"MultiInputPolicy"``, there is no other
-    :param env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment
-    :param seed: decides the first weights and every batch
-    :param labels: file of a labelled set; by default one is made when learning begins
-    :param hyperparameters: fields of :class:`BQConfig`
+    """A transformer that learns the next step of good solutions.
 
-    Raises :class:`UserError` for another environment, or hyperparameters out of range.
+    Args:
+        policy: ``"MultiInputPolicy"``, there is no other.
+        env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment.
+        seed: decides the first weights and every batch.
+        labels: file of a labelled set; by default one is made when learning begins.
+        hyperparameters: fields of :class:`BQConfig`.
+
+    Raises:
+        UserError: another environment, or hyperparameters out of range.
     """
 
     Config: ClassVar[type[AgentConfig]] = BQConfig

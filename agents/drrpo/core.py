@@ -5,8 +5,8 @@ We-DRIVE-U (2409.20521), LSVI-UCB (Jin et al. 2020) and OPPO (Cai et al. 2020).
 Features φ(s, a) are non-negative and sum to one; P_h = Σ_i φ_i μ_{h,i}, and each factor μ_{h,i} may move by the total
 variation ρ_{h,i}.  From the data of episodes 1..k-1, for h = H..1 with V_{H+1} = 0:
 
-    C = Λ_h⁻¹Φ_hᵀ, one coefficient per distinct next state                       robust_dual.add_sample
-    ν_i = max over α of Σ_τ C_{iτ} min(V(s'_τ), α) - ρ_{h,i} α                   robust_dual.nu_tv
+    C = Λ_h⁻¹Φ_hᵀ, one coefficient per distinct next state                       dual.add_sample
+    ν_i = max over α of Σ_τ C_{iτ} min(V(s'_τ), α) - ρ_{h,i} α                   dual.nu_tv
     w = θ_h + ν, or θ̂ = Λ⁻¹Φᵀr in the place of an unknown θ                     Planner.plan
     Γ = β Σ_i φ_i √(Λ⁻¹)_ii, or another bonus                                    bonus
     Q = clip(φᵀw + Γ, 0, M_h)                                                    Planner.single_q
@@ -275,11 +275,13 @@ class Step(NamedTuple):
 class Planner:
     """The algorithm on one problem; it keeps nothing itself.
 
-    :param problem: what is known of the environment
-    :param config: see :class:`DRRPOConfig`
-    :param reference: π_ref, from observations [n, k] to probabilities [n, A], instead of ``config.reference``
+    Args:
+        problem: what is known of the environment.
+        config: see :class:`DRRPOConfig`.
+        reference: π_ref, from observations [n, k] to probabilities [n, A], instead of ``config.reference``.
 
-    Raises :class:`UserError` when the configuration does not fit the problem.
+    Raises:
+        UserError: when the configuration does not fit the problem.
     """
 
     def __init__(self, problem: Problem, config: DRRPOConfig, reference: Callable[[Array], Array] | None = None):

@@ -63,11 +63,15 @@ class PlannedPolicy(BasePolicy):
 
 @register("drrpo")
 class DRRPO(Solver):
-    """:param policy: ``"MlpPolicy"``, there is no other
-    :param env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment
-    :param seed: decides every episode
+    """DR-RPO over the features that the environment states.
 
-    Raises :class:`UserError` for an environment that does not say what is known of it.
+    Args:
+        policy: ``"MlpPolicy"``, there is no other.
+        env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment.
+        seed: decides every episode.
+
+    Raises:
+        UserError: an environment that does not say what is known of it.
     """
 
     Config: ClassVar[type[AgentConfig]] = DRRPOConfig

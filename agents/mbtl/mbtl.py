@@ -1,10 +1,10 @@
 """MBTL: train in a few contexts, serve all of them by zero-shot transfer (Cho et al. 2024).
 
     k = 0: the context in the middle.  Then, until the budget is spent:
-    1. ask for the context with the largest expected rise of F          mbtl_select.TaskSelector.ask
-    2. train any SB3 or rlkit agent there                               mbtl_train.train_source
-    3. measure the policy as it is in every context: a row of V         mbtl_train.measure
-    4. tell the row; each context is served by the best policy measured       MBTL.assigned
+    1. ask for the context with the largest expected rise of F          select.TaskSelector.ask
+    2. train any SB3 or rlkit agent there                               train.train_source
+    3. measure the policy as it is in every context: a row of V         train.measure
+    4. tell the row; each context is served by the best policy measured    MBTL.assigned
 
 This is a trainer: a step is a source task (or ``batch`` of them), and ``num_timesteps`` counts the environment steps
 asked for in training, ``task_timesteps`` a task.  A checkpoint holds what was measured and every policy; a run that is
@@ -107,12 +107,16 @@ class MBTLConfig(AgentConfig):
 
 @register("mbtl")
 class MBTL(Trainer):
-    """:param env: the name of an environment with a context, such as ``"contextual-cartpole"``, or a record
-    :param learner: what trains a source, a class or its name; ``"ppo"`` is SB3's
-    :param seed: seeds choices, every source task and every evaluation
-    :param hyperparameters: fields of :class:`MBTLConfig`
+    """Chooses source contexts, trains an agent in each, serves every context.
 
-    Raises :class:`UserError` for an environment without a context or options that do not fit it.
+    Args:
+        env: the name of an environment with a context, such as ``"contextual-cartpole"``, or a record.
+        learner: what trains a source, a class or its name; ``"ppo"`` is SB3's.
+        seed: seeds choices, every source task and every evaluation.
+        hyperparameters: fields of :class:`MBTLConfig`.
+
+    Raises:
+        UserError: an environment without a context or options that do not fit it.
     """
 
     Config: ClassVar[type[AgentConfig]] = MBTLConfig

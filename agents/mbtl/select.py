@@ -72,15 +72,17 @@ def equidistant(positions: Float[np.ndarray, " n"], budget: int) -> list[int]:
 class TaskSelector:
     """``ask()`` for the next context, train there, ``tell`` the returns in all of them.
 
-    :param contexts: float ``[N]`` or ``[N, d]``
-    :param strategy: mbtl, random, equidistant or greedy
-    :param budget: how many will be asked for at most; equidistant points depend on it
-    :param bounds: returns that count as 0 and 1
-    :param gap: fixed (``theta`` a grid step), estimated (a slope per source) or directional; None: fixed for d = 1
-    :param compat: ``"official"`` for the released code's Gaussian process, d = 1
-    :param enough: :meth:`ask` returns None once no candidate promises more than this
+    Args:
+        contexts: float ``[N]`` or ``[N, d]``.
+        strategy: mbtl, random, equidistant or greedy.
+        budget: how many will be asked for at most; equidistant points depend on it.
+        bounds: returns that count as 0 and 1.
+        gap: fixed (``theta`` a grid step), estimated (a slope per source) or directional; None: fixed for d = 1.
+        compat: ``"official"`` for the released code's Gaussian process, d = 1.
+        enough: :meth:`ask` returns None once no candidate promises more than this.
 
-    Raises :class:`UserError` for an empty context set, a budget larger than it, or options that are unknown.
+    Raises:
+        UserError: an empty context set, a budget larger than it, or options that are unknown.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """ORPO: PPO on a proxy reward that keeps near a base policy's occupancy, so as not to hack it (Laidlaw et al. 2024).
 
 A proxy R̃ that correlates with the truth under π_ref promises nothing where π_ref never goes.  The gain in true reward
-is bounded below by the proxy's minus a multiple of √χ²(μ_π ‖ μ_ref) (``agents/occupancy.py``); so PPO maximises
+is bounded below by the proxy's minus a multiple of √χ²(μ_π ‖ μ_ref) (``tests/toys/occupancy.py``); so PPO maximises
 
     J(R̃) - λ D(μ_π ‖ μ_ref),   D one of √χ², χ², KL, TV,   λ = coef · σ_R̃
 
@@ -71,8 +71,11 @@ from rlkit.registry import EnvRecord, register
 
 @register("orpo")
 class ORPO(OnlineAlgorithm, PPO):
-    """:param ref_policy: π_ref: what ``agent.ref_policy`` takes, an agent of PPO's kind, or a :class:`BasePolicy`
-    :param ref_env: a ``VecEnv`` for π_ref, as many environments as ``env`` has; made where ``env`` is a name
+    """PPO with a penalty for leaving the occupancy of a base policy.
+
+    Args:
+        ref_policy: π_ref: what ``agent.ref_policy`` takes, an agent of PPO's kind, or a :class:`BasePolicy`.
+        ref_env: a ``VecEnv`` for π_ref, as many environments as ``env`` has; made where ``env`` is a name.
 
     Other parameters and errors as :class:`~rlkit.algorithms.online.OnlineAlgorithm`; also :class:`UserError` for a base
     policy of other spaces.

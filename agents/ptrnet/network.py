@@ -189,13 +189,16 @@ class Pointer(nn.Module):
 
 
 class PointerNetwork(Pointer):
-    """:param hidden: units of both LSTMs
-    :param ends: whether there is ⇐
-    :param embedding: width to which points are embedded; 0: the LSTMs read coordinates
-    :param glimpses: looks before each pointer
-    :param clip: C of C tanh(u); 0: no clipping
-    :param masks: whether the softmax is over what is allowed only; else what is not allowed is struck out after it
-    :param order: in which the encoder reads, see :func:`reading_order`
+    """The LSTM encoder and decoder with attention as a pointer.
+
+    Args:
+        hidden: units of both LSTMs.
+        ends: whether there is ⇐.
+        embedding: width to which points are embedded; 0: the LSTMs read coordinates.
+        glimpses: looks before each pointer.
+        clip: C of C tanh(u); 0: no clipping.
+        masks: whether the softmax is over what is allowed only; else what is not allowed is struck out after it.
+        order: in which the encoder reads, see :func:`reading_order`.
     """
 
     def __init__(
@@ -250,7 +253,8 @@ class AttentionModel(Pointer):
 
     d = W [mean of all, first, last];  g = MHA(d; keys, values);  u_j = g · k_j / √h               (their equations 5-7)
 
-    :param shape: width, layers, heads and feed-forward units of the encoder
+    Args:
+        shape: width, layers, heads and feed-forward units of the encoder.
     """
 
     def __init__(self, shape: BlockShape, generator: torch.Generator, *, clip: float, masks: bool):

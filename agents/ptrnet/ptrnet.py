@@ -154,12 +154,16 @@ def _hides_sequence(env: Any) -> bool:
 
 @register("ptrnet")
 class PtrNet(Solver):
-    """:param policy: ``"MultiInputPolicy"``, there is no other
-    :param env: a record's name (``tsp``, ``convex-hull``, ``delaunay``), a Gymnasium id, or an environment; one of tsp
-        must have been made with ``observe_sequence=True``
-    :param seed: decides weights, instances and samples
+    """A pointer network, taught by labels or by its own returns.
 
-    Raises :class:`UserError` for another environment, labels that do not fit, or values out of range.
+    Args:
+        policy: ``"MultiInputPolicy"``, there is no other.
+        env: a record's name (``tsp``, ``convex-hull``, ``delaunay``), a Gymnasium id, or an environment; one of tsp
+            must have been made with ``observe_sequence=True``.
+        seed: decides weights, instances and samples.
+
+    Raises:
+        UserError: another environment, labels that do not fit, or values out of range.
     """
 
     Config: ClassVar[type[AgentConfig]] = PtrNetConfig

@@ -57,15 +57,17 @@ class OfflineConfig(AgentConfig):
 class OfflineAlgorithm(Learner):
     """Base of the offline agents.
 
-    :param policy: ``"MlpPolicy"``
-    :param dataset: a record's name, a Minari id or ``MinariDataset``, a path to a D4RL HDF5, or an ``OfflineDataset``
-    :param env: environment for SB3's callbacks; by default the dataset's own is made when first asked for
-    :param seed: seeds every generator the agent owns
-    :param policy_kwargs: SB3's ``{"net_arch": [...]}`` and its other forms, the same as ``hidden_sizes``
-    :param hyperparameters: fields of ``Config``; those not given come from the presets of the data, then the defaults
+    Args:
+        policy: ``"MlpPolicy"``.
+        dataset: a record's name, a Minari id or ``MinariDataset``, a path to a D4RL HDF5, or an ``OfflineDataset``.
+        env: environment for SB3's callbacks; by default the dataset's own is made when first asked for.
+        seed: seeds every generator the agent owns.
+        policy_kwargs: SB3's ``{"net_arch": [...]}`` and its other forms, the same as ``hidden_sizes``.
+        hyperparameters: fields of ``Config``; those not given come from the presets of the data, then the defaults.
 
-    Raises :class:`UserError` for unknown or out-of-range hyperparameters, spaces the agent cannot handle, or a device
-    that is not there.
+    Raises:
+        UserError: unknown or out-of-range hyperparameters, spaces the agent cannot handle, or a device
+            that is not there.
     """
 
     name: ClassVar[str] = "offline"

@@ -65,13 +65,15 @@ def training_env(env: Any, n_envs: int = 1) -> Stepped:
 class OnlineAlgorithm(Persistent):
     """Mixin over an algorithm of SB3.
 
-    :param policy: ``"MlpPolicy"``, of SB3's the one for observations that are a vector
-    :param env: a record's name, a Gymnasium id, an environment, or a ``VecEnv``
-    :param seed: seeds every generator the agent owns, and the environment
-    :param hyperparameters: fields of ``Config``; those not given come from the presets of the task, then the defaults
+    Args:
+        policy: ``"MlpPolicy"``, of SB3's the one for observations that are a vector.
+        env: a record's name, a Gymnasium id, an environment, or a ``VecEnv``.
+        seed: seeds every generator the agent owns, and the environment.
+        hyperparameters: fields of ``Config``; those not given come from the presets of the task, then the defaults.
 
-    Raises :class:`UserError` for unknown or out-of-range hyperparameters, spaces the agent cannot handle, or a device
-    that is not there.
+    Raises:
+        UserError: unknown or out-of-range hyperparameters, spaces the agent cannot handle, or a device
+            that is not there.
     """
 
     defaults: ClassVar[RunDefaults] = RunDefaults(unit="steps")

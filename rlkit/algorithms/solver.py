@@ -17,12 +17,16 @@ from rlkit.vector import make_env
 
 
 class Solver(Learner):
-    """:param policy: the one there is, ``policy_name``; SB3's first argument
-    :param env: a record's name, a Gymnasium id, or an environment
-    :param seed: of everything random
-    :param hyperparameters: fields of ``Config``; those not given come from the presets of the record, then the defaults
+    """Base of the agents that are given one environment and use it themselves.
 
-    Raises :class:`UserError` for another policy, no environment, or hyperparameters out of range.
+    Args:
+        policy: the one there is, ``policy_name``; SB3's first argument.
+        env: a record's name, a Gymnasium id, or an environment.
+        seed: of everything random.
+        hyperparameters: fields of ``Config``; those not given come from the presets of the record, then the defaults.
+
+    Raises:
+        UserError: another policy, no environment, or hyperparameters out of range.
     """
 
     world: gym.Env | None = None
