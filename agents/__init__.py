@@ -1,4 +1,4 @@
-"""Methods, a file or folder each.  ``from rlkit.agents import PRDC`` loads that one and no other.
+"""One file or folder per method.  ``from rlkit.agents import PRDC`` loads that one and no other.
 
 What type checkers and editors see, every name and constructor, is in ``__init__.pyi``, which
 ``scripts/make_signatures.py`` writes; the names that can be imported are those it lists.
