@@ -13,7 +13,7 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[
     """``__getattr__``, ``__dir__`` and ``__all__`` of a package that imports its names for type checkers alone.
 
     ``file`` is the package's ``__init__.py``.  Its lines ``from a.b import C as C`` under ``if TYPE_CHECKING:`` are the
-    one list of what there is: a module is loaded when its name is first asked for.
+    one list of its names: a module is loaded when its name is first asked for.
     """
     homes = {
         alias.name: str(node.module)
