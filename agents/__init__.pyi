@@ -84,7 +84,7 @@ class A2PR(_A2PR):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
@@ -135,7 +135,7 @@ class BC(_BC):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
@@ -182,7 +182,7 @@ class BEER(_BEER):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             regulariser: beer, infer, dr3 or none
             beta: weight of BEER's penalty; larger: features of successive pairs less alike
@@ -242,7 +242,7 @@ class BQ(_BQ):
         """A transformer that learns the next step of good solutions.
 
         Args:
-            policy: ``"MultiInputPolicy"``, there is no other.
+            policy: ``"MultiInputPolicy"``, the only one.
             env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment.
             seed: decides the first weights and every batch.
             labels: file of a labelled set; by default one is made when learning begins.
@@ -253,7 +253,7 @@ class BQ(_BQ):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             learning_rate: at the beginning
             decay_steps: updates until a cosine has taken it to 0; None: all of learn()'s; 0: it stays
@@ -307,7 +307,7 @@ class DRRPO(_DRRPO):
         """DR-RPO over the features that the environment states.
 
         Args:
-            policy: ``"MlpPolicy"``, there is no other.
+            policy: ``"MlpPolicy"``, the only one.
             env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment.
             seed: decides every episode.
 
@@ -316,7 +316,7 @@ class DRRPO(_DRRPO):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             method: a key of METHODS
             rho: ρ, radius of total variation of the uncertain factors; larger: more cautious
@@ -377,7 +377,7 @@ class FDVL(_FDVL):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
@@ -439,7 +439,7 @@ class FeatureDRRPO(_FeatureDRRPO):
         """DR-RPO over features of its own, or a map that is given.
 
         Args:
-            policy: ``"MlpPolicy"``, there is no other.
+            policy: ``"MlpPolicy"``, the only one.
             env: a record's name, a Gymnasium id, or an environment with flat observations and discrete actions.
             seed: decides every episode.
             ref_policy: π_ref as a function of observations [n, k] to probabilities [n, A], instead of ``reference``.
@@ -449,7 +449,7 @@ class FeatureDRRPO(_FeatureDRRPO):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             rho: ρ, radius of total variation of every factor, at every step; larger: more cautious, 0: not
             eta: η; larger: greedier, further from the reference; counts in units of 1/reward
@@ -509,7 +509,7 @@ class IQL(_IQL):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
@@ -582,7 +582,7 @@ class IQLearn(_IQLearn):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
@@ -659,7 +659,7 @@ class MBTL(_MBTL):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             learner: what trains a source: a2c, ddpg, dqn, ppo, sac, td3, or an online agent of rlkit
             learner_kwargs: its own options, such as {gamma: 0.9}; what is not named is the learner's default
@@ -743,7 +743,7 @@ class ORPO(_ORPO):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             ref_policy: π_ref: uniform, scripted, true-reward (PPO for ref_steps), or an artefact
             ref_steps: steps of true-reward; more: a better base policy
@@ -815,7 +815,7 @@ class PRDC(_PRDC):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
@@ -878,7 +878,7 @@ class PtrNet(_PtrNet):
         """A pointer network, taught by labels or by its own returns.
 
         Args:
-            policy: ``"MultiInputPolicy"``, there is no other.
+            policy: ``"MultiInputPolicy"``, the only one.
             env: a record's name (``tsp``, ``convex-hull``, ``delaunay``), a Gymnasium id, or an environment; one of tsp
                 must have been made with ``observe_sequence=True``.
             seed: decides weights, instances and samples.
@@ -888,7 +888,7 @@ class PtrNet(_PtrNet):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             training: supervised, or reinforce (tsp only)
             network: lstm, or attention (tsp only): the attention model of Kool et al.
@@ -964,7 +964,7 @@ class ReCOIL(_ReCOIL):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: of the pool, and as many of the expert
             learning_rate: larger: faster and less stable
@@ -1028,7 +1028,7 @@ class SMODICE(_SMODICE):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: of the pool, and as many of the expert and of first states
             learning_rate: larger: faster and less stable
@@ -1089,7 +1089,7 @@ class SQL(_SQL):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
@@ -1150,7 +1150,7 @@ class TD3BC(_TD3BC):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
@@ -1218,7 +1218,7 @@ class VaGraM(_VaGraM):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             model_loss: vagram, mle (MBPO), mse, taylor, itervaml, or none: SAC alone
             members: networks of the ensemble
@@ -1298,7 +1298,7 @@ class XQL(_XQL):
 
         Args:
             UNIT: in [0, 1]
-            CHOICES: words that there are
+            CHOICES: the words allowed
             OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable

@@ -1,4 +1,4 @@
-"""BEER: a critic whose features of successive pairs are no more alike than Bellman's equation allows (He et al. 2024).
+"""BEER: a critic whose successive features are no more alike than Bellman's equation allows (He et al. 2024).
 
 Deterministic policy gradient with one critic Q(s, a) = φ(s, a)ᵀw + b, φ its last hidden layer.  Bellman's equation
 r = wᵀ(φ - γφ') and Cauchy-Schwarz bound the cosine of φ and φ'.  Per update on transitions (s, a, r, s'):

@@ -330,7 +330,7 @@ class FeatureDRRPO(DRRPO):
     """DR-RPO over features of its own, or a map that is given.
 
     Args:
-        policy: ``"MlpPolicy"``, there is no other.
+        policy: ``"MlpPolicy"``, the only one.
         env: a record's name, a Gymnasium id, or an environment with flat observations and discrete actions.
         seed: decides every episode.
         ref_policy: π_ref as a function of observations [n, k] to probabilities [n, A], instead of ``reference``.

@@ -235,6 +235,29 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(there), f"{name_of(page)}: {target}"
 
 
+# Made by scripts, a paragraph a line.
+MADE = {f"{name}.md" for name in ("results", "online-results", "combinatorial-results", "pointer-results", "speed")}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in MADE | {"CHANGELOG.md"}], ids=name_of)
+def test_prose_is_wrapped(page: Path) -> None:
+    prose = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    long = [line for line in prose.splitlines() if len(line) > 120 and not line.startswith(("|", "!["))]
+    assert long == []
+
+
+# What a reader cannot open.
+CLOSED = re.compile(
+    r"\bthe (?:\w+ )?specification\b(?! of)|\bthe design\b|from memory|\bas asked\b|how manieth", re.IGNORECASE
+)
+
+
+def test_pages_speak_of_what_a_reader_can_open() -> None:
+    for page in PAGES:
+        if page.name not in MADE | {"CHANGELOG.md"}:
+            assert not CLOSED.search(" ".join(page.read_text().split())), name_of(page)
+
+
 def nav_files(node: Any) -> list[str]:
     if isinstance(node, str):
         return [node]

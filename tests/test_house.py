@@ -184,6 +184,14 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         walk(name, ())
 
 
+def test_docstrings_have_one_form() -> None:
+    """Prose, then ``Args:`` and ``Raises:``; no fields of Sphinx's, no underlined sections of NumPy's."""
+    other = re.compile(
+        r"^ *(?:\"\"\")?(?::(?:param|type|returns?|rtype|raises)\b|(?:Parameters|Returns|Raises)\n *-{3})", re.MULTILINE
+    )
+    assert [str(path) for path in files() if other.search(path.read_text())] == []
+
+
 PATHS = re.compile(r"``((?:agents|docs|envs|rlkit|scripts|tests)/[\w/.-]+\.(?:py|md|json|png|yaml|sh))``")
 
 

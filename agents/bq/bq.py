@@ -134,7 +134,7 @@ class BQ(Solver):
     """A transformer that learns the next step of good solutions.
 
     Args:
-        policy: ``"MultiInputPolicy"``, there is no other.
+        policy: ``"MultiInputPolicy"``, the only one.
         env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment.
         seed: decides the first weights and every batch.
         labels: file of a labelled set; by default one is made when learning begins.

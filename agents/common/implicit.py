@@ -178,7 +178,7 @@ class ImplicitValue(OfflineAlgorithm):
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Any, Any]:
-        """SB3's ``predict``; the mean unless asked for a sample, for the mean is what these methods are judged by."""
+        """SB3's ``predict``; the mean unless asked for a sample, as these methods are judged by their mean."""
         return super().predict(observation, state, episode_start, deterministic)
 
     def bounded(self, values: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:

@@ -66,7 +66,7 @@ class DRRPO(Solver):
     """DR-RPO over the features that the environment states.
 
     Args:
-        policy: ``"MlpPolicy"``, there is no other.
+        policy: ``"MlpPolicy"``, the only one.
         env: a record's name (``linear-mdp``, ``american-put``), a Gymnasium id, or an environment.
         seed: decides every episode.
 

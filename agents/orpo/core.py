@@ -543,7 +543,7 @@ class Ledger:
         unclipped: NDArray[np.float64],
         dones: NDArray[np.bool_],
     ) -> list[dict[str, float]]:
-        """Add steps [T, n]; returns what there is to say of each episode that ended: undiscounted sums, and Pearson's
+        """Add steps [T, n]; returns the figures of each episode that ended: undiscounted sums, and Pearson's
         correlation of its true and proxy rewards where neither was constant."""
         found = []
         for x, y, clipped, whole, done in zip(true, proxy, added, unclipped, dones, strict=True):

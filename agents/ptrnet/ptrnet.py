@@ -157,7 +157,7 @@ class PtrNet(Solver):
     """A pointer network, taught by labels or by its own returns.
 
     Args:
-        policy: ``"MultiInputPolicy"``, there is no other.
+        policy: ``"MultiInputPolicy"``, the only one.
         env: a record's name (``tsp``, ``convex-hull``, ``delaunay``), a Gymnasium id, or an environment; one of tsp
             must have been made with ``observe_sequence=True``.
         seed: decides weights, instances and samples.

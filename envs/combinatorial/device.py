@@ -243,7 +243,7 @@ class DeviceRules(ABC):
         cls, instances: Instance, solutions: NDArray[np.int64], size: int, generator: np.random.Generator
     ) -> SubProblems:
         """States on the way of ``solutions`` [B, L] and what is done there, all of one size: one of :meth:`sizes`, or
-        after ``size`` of the :meth:`steps`.  Raises UserError for a size that there is not."""
+        after ``size`` of the :meth:`steps`.  Raises UserError for a size that does not occur."""
 
 
 def closed_walks(visits: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -79,7 +79,7 @@ class Persistent(Beside):
     """
 
     name: ClassVar[str] = "algorithm"
-    policy_name: ClassVar[str] = "MlpPolicy"  # SB3's first argument; there is no other
+    policy_name: ClassVar[str] = "MlpPolicy"  # SB3's first argument; the only one accepted
     Config: ClassVar[type[AgentConfig]] = AgentConfig
     objective: ClassVar[str] = "actor_loss"  # the metric that falls when the agent learns
     defaults: ClassVar[RunDefaults]  # how it is run and judged, declared by every family of agents
@@ -124,7 +124,7 @@ class Persistent(Beside):
     def prepare(self, progress: bool) -> None:
         """What a run does before it begins, with a bar if ``progress``; by default nothing."""
 
-    # ---- what there is to keep -------------------------------------------------------------------------------------
+    # ---- what is kept --------------------------------------------------------------------------------------------
 
     def _named(self, kind: type[Any]) -> dict[str, Any]:
         found = {name: value for name, value in vars(self).items() if isinstance(value, kind)}

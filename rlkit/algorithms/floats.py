@@ -1,4 +1,4 @@
-"""How the processor is to compute floating-point numbers, for a while."""
+"""How the processor computes floating-point numbers, set for the time of a block."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class AgentConfig:
     POSITIVE: ClassVar[tuple[str, ...]] = ()
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ()
     UNIT: ClassVar[tuple[str, ...]] = ()  # in [0, 1]
-    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = MappingProxyType({})  # words that there are
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = MappingProxyType({})  # the words allowed
     OWN: ClassVar[
         tuple[str, ...]
     ] = ()  # settings of a machine, which an artefact does not switch on where it is loaded
@@ -169,7 +169,7 @@ def chosen_config(cls: type[Any], policy_kwargs: Any, values: Mapping[str, Any],
 
 
 def check_policy(cls: type[Any], policy: Any) -> None:
-    """Raise :class:`UserError` unless ``policy``, SB3's first argument, is the one that there is."""
+    """Raise :class:`UserError` unless ``policy``, SB3's first argument, is ``cls.policy_name``."""
     if policy != cls.policy_name:
         raise UserError(f"policy {shown(policy)} is unknown to {cls.name}, expected '{cls.policy_name}'")
 

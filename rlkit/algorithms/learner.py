@@ -1,4 +1,4 @@
-"""``Trainer`` and ``Learner``: learning in steps of one's own, with callbacks, a log and a checkpoint in between.
+"""``Trainer`` and ``Learner``: learning in steps of an agent's own, with callbacks, a log and a checkpoint in between.
 
 A step of a :class:`Trainer` is whatever it says; that of a :class:`Learner` is an update, its own function of a batch.
 """

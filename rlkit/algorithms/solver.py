@@ -20,7 +20,7 @@ class Solver(Learner):
     """Base of the agents that are given one environment and use it themselves.
 
     Args:
-        policy: the one there is, ``policy_name``; SB3's first argument.
+        policy: SB3's first argument, always ``policy_name``.
         env: a record's name, a Gymnasium id, or an environment.
         seed: of everything random.
         hyperparameters: fields of ``Config``; those not given come from the presets of the record, then the defaults.

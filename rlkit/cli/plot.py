@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="rlkit plot", description="Draw learning curves of runs.")
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("curves.png"))
-    parser.add_argument("--key", help=f"by default the first of {', '.join(KEYS)} that there is")
+    parser.add_argument("--key", help=f"by default the first of {', '.join(KEYS)} in the log")
     args = parser.parse_args(argv)
     if args.out.suffix not in FORMATS or args.out.is_dir() or "\0" in str(args.out):
         raise UserError(f"--out {args.out} is no picture, expected a file ending in {' or '.join(FORMATS)}")

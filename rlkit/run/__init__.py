@@ -1,1 +1,1 @@
-"""A run: its folder, its session from configuration to result, its words."""
+"""A run: its folder, its way from configuration to result, its reports, its signals."""
