@@ -76,6 +76,10 @@ class Replay:
             self._rows = torch.zeros(self.buffer_size, sum(self.widths), device=self.device)
         return self._rows
 
+    @rows.setter
+    def rows(self, rows: Float[Tensor, "size width"]) -> None:
+        self._rows = rows
+
     @classmethod
     def from_dataset(cls, dataset: OfflineDataset, device: torch.device | str = "cpu", seed: int = 0) -> Replay:
         """A full buffer holding the dataset in its own order, its actions in units of the box."""

@@ -409,8 +409,8 @@ def test_the_command_line_applies_presets_and_lets_an_explicit_value_win() -> No
         ({"vae_weight": -0.5}, "agent.vae_weight=-0.5 is out of range, expected a number of at least 0"),
         ({"vae_learning_rate": 0.0}, "agent.vae_learning_rate=0.0 is out of range, expected a number above 0"),
         ({"discount": 1.5}, "agent.discount=1.5 is out of range, expected a number from 0 to 1"),
-        ({"proposal": "data"}, "agent.proposal=data is out of range, expected 'policy' or 'prior'"),
-        ({"q_scale": "none"}, "agent.q_scale=none is out of range, expected 'policy' or 'data'"),
+        ({"proposal": "data"}, "agent.proposal=data is unknown, expected one of policy, prior"),
+        ({"q_scale": "none"}, "agent.q_scale=none is unknown, expected one of policy, data"),
         ({"hidden_sizes": ()}, r"agent.hidden_sizes=\(\) is out of range, expected at least one width"),
         (
             {"critic_hidden_sizes": (32, 0)},

@@ -20,7 +20,7 @@ from rlkit.errors import UserError
         ({"eta": -3.0}, r"agent\.eta=-3\.0 is out of range"),
         ({"beta": -1.0}, r"agent\.beta=-1\.0 is out of range, expected a number of at least 0"),
         ({"ridge": 0.0}, r"agent\.ridge=0\.0 is out of range"),
-        ({"method": "dr-lsvi"}, "agent.method=dr-lsvi is unknown; did you mean 'dr-lsvi-ucb'"),
+        ({"method": "dr-lsvi"}, "agent.method=dr-lsvi is unknown, expected one of .*; did you mean 'dr-lsvi-ucb'"),
         ({"bonus": "ellipse"}, "agent.bonus=ellipse is unknown"),
         ({"refresh": "never"}, "agent.refresh=never is unknown"),
         ({"cap": "none"}, "agent.cap=none is unknown"),

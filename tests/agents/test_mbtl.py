@@ -35,6 +35,7 @@ from rlkit.algorithms.callbacks import StopOnSignal
 from rlkit.cli import main
 from rlkit.envs.contextual.cartpole import ContextualCartPoleEnv, ContextualCartPoleVectorEnv
 from rlkit.errors import ArtefactError, UserError
+from rlkit.vector import play_episodes
 
 TINY: dict[str, Any] = {
     "n_contexts": 4,
@@ -156,7 +157,7 @@ def test_processes_are_awaited_stopped_and_their_failures_reported(monkeypatch: 
 
 def test_several_sources_at_once_are_those_of_the_liar() -> None:
     agent = make(batch=2, budget=2)
-    asked = agent.draw()
+    asked = ask_many(agent.selector, agent.config.batch)
     agent.learn()
     assert agent.sources == asked and agent.num_timesteps == 1024
     apart = train_source(agent.task(asked[1]))
@@ -229,7 +230,7 @@ def test_strategies_by_name_choose_as_the_selector_does() -> None:
     for strategy in ("random", "equidistant", "greedy"):
         agent = make(strategy=strategy, n_contexts=9)
         selector = TaskSelector(np.linspace(0.05, 5, 9), strategy=strategy, budget=3, seed=1)
-        assert agent.draw() == [selector.ask()]
+        assert ask_many(agent.selector, agent.config.batch) == [selector.ask()]
 
 
 def test_several_features_make_a_grid() -> None:
@@ -455,7 +456,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         ({"learner": "pppo"}, "agent.learner=pppo is unknown; did you mean 'ppo'"),
         ({"learner": "td3bc"}, "agent.learner=td3bc does not learn online"),
         ({"learner": dict}, "expected a class of SB3"),
-        ({"strategy": "mbtI"}, "strategy=mbtI is unknown; did you mean 'mbtl'"),
+        ({"strategy": "mbtI"}, "strategy=mbtI is unknown, expected one of .*; did you mean 'mbtl'"),
         ({"features": "lenght"}, "unknown context feature 'lenght'; did you mean 'length'"),
         ({"n_contexts": 1}, "agent.n_contexts=1 is out of range, expected at least 2 contexts"),
         ({"budget": 5}, "budget=5 is out of range, expected from 1 to the 4 contexts"),

@@ -489,7 +489,7 @@ def test_a_negative_weight_departs_from_a_hacking_base_policy() -> None:
     [
         ({"divergence": "js"}, "divergence=js is unknown, expected one of sqrt_chi2"),
         ({"measure": "reward"}, "measure=reward is unknown, expected one of state_action"),
-        ({"scale": "max"}, "scale=max is out of range"),
+        ({"scale": "max"}, "scale=max is unknown, expected one of sigma"),
         ({"trim": 0.6}, "trim=0.6 is out of range, expected a share below one half"),
         ({"discount": 1.0}, "discount=1.0 is out of range, expected a number below 1"),
         ({"n_steps": 20}, r"= 80 samples are too few for the discriminator .* expected at least 100"),

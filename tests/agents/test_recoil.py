@@ -17,7 +17,6 @@ import yaml
 
 from rlkit import registry
 from rlkit.agents.bc import BC
-from rlkit.agents.common import implicit
 from rlkit.agents.common.divergence import DIVERGENCES, value_loss
 from rlkit.agents.iql import IQL
 from rlkit.agents.iqlearn import IQLearn, iq_loss
@@ -691,7 +690,7 @@ def test_smodices_actor_can_slow_down_and_does_not_unasked(mixture: Any) -> None
 @pytest.mark.parametrize("name", ["recoil", "smodice"])
 def test_presets_are_valid_and_name_what_exists(name: str) -> None:
     cls = AGENTS[name]
-    table = yaml.safe_load((Path(implicit.__file__).parent / "presets" / f"{name}.yaml").read_text())
+    table = yaml.safe_load((registry.beside(cls, "presets") / f"{name}.yaml").read_text())
     for key, values in table.items():
         make_config(cls, values)
         assert key in {"locomotion", "antmaze", "pointmaze", "kitchen", "adroit"} | RECORDS.keys(), key
