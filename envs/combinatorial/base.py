@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from math import sqrt
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
@@ -104,6 +105,14 @@ class Problem(ABC):
     def baselines(cls) -> dict[str, Baseline]:
         """Heuristics that a trained policy has to beat, by name: from problem, instance and a generator a solution."""
         found: dict[str, Baseline] = cls.part("solvers", "BASELINES")
+        return found
+
+    @classmethod
+    def readers(cls) -> dict[str, Callable[..., Any]]:
+        """What reads a file of an instance, by the file's suffix; nothing where there is no format."""
+        found: dict[str, Callable[..., Any]] = {}
+        if find_spec(f"{cls.__module__.rpartition('.')[0]}.files") is not None:
+            found |= cls.part("files", "READERS")
         return found
 
     def target(self, instance: Instance) -> NDArray[np.int64]:
