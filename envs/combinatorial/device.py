@@ -384,4 +384,4 @@ class PointerRules(ABC):
     def scores(
         cls, problem: Problem, coords: NDArray[np.float64], found: Solutions, free: Solutions, seed: int
     ) -> dict[str, float]:
-        """Means over instances beside the return, by name, of solutions under the rules and of those ``free`` of them."""
+        """Means over instances beside the return, by name, of solutions under the rules and of ``free`` ones."""
