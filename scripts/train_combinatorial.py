@@ -238,7 +238,7 @@ def ship(problem: str, run: Path) -> None:
 def read_files(problem: str, folder: Path) -> list[Benchmark]:
     """The benchmark files of ``problem`` in ``folder`` whose optimum is known, smallest first."""
     found = []
-    readers = make_problem(problem).part("files", "READERS")
+    readers = make_problem(problem).readers()
     for path in sorted(path for path in folder.iterdir() if path.suffix in readers):
         one = replace(readers[path.suffix](path), optimum=OPTIMA.get(path.stem))
         if one.problem == problem and one.optimum is not None:

@@ -125,10 +125,8 @@ def _without_equals(
     ).to(score.device)
     flat_rows, flat_node = rows.flatten(), node.flatten()
     total, budget = rules.outcome(states, flat_rows, flat_node, kind.flatten())
-    key = (
-        names[0][states.remaining].sum(dim=1)[flat_rows] - names[0][flat_node]
-    )  # of the set that remains, wrapping around
-    key = key + rules.key(names[1], flat_node, budget)
+    left = names[0][states.remaining].sum(dim=1)[flat_rows] - names[0][flat_node]  # of what remains, wrapping around
+    key = left + rules.key(names[1], flat_node, budget)
     worth = rules.worth(total, budget).view_as(score)
     key = torch.where(score > float("-inf"), key.view_as(score), 0)
     worth = worth.masked_fill(score == float("-inf"), float("-inf"))

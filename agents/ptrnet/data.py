@@ -155,4 +155,4 @@ class PtrNetEvaluator(SolutionEvaluator):
         else:
             found, free = (solve(network, problem, coords, valid=v, samples=1, seed=index) for v in (True, False))
         kind = problem.pointers()
-        return self.told(found, kind.scores(problem, coords, found.objectives, free.solutions, free.invalid, self.seed))
+        return self.told(found, kind.scores(problem, coords, found, free, self.seed))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from math import sqrt
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
@@ -64,6 +65,7 @@ class Problem(ABC):
     least: ClassVar[int] = 3  # nodes
     most: ClassVar[int] = MOST_NODES
     closing: ClassVar[tuple[int, ...]] = ()  # what ends a solution that does not end so by itself
+    shows: ClassVar[tuple[str, ...]] = ("remaining", "origin", "destination")  # of a state, beside the action mask
     shows_sequence: ClassVar[bool] = False  # whether the solution so far is always observed
     optimum: ClassVar[float] = np.nan  # of every instance, where there is one
     reduces: ClassVar[bool] = True  # whether it has a BQ-MDP
@@ -104,6 +106,14 @@ class Problem(ABC):
     def baselines(cls) -> dict[str, Baseline]:
         """Heuristics that a trained policy has to beat, by name: from problem, instance and a generator a solution."""
         found: dict[str, Baseline] = cls.part("solvers", "BASELINES")
+        return found
+
+    @classmethod
+    def readers(cls) -> dict[str, Callable[..., Any]]:
+        """What reads a file of an instance, by the file's suffix; nothing where there is no format."""
+        found: dict[str, Callable[..., Any]] = {}
+        if find_spec(f"{cls.__module__.rpartition('.')[0]}.files") is not None:
+            found |= cls.part("files", "READERS")
         return found
 
     def target(self, instance: Instance) -> NDArray[np.int64]:
@@ -205,13 +215,32 @@ class Problem(ABC):
     def step(self, instance: Instance, state: Any, action: int) -> tuple[Any, float, tuple[int, ...]]:
         """The next state, the reward, and what the solution grows by."""
 
-    @abstractmethod
     def dynamic_spaces(self) -> dict[str, spaces.Space[Any]]:
         """What is observed of a state, beside the action mask."""
+        n = self.num_points
+        known: dict[str, spaces.Space[Any]] = {
+            "remaining": spaces.MultiBinary(n),
+            "origin": spaces.Discrete(n),
+            "destination": spaces.Discrete(n),
+            "budget": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        }
+        return {key: known[key] for key in self.shows}
 
-    @abstractmethod
     def dynamic(self, instance: Instance, state: Any) -> dict[str, Any]:
         """Observation of ``state``."""
+        if not self.shows:
+            return {}
+        found = {
+            "remaining": remaining_mask(state.remaining, self.num_points),
+            "origin": np.int64(state.origin),
+            "destination": np.int64(state.destination),
+            "budget": np.array([self.seen_budget(instance, state.budget)], np.float32),
+        }
+        return {key: found[key] for key in self.shows}
+
+    def seen_budget(self, instances: Instance, budget: Any) -> Any:
+        """What is left of the budget as it is observed, of one state or a batch."""
+        return budget
 
     # ---- solutions -------------------------------------------------------------------------------------------------
 

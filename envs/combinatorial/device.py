@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rlkit.envs.combinatorial.base import Problem
 from rlkit.envs.combinatorial.bisimulation import Instance, SubProblems, one_hot
+from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.errors import UserError
 
 SYMMETRIES = 8  # of the square
@@ -381,13 +382,6 @@ class PointerRules(ABC):
     @classmethod
     @abstractmethod
     def scores(
-        cls,
-        problem: Problem,
-        coords: NDArray[np.float64],
-        objectives: NDArray[np.float64],
-        free: NDArray[np.int64],
-        invalid: float,
-        seed: int,
+        cls, problem: Problem, coords: NDArray[np.float64], found: Solutions, free: Solutions, seed: int
     ) -> dict[str, float]:
-        """Means over instances beside the return, by name: of ``objectives [B]`` of valid solutions and of the answers
-        ``free [B, L]`` without rules, of which the share ``invalid`` is none."""
+        """Means over instances beside the return, by name, of solutions under the rules and of ``free`` ones."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.base import Problem
@@ -130,7 +129,7 @@ class PointSet(Problem):
     """``coords`` float64 ``[n, 2]``, uniform on the unit square; a state is the tuple of pointers so far."""
 
     maximise, shows_sequence, optimum, most = True, True, 1.0, MOST_POINTS
-    reduces, points = False, True
+    reduces, points, shows = False, True, ()
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], type]]:
         return {"coords": ((self.num_nodes, 2), np.float64)}
@@ -144,9 +143,3 @@ class PointSet(Problem):
 
     def initial(self, instance: Instance) -> tuple[int, ...]:
         return ()
-
-    def dynamic_spaces(self) -> dict[str, spaces.Space[Any]]:
-        return {}
-
-    def dynamic(self, instance: Instance, state: tuple[int, ...]) -> dict[str, Any]:
-        return {}

@@ -11,7 +11,6 @@ from abc import abstractmethod
 from typing import Any, ClassVar, no_type_check
 
 import numpy as np
-from gymnasium import spaces
 from numba import njit, prange
 from numpy.typing import NDArray
 
@@ -60,14 +59,6 @@ class Tours(Problem):
         if not remaining:
             cost += self.cost(instance, action, state.destination)
         return State(remaining, action, state.destination), -cost, (action,)
-
-    def dynamic_spaces(self) -> dict[str, spaces.Space[Any]]:
-        n = self.num_nodes
-        return {"remaining": spaces.MultiBinary(n), "origin": spaces.Discrete(n), "destination": spaces.Discrete(n)}
-
-    def dynamic(self, instance: Instance, state: State) -> dict[str, Any]:
-        remaining = self.feasible(instance, state)
-        return {"remaining": remaining, "origin": np.int64(state.origin), "destination": np.int64(state.destination)}
 
 
 # ---- kernel ----------------------------------------------------------------------------------------------------------
@@ -129,10 +120,3 @@ class ToursVectorEnv(CombinatorialVectorEnv):
         where = self.instances[self.array], self.matrix, problem.formulation == "direct"
         state = self.remaining, self.origin, self.destination, self.sequence, self.length
         _advance(actions, job, *where, *state, self.total, self._rewards, self._ended)
-
-    def _dynamic(self) -> dict[str, NDArray[Any]]:
-        return {
-            "remaining": self.remaining.copy(),
-            "origin": self.origin.copy(),
-            "destination": self.destination.copy(),
-        }

@@ -136,9 +136,13 @@ class CombinatorialVectorEnv(VectorEnv[dict[str, Any], NDArray[Any], NDArray[Any
     def _advance(self, actions: NDArray[np.int64], job: NDArray[np.int8]) -> None:
         """Do each row's ``job`` on the arrays above; reward 0 and not ended after RESET."""
 
-    @abstractmethod
     def _dynamic(self) -> dict[str, NDArray[Any]]:
         """Copies of what is observed of the states, beside mask and sequence."""
+        found = {key: getattr(self, key).copy() for key in self.problem.shows}
+        if "budget" in found:
+            seen = self.problem.seen_budget(self.instances, found["budget"])
+            found["budget"] = seen.astype(np.float32)[:, None]
+        return found
 
     def _canonical(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
         """The actions that stand for ``actions`` where two are the same."""

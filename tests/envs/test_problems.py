@@ -95,10 +95,8 @@ def test_every_problem_has_the_same_files(name: str) -> None:
     assert found - {"files.py"} == {"__init__.py", "rules.py", "device.py", "solvers.py", "drawing.py"}
     problem = make_problem(name)
     assert ("files.py" in found) == (name in ("tsp", "atsp", "cvrp"))
-    if "files.py" in found:
-        assert all(
-            suffix.startswith(".") and callable(read) for suffix, read in problem.part("files", "READERS").items()
-        )
+    assert ("files.py" in found) == bool(problem.readers())
+    assert all(suffix.startswith(".") and callable(read) for suffix, read in problem.readers().items())
     assert "own" in problem.part("solvers", "SOLVERS") and problem.part("solvers", "OWN_UP_TO") > 3
     assert callable(problem.part("drawing", "draw"))
     assert problem.reduces or problem.points

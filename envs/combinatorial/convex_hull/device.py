@@ -10,6 +10,7 @@ from torch import Tensor
 from rlkit.envs.combinatorial.base import Problem
 from rlkit.envs.combinatorial.device import PointerRules
 from rlkit.envs.combinatorial.geometry import convex_hull, polygon_area
+from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.metrics import corners_of, hull_scores, is_simple
 
 
@@ -57,15 +58,11 @@ class Pointers(PointerRules):
 
     @classmethod
     def scores(
-        cls,
-        problem: Problem,
-        coords: NDArray[np.float64],
-        objectives: NDArray[np.float64],
-        free: NDArray[np.int64],
-        invalid: float,
-        seed: int,
+        cls, problem: Problem, coords: NDArray[np.float64], found: Solutions, free: Solutions, seed: int
     ) -> dict[str, float]:
         """``accuracy``, ``crossed``, and ``area_coverage`` unless more than 1% of the polygons cross themselves."""
-        hulls = hull_scores(list(coords), list(free), [problem.target({"coords": points}) for points in coords])
+        hulls = hull_scores(
+            list(coords), list(free.solutions), [problem.target({"coords": points}) for points in coords]
+        )
         area = {} if np.isnan(hulls.area) else {"area_coverage": hulls.area}
         return {"accuracy": hulls.accuracy, "crossed": hulls.crossed, **area}

@@ -159,6 +159,3 @@ class ConvexHullVectorEnv(CombinatorialVectorEnv):
         where = self.instances["coords"], self.derived["area"]
         state = self.remaining, self.mask, self.sequence, self.length
         _advance(actions, job, *where, *state, self.total, self._rewards, self._ended)
-
-    def _dynamic(self) -> dict[str, NDArray[Any]]:
-        return {}

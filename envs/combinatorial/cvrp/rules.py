@@ -25,7 +25,6 @@ from rlkit.envs.combinatorial.base import (
     Problem,
     euclidean,
     lengths,
-    remaining_mask,
     require_choice,
     require_whole,
 )
@@ -53,6 +52,7 @@ class CVRP(Problem):
     """
 
     name, maximise, closing = "cvrp", False, (0,)
+    shows = ("remaining", "origin", "destination", "budget")
 
     def __init__(
         self, num_nodes: int = 20, formulation: str = "bq", capacity: int | None = None, capacities: str = "bq"
@@ -152,18 +152,11 @@ class CVRP(Problem):
         return State(remaining, j, 0, load - int(instance["demand"][j])), -cost, visited
 
     def dynamic_spaces(self) -> dict[str, spaces.Space[Any]]:
-        n = self.num_points
-        return {
-            "remaining": spaces.MultiBinary(n),
-            "origin": spaces.Discrete(n),
-            "destination": spaces.Discrete(n),
-            "budget": spaces.Box(0.0, 1.0, (1,), np.float32),
-        }
+        return super().dynamic_spaces() | {"budget": spaces.Box(0.0, 1.0, (1,), np.float32)}
 
-    def dynamic(self, instance: Instance, state: State) -> dict[str, Any]:
-        remaining = remaining_mask(state.remaining, self.num_points)
-        share = np.array([state.budget / instance["capacity"]], np.float32)
-        return {"remaining": remaining, "origin": np.int64(state.origin), "destination": np.int64(0), "budget": share}
+    def seen_budget(self, instances: Instance, budget: Any) -> Any:
+        """In parts of the capacity."""
+        return budget / instances["capacity"]
 
     def objectives(self, instances: Instance, solutions: NDArray[np.int64]) -> NDArray[np.float64]:
         count = len(solutions)
@@ -315,12 +308,3 @@ class CVRPVectorEnv(CombinatorialVectorEnv):
         where = instances["coords"], instances["demand"], instances["capacity"], self._direct
         state = self.remaining, self.mask, self.origin, self.budget, self.sequence, self.length
         _advance(actions, job, *where, *state, self.total, self._rewards, self._ended)
-
-    def _dynamic(self) -> dict[str, NDArray[Any]]:
-        share = (self.budget / self.instances["capacity"]).astype(np.float32)
-        return {
-            "remaining": self.remaining.copy(),
-            "origin": self.origin.copy(),
-            "destination": self.destination.copy(),
-            "budget": share[:, None],
-        }

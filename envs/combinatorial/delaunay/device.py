@@ -11,6 +11,7 @@ from torch import Tensor
 from rlkit.envs.combinatorial.base import Problem
 from rlkit.envs.combinatorial.device import PointerRules
 from rlkit.envs.combinatorial.geometry import triangulation
+from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.metrics import triangles_of, triangulation_scores
 
 
@@ -47,14 +48,8 @@ class Pointers(PointerRules):
 
     @classmethod
     def scores(
-        cls,
-        problem: Problem,
-        coords: NDArray[np.float64],
-        objectives: NDArray[np.float64],
-        free: NDArray[np.int64],
-        invalid: float,
-        seed: int,
+        cls, problem: Problem, coords: NDArray[np.float64], found: Solutions, free: Solutions, seed: int
     ) -> dict[str, float]:
         """``accuracy``, ``triangle_coverage`` and ``invalid``."""
-        scores = triangulation_scores(list(free), [problem.target({"coords": points}) for points in coords])
-        return {"accuracy": scores.accuracy, "triangle_coverage": scores.coverage, "invalid": invalid}
+        scores = triangulation_scores(list(free.solutions), [problem.target({"coords": points}) for points in coords])
+        return {"accuracy": scores.accuracy, "triangle_coverage": scores.coverage, "invalid": free.invalid}

@@ -149,6 +149,3 @@ class DelaunayVectorEnv(CombinatorialVectorEnv):
         where = self.derived["triangles"], self.derived["count"], self._named
         state = self.mask, self.sequence, self.length
         _advance(actions, job, *where, *state, self.total, self._rewards, self._ended)
-
-    def _dynamic(self) -> dict[str, NDArray[Any]]:
-        return {}

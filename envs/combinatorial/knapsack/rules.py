@@ -13,11 +13,10 @@ from __future__ import annotations
 from typing import Any, no_type_check
 
 import numpy as np
-from gymnasium import spaces
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from rlkit.envs.combinatorial.base import Problem, remaining_mask, require_choice, require_number
+from rlkit.envs.combinatorial.base import Problem, require_choice, require_number
 from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, State
 from rlkit.envs.combinatorial.environment import CombinatorialEnv
 from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv
@@ -38,7 +37,7 @@ class Knapsack(Problem):
             100 on, as in the literature.
     """
 
-    name, maximise, least = "knapsack", True, 1
+    name, maximise, least, shows = "knapsack", True, 1, ("remaining", "budget")
 
     def __init__(self, num_nodes: int = 50, items: str = "bq", capacity: float | None = None) -> None:
         super().__init__(num_nodes)
@@ -93,14 +92,6 @@ class Knapsack(Problem):
         remaining = tuple(j for j in state.remaining if j != action)
         left = state.budget - float(instance["weight"][action])
         return State(remaining, budget=left), float(instance["value"][action]), (action,)
-
-    def dynamic_spaces(self) -> dict[str, spaces.Space[Any]]:
-        box = spaces.Box(-np.inf, np.inf, (1,), np.float32)
-        return {"remaining": spaces.MultiBinary(self.num_nodes), "budget": box}
-
-    def dynamic(self, instance: Instance, state: State) -> dict[str, Any]:
-        remaining = remaining_mask(state.remaining, self.num_nodes)
-        return {"remaining": remaining, "budget": np.array([state.budget], np.float32)}
 
     def objectives(self, instances: Instance, solutions: NDArray[np.int64]) -> NDArray[np.float64]:
         if solutions.max(initial=0) >= self.num_nodes:
@@ -175,6 +166,3 @@ class KnapsackVectorEnv(CombinatorialVectorEnv):
         where = self.instances["weight"], self.instances["value"], self.instances["capacity"]
         state = self.remaining, self.mask, self.budget, self.sequence, self.length
         _advance(actions, job, *where, *state, self.total, self._rewards, self._ended)
-
-    def _dynamic(self) -> dict[str, NDArray[Any]]:
-        return {"remaining": self.remaining.copy(), "budget": self.budget.astype(np.float32)[:, None]}

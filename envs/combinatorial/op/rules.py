@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any, no_type_check
 
 import numpy as np
-from gymnasium import spaces
 from numba import njit, prange
 from numpy.typing import NDArray
 
@@ -23,7 +22,6 @@ from rlkit.envs.combinatorial.base import (
     Problem,
     euclidean,
     lengths,
-    remaining_mask,
     require_choice,
     require_number,
 )
@@ -51,6 +49,7 @@ class Orienteering(Problem):
     """
 
     name, maximise, closing = "op", True, (0,)
+    shows = ("remaining", "origin", "destination", "budget")
 
     def __init__(
         self, num_nodes: int = 20, formulation: str = "bq", budget: float | None = None, prizes: str = "distance"
@@ -130,20 +129,6 @@ class Orienteering(Problem):
             return State((), 0, 0, budget), 0.0, (0,)
         remaining = tuple(j for j in state.remaining if j != action)
         return State(remaining, action, 0, budget), float(instance["prize"][action]), (action,)
-
-    def dynamic_spaces(self) -> dict[str, spaces.Space[Any]]:
-        n = self.num_points
-        return {
-            "remaining": spaces.MultiBinary(n),
-            "origin": spaces.Discrete(n),
-            "destination": spaces.Discrete(n),
-            "budget": spaces.Box(-np.inf, np.inf, (1,), np.float32),
-        }
-
-    def dynamic(self, instance: Instance, state: State) -> dict[str, Any]:
-        remaining = remaining_mask(state.remaining, self.num_points)
-        budget = np.array([state.budget], np.float32)
-        return {"remaining": remaining, "origin": np.int64(state.origin), "destination": np.int64(0), "budget": budget}
 
     def objectives(self, instances: Instance, solutions: NDArray[np.int64]) -> NDArray[np.float64]:
         count = len(solutions)
@@ -260,11 +245,3 @@ class OPVectorEnv(CombinatorialVectorEnv):
         where = instances["coords"], instances["prize"], instances["budget"], problem.formulation == "direct"
         state = self.remaining, self.mask, self.origin, self.budget, self.sequence, self.length
         _advance(actions, job, *where, *state, self.total, self._rewards, self._ended)
-
-    def _dynamic(self) -> dict[str, NDArray[Any]]:
-        return {
-            "remaining": self.remaining.copy(),
-            "origin": self.origin.copy(),
-            "destination": self.destination.copy(),
-            "budget": self.budget.astype(np.float32)[:, None],
-        }

@@ -12,6 +12,7 @@ from torch import Tensor
 from rlkit.envs.combinatorial.base import Problem
 from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.device import PointerRules, States, TourRules, turned
+from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.metrics import gap, tour_length
 
 SEARCHES = 20  # local searches whose best tour others are measured against where they cannot be solved exactly
@@ -54,13 +55,7 @@ class Pointers(PointerRules):
 
     @classmethod
     def scores(
-        cls,
-        problem: Problem,
-        coords: NDArray[np.float64],
-        objectives: NDArray[np.float64],
-        free: NDArray[np.int64],
-        invalid: float,
-        seed: int,
+        cls, problem: Problem, coords: NDArray[np.float64], found: Solutions, free: Solutions, seed: int
     ) -> dict[str, float]:
         """Lengths and gaps to the shortest tours (up to 12 cities, beyond that the best of 20 local searches), also of
         two heuristics, and ``invalid``."""
@@ -75,5 +70,5 @@ class Pointers(PointerRules):
             f"{name}_gap": float(gap(tour_length(coords, tours), reference).mean())
             for name, tours in heuristic_solutions(problem, {"coords": coords}, random).items()
         }
-        lengths = {"tour_length": float(objectives.mean()), "reference_length": float(reference.mean())}
-        return {"invalid": invalid, **lengths, "gap": float(gap(objectives, reference).mean()), **gaps}
+        lengths = {"tour_length": float(found.objectives.mean()), "reference_length": float(reference.mean())}
+        return {"invalid": free.invalid, **lengths, "gap": float(gap(found.objectives, reference).mean()), **gaps}
