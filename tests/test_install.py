@@ -87,8 +87,8 @@ def test_from_a_checkout_without_links(unlinked: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [ROOT, ROOT / ".layout"])
 def test_a_module_has_one_path_whatever_link_it_was_found_through(first: Path, tmp_path: Path) -> None:
     """A debugger's breakpoint in agents/bc.py would not be met in another name of the file."""
-    modules = {"rlkit.agents.bc": "agents/bc.py", "rlkit.envs.dmc_tasks": "envs/dmc_tasks.py"}
-    modules |= {"rlkit.envs.locomotion": "envs/locomotion.py", "rlkit.errors": "rlkit/errors.py"}
+    modules = {"rlkit.agents.bc": "agents/bc.py", "rlkit.envs.robotics": "envs/robotics.py"}
+    modules |= {"rlkit.envs.records.locomotion": "envs/records/locomotion.py", "rlkit.errors": "rlkit/errors.py"}
     code = f"import sys; sys.path.insert(0, {str(first)!r}); from importlib import import_module; "
     code += f"print(*(import_module(name).__file__ for name in {[*modules]}), sep='\\n')"
     assert run(code, tmp_path)[:-1] == [str(ROOT / path) for path in modules.values()]
