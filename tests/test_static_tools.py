@@ -19,17 +19,17 @@ KNOWN = "\n".join(
     [
         f"from rlkit.agents import {', '.join(AGENTS)}",
         "from rlkit.data import OfflineDataset, load_dataset",
-        "from rlkit.envs import register_envs",
+        "from rlkit.envs.records import register_all",
         "from rlkit.agents.prdc import PRDC as THE_SAME",
-        *(f"reveal_type({name})" for name in (*AGENTS, "THE_SAME", "OfflineDataset", "load_dataset", "register_envs")),
+        *(f"reveal_type({name})" for name in (*AGENTS, "THE_SAME", "OfflineDataset", "load_dataset", "register_all")),
     ]
 )
 UNKNOWN = "\n".join(
     [
         "from rlkit.agents import PRCD",
-        "import rlkit.agents; rlkit.agents.prdk",
+        "import rlkit.agents; rlkit.agents.PRCD",
         "from rlkit.data import load_datset",
-        "from rlkit.envs import registr_envs",
+        "from rlkit.envs.records import registr_all",
         "from rlkit.agents.prdc import PRCD as ANOTHER",
         "from rlkit.agnets import PRDC",
     ]

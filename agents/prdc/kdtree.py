@@ -54,6 +54,31 @@ class Lists(NamedTuple):
     square: np.ndarray  # float32 [capacity]: beta^2 ||s_i - s_j||^2 rounded down; a header holds the list's length
 
 
+class Query(NamedTuple):
+    """B queries about the N rows, and the k best answers so far of each."""
+
+    states: np.ndarray  # float64 [N, ds]
+    actions: np.ndarray  # float64 [N, da]
+    rows: np.ndarray  # int64 [B]: the row whose neighbourhood is searched
+    queries: np.ndarray  # float64 [B, ds], or the states where no query has a state of its own
+    moved: bool  # whether queries have states of their own
+    proposals: np.ndarray  # float64 [B, da]
+    beta2: float
+    squares: np.ndarray  # float64 [B, k], ascending
+    indices: np.ndarray  # int64 [B, k]
+
+
+class Drafts(NamedTuple):
+    """Lists in the making for P pending queries, of at most L entries, and what was done for each."""
+
+    found: np.ndarray  # int32 [P, L]
+    distances: np.ndarray  # float64 [P, L]
+    counts: np.ndarray  # int64 [P], -1: none
+    radii: np.ndarray  # float64 [P], squares
+    marks: np.ndarray  # uint8 [P]: FREE, CROWDED or DENSE
+    tallies: np.ndarray  # int64 [P, 2]: searches of the near and of the joint tree
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _weighted_square(first, second, weight):
     """``weight * sum_k (first_k - second_k)^2`` in fp64, columns in ascending order: the canonical square."""
@@ -268,8 +293,9 @@ def _needed(square, offset):
 
 
 @njit(cache=True, nogil=True)
-def scan(lists, states, actions, rows, queries, moved, proposals, beta2, squares, indices, pending):
+def scan(lists, query, pending):
     """Answer from the lists what they certify; list the other queries in ``pending`` and return their number."""
+    states, actions, rows, queries, moved, proposals, beta2, squares, indices = query
     count, last = 0, squares.shape[1] - 1
     for b in range(rows.shape[0]):
         j, x = rows[b], proposals[b]
@@ -322,14 +348,13 @@ def _radius2(need, cap2):
 
 
 @njit(cache=True, nogil=True)
-def resolve(
-    lists, listing, near_tree, joint_tree, states, actions, rows, queries, moved, proposals, beta2, cap2,
-    squares, indices, pending, found, distances, counts, radii, marks, tallies, first, step,
-):  # fmt: skip
-    """Answer ``pending[first::step]`` with the trees; hand over new lists (``counts`` -1: none), marks and tallies.
+def resolve(lists, listing, near_tree, joint_tree, query, cap2, pending, drafts, first, step):
+    """Answer ``pending[first::step]`` with the trees; hand over ``drafts``.
 
     ``listing``: whether lists are wanted.  Writes nothing that another slice reads, so slices may run in parallel.
     """
+    states, actions, rows, queries, moved, proposals, beta2, squares, indices = query
+    found, distances, counts, radii, marks, tallies = drafts
     near_work, joint_work = _workspace(near_tree), _workspace(joint_tree)
     sentinel, last = states.shape[0], squares.shape[1] - 1
     for p in range(first, pending.shape[0], step):
@@ -375,10 +400,10 @@ def resolve(
 
 
 @njit(cache=True, nogil=True)
-def prepare(
-    lists, listing, states, rows, queries, moved, beta2, cap2, squares, indices, pending, counts, radii, marks, tallies
-):  # fmt: skip
+def prepare(lists, listing, query, cap2, pending, drafts):
     """Before a sweep: its radii, with ``counts`` 0 where a list is to be made and -1 elsewhere."""
+    states, _, rows, queries, moved, _, beta2, squares, indices = query
+    _, _, counts, radii, marks, tallies = drafts
     for p in range(pending.shape[0]):
         b = pending[p]
         j, best = rows[b], squares[b]
@@ -391,16 +416,15 @@ def prepare(
 
 
 @njit(cache=True, nogil=True)
-def sift(
-    states, actions, rows, queries, moved, proposals, beta2, squares, indices,
-    pending, found, distances, counts, radii, marks, products, halves, begin, first, step,
-):  # fmt: skip
+def sift(query, pending, drafts, products, halves, begin, first, step):
     """One block of a sweep: measure in fp64 what fp32 ``products [P, C]`` of states cannot rule out.
 
     A row within ``beta^2 ||s_i - s_j||^2 <= r^2`` has ``s_i . s_j >= (||s_i||^2 + ||s_j||^2 - r^2 / beta^2) / 2``.
     The fp32 product errs by at most ``gamma ||s_i|| ||s_j|| <= gamma (||s_i||^2 + ||s_j||^2) / 2`` in any order of
     addition; ``halves`` are the half squares lowered by twice that share.
     """
+    states, actions, rows, queries, moved, proposals, beta2, squares, indices = query
+    found, distances, counts, radii, marks, _ = drafts
     width, last = products.shape[1], squares.shape[1] - 1
     for p in range(first, pending.shape[0], step):
         b = pending[p]

@@ -26,11 +26,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numba import njit
 
-from rlkit.agents.prdc.kdtree import DENSE, LEAF, Lists, Tree, prepare, resolve, scan, sift, sort_all
+from rlkit.agents.prdc.kdtree import DENSE, LEAF, Drafts, Lists, Query, Tree, prepare, resolve, scan, sift, sort_all
 from rlkit.errors import DataError, UserError
 
 WIDE = 60  # states with more columns: a tree no longer prunes, matrix products are faster
@@ -153,8 +154,9 @@ def _compact(lists, book):
 
 
 @njit(cache=True, nogil=True)
-def _commit(lists, book, rows, pending, found, distances, counts, radii, marks):
+def _commit(lists, book, rows, pending, drafts):
     """Store new lists and marks; without room for a list, no more are made."""
+    found, distances, counts, radii, marks, _ = drafts
     capacity = lists.index.shape[0]
     for p in range(pending.shape[0]):
         j = rows[pending[p]]
@@ -323,25 +325,28 @@ class RowCertificateSearch:
         queries = self.states if states is None else _matrix("states", states, self.states.shape[1], len(rows))
         squares, indices = np.full((len(rows), k), np.inf), np.full((len(rows), k), n, np.int64)
         pending = np.empty(len(rows), np.int64)
-        shared = (self.states, self.actions, rows, queries, moved, proposals, self.beta2)
-        count = scan(self._lists, *shared, squares, indices, pending)
+        query = Query(self.states, self.actions, rows, queries, moved, proposals, self.beta2, squares, indices)
+        count = scan(self._lists, query, pending)
         self._counters["visits"] += len(rows)
         self._counters["certified"] += len(rows) - count
         for start in range(0, count, _PENDING):
             some = pending[start : min(start + _PENDING, count)]
-            found, distances = np.empty((len(some), self.max_list), np.int32), np.empty((len(some), self.max_list))
-            counts, radii = np.empty(len(some), np.int64), np.empty(len(some))
-            marks, tallies = np.empty(len(some), np.uint8), np.zeros((len(some), 2), np.int64)
-            lists = (found, distances, counts, radii, marks)
+            drafts = Drafts(
+                np.empty((len(some), self.max_list), np.int32),
+                np.empty((len(some), self.max_list)),
+                np.empty(len(some), np.int64),
+                np.empty(len(some)),
+                np.empty(len(some), np.uint8),
+                np.zeros((len(some), 2), np.int64),
+            )
             if self._wide:
-                self._sweep(shared, squares, indices, some, lists, tallies)
+                self._sweep(query, some, drafts)
             else:
                 trees = (self._lists, self._listing, self._near, self._joint)
-                tail = (self._cap2, squares, indices, some, *lists, tallies)
-                self._spread(len(some), lambda *part, trees=trees, tail=tail: resolve(*trees, *shared, *tail, *part))  # type: ignore[call-arg]
-            _commit(self._lists, self._book, rows, some, *lists)
-            self._counters["ball_searches"] += int(tallies[:, 0].sum())
-            self._counters["joint_searches"] += int(tallies[:, 1].sum())
+                self._spread(len(some), partial(resolve, *trees, query, self._cap2, some, drafts))
+            _commit(self._lists, self._book, rows, some, drafts)
+            self._counters["ball_searches"] += int(drafts.tallies[:, 0].sum())
+            self._counters["joint_searches"] += int(drafts.tallies[:, 1].sum())
         return indices, np.sqrt(squares)
 
     def _spread(self, count: int, work: Callable[[int, int], None]) -> None:
@@ -354,15 +359,10 @@ class RowCertificateSearch:
         list(self._pool.map(lambda first: work(first, step), range(step)))  # list: raises what a worker raised
         return None
 
-    def _sweep(
-        self, shared: tuple, squares: np.ndarray, indices: np.ndarray, pending: np.ndarray, lists: tuple,
-        tallies: np.ndarray,
-    ) -> None:  # fmt: skip
+    def _sweep(self, query: Query, pending: np.ndarray, drafts: Drafts) -> None:
         """Answer ``pending`` and renew its lists in one pass over all rows, by fp32 products and fp64 rescoring."""
-        states, _, rows, queries, moved, _, beta2 = shared
-        found, distances, counts, radii, marks = lists
-        query = (states, rows, queries, moved, beta2, self._cap2, squares, indices, pending)
-        prepare(self._lists, self._listing, *query, counts, radii, marks, tallies)
+        states, rows = query.states, query.rows
+        prepare(self._lists, self._listing, query, self._cap2, pending, drafts)
         centres = states[rows[pending]]
         buffer = np.empty((len(pending), _CHUNK), np.float32)
         for begin in range(0, len(states), _CHUNK):
@@ -370,6 +370,5 @@ class RowCertificateSearch:
             products = buffer if len(chunk) == _CHUNK else np.empty((len(pending), len(chunk)), np.float32)
             with np.errstate(over="ignore", invalid="ignore"):  # such rows are measured in fp64
                 np.matmul(centres, chunk.T, out=products)
-            tail = (squares, indices, pending, *lists, products, self._halves, begin)
-            self._spread(len(pending), lambda *part, tail=tail: sift(*shared, *tail, *part))
-        sort_all(found, distances, counts)
+            self._spread(len(pending), partial(sift, query, pending, drafts, products, self._halves, begin))
+        sort_all(drafts.found, drafts.distances, drafts.counts)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LINKS = ("src/rlkit", "rlkit/agents", "rlkit/envs")
+LINKS = (".layout/rlkit", "rlkit/agents", "rlkit/envs")
 
 
 def checkout(folder: Path, links: bool = True) -> Path:
@@ -17,7 +17,7 @@ def checkout(folder: Path, links: bool = True) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "*.nb?")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
-    for name in ("src", "rlkit", "agents", "envs"):
+    for name in (".layout", "rlkit", "agents", "envs"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore, symlinks=True)
     if not links:
         for name in LINKS:
