@@ -110,16 +110,6 @@ def read_run(folder: Path) -> Run:
     return Run(folder, settings, unit, lines, finished)
 
 
-def read_curve(run: Path, key: str) -> tuple[str, list[int], list[float]]:
-    """``("agent on env", steps, values)`` of one run; :class:`UserError` when it is no run or lacks the key."""
-    found = read_run(run)
-    steps, values = found.curve(key)
-    if not steps:
-        known = {k for line in found.lines for k in line if k != "step"}
-        raise UserError(f"{run} has no '{key}' in its metrics{nearest(key, known)}")
-    return f"{found.settings['agent.name']} on {found.settings['env.name']}", steps, values
-
-
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix[:-1]: node}

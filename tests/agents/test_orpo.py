@@ -15,6 +15,7 @@ from garden import UP, toy
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
+from tomato_table import tabulate
 from torch import Tensor
 from torch.distributions import Categorical, Normal
 
@@ -36,7 +37,7 @@ from rlkit.agents.orpo.core import (
 from rlkit.agents.orpo.orpo import ORPO, base_policy, calibrate
 from rlkit.algorithms.hyperparameters import AgentConfig
 from rlkit.algorithms.online import OnlineAlgorithm, training_env
-from rlkit.envs.hacking.tomato import TomatoEnv, tabulate
+from rlkit.envs.hacking.tomato import TomatoEnv
 from rlkit.errors import UserError
 from rlkit.registry import EnvRecord, add_records
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tomato_table import tabulate
 
 import rlkit.envs  # noqa: F401  # registers the ids
 from rlkit.algorithms.vecenv import environment_state, set_environment_state
-from rlkit.envs.hacking.tomato import LEVELS, TomatoEnv, TomatoVectorEnv, tabulate
+from rlkit.envs.hacking.tomato import LEVELS, TomatoEnv, TomatoVectorEnv
 from rlkit.errors import UserError
 
 STEPS = {0: (0, 1), 1: (0, -1), 2: (1, 0), 3: (-1, 0), 4: (0, 0)}

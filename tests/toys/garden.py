@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import occupancy as o
 from numpy.typing import NDArray
-
-from rlkit.envs.hacking.tomato import tabulate
+from tomato_table import tabulate
 
 UP = 3
 
