@@ -371,12 +371,6 @@ def row(instances: Instance, k: int) -> dict[str, NDArray[Any]]:
     return {key: np.asarray(value[k]) for key, value in instances.items()}
 
 
-def require_choice(problem: str, name: str, value: Any, known: Sequence[str]) -> None:
-    """Raise UserError unless ``value`` is one of ``known``."""
-    if not isinstance(value, str) or value not in known:
-        raise UserError(f"{problem}: {name}={value!r} is unknown, expected one of {', '.join(known)}")
-
-
 def require_whole(problem: str, name: str, value: Any, least: int, most: int) -> int:
     """``value`` as an int; raises UserError unless it is a whole number, no bool, from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:

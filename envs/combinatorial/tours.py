@@ -14,9 +14,10 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from rlkit.envs.combinatorial.base import FORMULATIONS, Problem, remaining_mask, require_choice
+from rlkit.envs.combinatorial.base import FORMULATIONS, Problem, remaining_mask
 from rlkit.envs.combinatorial.bisimulation import Instance, State
 from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv, distance
+from rlkit.errors import require_choice
 
 
 class Tours(Problem):
@@ -31,7 +32,7 @@ class Tours(Problem):
 
     def __init__(self, num_nodes: int = 20, formulation: str = "bq") -> None:
         super().__init__(num_nodes)
-        require_choice(self.name, "formulation", formulation, FORMULATIONS)
+        require_choice(f"{self.name}: formulation", formulation, FORMULATIONS)
         self.formulation = formulation
 
     @property

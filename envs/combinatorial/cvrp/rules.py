@@ -25,13 +25,12 @@ from rlkit.envs.combinatorial.base import (
     Problem,
     euclidean,
     lengths,
-    require_choice,
     require_whole,
 )
 from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, State
 from rlkit.envs.combinatorial.environment import CombinatorialEnv
 from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv, distance
-from rlkit.errors import UserError
+from rlkit.errors import UserError, require_choice
 
 CAPACITIES = {  # by number of customers
     "bq": {20: 30, 50: 40, 100: 50, 200: 80, 500: 100, 1000: 250},
@@ -58,8 +57,8 @@ class CVRP(Problem):
         self, num_nodes: int = 20, formulation: str = "bq", capacity: int | None = None, capacities: str = "bq"
     ) -> None:
         super().__init__(num_nodes)
-        require_choice(self.name, "formulation", formulation, FORMULATIONS)
-        require_choice(self.name, "capacities", capacities, tuple(CAPACITIES))
+        require_choice(f"{self.name}: formulation", formulation, FORMULATIONS)
+        require_choice(f"{self.name}: capacities", capacities, tuple(CAPACITIES))
         if capacity is not None:  # the least is the largest demand drawn
             capacity = require_whole(self.name, "capacity", capacity, MOST_DEMAND, LARGEST_WHOLE)
         self.formulation, self.capacities, self.capacity = formulation, capacities, capacity

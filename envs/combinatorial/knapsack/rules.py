@@ -16,11 +16,11 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from rlkit.envs.combinatorial.base import Problem, require_choice, require_number
+from rlkit.envs.combinatorial.base import Problem, require_number
 from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, State
 from rlkit.envs.combinatorial.environment import CombinatorialEnv
 from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv
-from rlkit.errors import UserError
+from rlkit.errors import UserError, require_choice
 
 ITEMS = ("bq", "uniform")
 UNIT = 1000  # of "bq" weights and values
@@ -41,7 +41,7 @@ class Knapsack(Problem):
 
     def __init__(self, num_nodes: int = 50, items: str = "bq", capacity: float | None = None) -> None:
         super().__init__(num_nodes)
-        require_choice(self.name, "items", items, ITEMS)
+        require_choice(f"{self.name}: items", items, ITEMS)
         if capacity is not None:  # the least is the largest weight drawn
             capacity = require_number(self.name, "capacity", capacity, 1.0)
         self.items, self.capacity = items, capacity

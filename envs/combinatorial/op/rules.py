@@ -22,13 +22,12 @@ from rlkit.envs.combinatorial.base import (
     Problem,
     euclidean,
     lengths,
-    require_choice,
     require_number,
 )
 from rlkit.envs.combinatorial.bisimulation import Instance, Reduced, State
 from rlkit.envs.combinatorial.environment import CombinatorialEnv
 from rlkit.envs.combinatorial.vector import RESET, SKIP, CombinatorialVectorEnv, distance
-from rlkit.errors import UserError
+from rlkit.errors import UserError, require_choice
 
 BUDGETS = {20: 2.0, 50: 3.0, 100: 4.0}  # lengths, by number of nodes
 PRIZES = ("distance", "uniform", "const")
@@ -55,8 +54,8 @@ class Orienteering(Problem):
         self, num_nodes: int = 20, formulation: str = "bq", budget: float | None = None, prizes: str = "distance"
     ) -> None:
         super().__init__(num_nodes)
-        require_choice(self.name, "formulation", formulation, FORMULATIONS)
-        require_choice(self.name, "prizes", prizes, PRIZES)
+        require_choice(f"{self.name}: formulation", formulation, FORMULATIONS)
+        require_choice(f"{self.name}: prizes", prizes, PRIZES)
         self.formulation, self.prizes = formulation, prizes
         self.budget = None if budget is None else require_number(self.name, "budget", budget, LEAST_BUDGET)
 
