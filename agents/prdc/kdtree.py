@@ -57,12 +57,12 @@ class Lists(NamedTuple):
 class Query(NamedTuple):
     """B queries about the N rows, and the k best answers so far of each."""
 
-    states: np.ndarray  # float64 [N, ds]
-    actions: np.ndarray  # float64 [N, da]
+    states: np.ndarray  # float32 [N, ds]
+    actions: np.ndarray  # float32 [N, da]
     rows: np.ndarray  # int64 [B]: the row whose neighbourhood is searched
-    queries: np.ndarray  # float64 [B, ds], or the states where no query has a state of its own
+    queries: np.ndarray  # float32 [B, ds], or the states where no query has a state of its own
     moved: bool  # whether queries have states of their own
-    proposals: np.ndarray  # float64 [B, da]
+    proposals: np.ndarray  # float32 [B, da]
     beta2: float
     squares: np.ndarray  # float64 [B, k], ascending
     indices: np.ndarray  # int64 [B, k]
