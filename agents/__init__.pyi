@@ -810,6 +810,7 @@ class PRDC(_PRDC):
         beta: float = 2.0,
         max_list: int = 1024,
         memory_gb: float = 2.0,
+        search: str = 'auto',
     ) -> None:
         """Offline TD3 whose actions are held to those of the nearest rows of the data.
 
@@ -834,6 +835,7 @@ class PRDC(_PRDC):
             beta: weight of the state in the distance; larger: nearer to TD3+BC
             max_list: neighbours remembered per row; larger: more memory, fewer tree searches
             memory_gb: bound on all remembered neighbours together
+            search: lists on a processor, products on a GPU; auto: as the device is.  The answers are the same
         """
 
 

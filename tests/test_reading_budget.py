@@ -15,6 +15,7 @@ from rlkit import registry
 # environments that they import.
 FILE_LINES, TOTAL_LINES = 380, 1650
 LONGER = {
+    "prdc": 1850,  # two exact searches, one for processors and one for devices
     "vagram": 1700,  # a world model beside SAC, and the replay of both
     "drrpo-features": 1850,  # stands on DR-RPO's file for the dual and the checks of references
     "orpo": 2250,  # base policies, a discriminator and PPO's update, and environments whose state is saved

@@ -13,11 +13,12 @@ TD3+BC: read that figure before believing a difference.
 
 Deviation from the authors' code: the search (a KD-tree query a step there) is an exact one that remembers, per row, its
 neighbourhood; it returns the same minimum whatever it remembers, so resuming is exact with a cold memory.  Ties go to
-the smaller row.
+the smaller row.  On a GPU the same rows are found by products (``products.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlkit.agents.prdc.neighbours import RowCertificateSearch
+from rlkit.agents.prdc.products import ProductSearch
 from rlkit.agents.td3bc import TD3BC, TD3BCConfig
 from rlkit.algorithms.offline import OfflineConfig
 from rlkit.algorithms.replay import Batch
@@ -39,9 +41,11 @@ class PRDCConfig(TD3BCConfig):
     beta: float = 2.0  # weight of the state in the distance; larger: nearer to TD3+BC
     max_list: int = 1024  # neighbours remembered per row; larger: more memory, fewer tree searches
     memory_gb: float = 2.0  # bound on all remembered neighbours together
+    search: str = "auto"  # lists on a processor, products on a GPU; auto: as the device is.  The answers are the same
 
     POSITIVE: ClassVar[tuple[str, ...]] = (*TD3BCConfig.POSITIVE, "max_list", "memory_gb")
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = (*TD3BCConfig.NON_NEGATIVE, "beta")
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {"search": ("auto", "lists", "products")}
 
 
 @register("prdc")
@@ -54,6 +58,10 @@ class PRDC(TD3BC):
         assert self.replay is not None
         states, actions = self.replay.rows.split(self.replay.widths, dim=1)[:2]  # [N, ds], [N, da]
         self.actions = actions.contiguous()
+        self.search: RowCertificateSearch | ProductSearch
+        if self.config.search == "products" or (self.config.search == "auto" and self.device.type == "cuda"):
+            self.search = ProductSearch(states.contiguous(), self.actions, beta=self.config.beta)
+            return
         self.search = RowCertificateSearch(
             states.cpu().contiguous().numpy(),
             actions.cpu().contiguous().numpy(),
@@ -63,10 +71,13 @@ class PRDC(TD3BC):
         )
 
     def anchor(self, batch: Batch, proposed: Float[Tensor, "batch da"]) -> tuple[Tensor, dict[str, Tensor]]:
-        rows = batch.indices.cpu().numpy()
-        nearest, distance = self.search.query(rows, proposed.cpu().numpy())  # [batch], [batch]
-        chosen = torch.from_numpy(nearest).to(self.device)
+        if isinstance(self.search, ProductSearch):
+            chosen, squares = self.search.query(batch.indices, proposed)  # [batch], [batch]
+            distance = squares.sqrt()
+        else:
+            nearest, far = self.search.query(batch.indices.cpu().numpy(), proposed.cpu().numpy())  # [batch], [batch]
+            chosen, distance = torch.from_numpy(nearest).to(self.device), torch.from_numpy(far)
         return self.actions.index_select(0, chosen), {
             "own_nn": (chosen == batch.indices).float().mean(),
-            "nn_distance": torch.from_numpy(distance).mean(),
+            "nn_distance": distance.mean(),
         }
