@@ -103,8 +103,9 @@ class ORPO(OnlineAlgorithm, PPO):
         super().__init__(policy, env, **settings)
         source = ref_policy if self.config.ref_policy == "given" else self.config.ref_policy
         assert self.env is not None
-        self.base = base_policy(source, self.env, self.record, self.config, self.seed or 0)
-        self._connect(ref_env)
+        self.base = base_policy(source, self.env, self.record, self.config, self.seed or 0).to(self.device)
+        if ref_env is not None:  # attach() made one where the environment has a name
+            self._connect(ref_env)
         if self.config.divergence != "none":
             rolled = self._roll_base(-(-self.config.calibration_steps // self.n_envs))
             found, self._ref_observations = moments(rolled), None  # learning begins with new episodes
