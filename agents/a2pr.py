@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from rlkit.agents.td3bc import TD3BCConfig, critic_loss, target_action, td_target
 from rlkit.algorithms.nets import Actor, Adam, Critics, DeterministicPolicy, Polyak, freeze, mlp
+from rlkit.algorithms.noise import Scalar, normal
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
@@ -123,7 +124,7 @@ def anchor_and_weight(
     q_proposal: Float[Tensor, "batch 1"],
     q_data: Float[Tensor, "batch 1"],
     v: Float[Tensor, "batch 1"],
-    mask: float,
+    mask: Scalar,
 ) -> tuple[Float[Tensor, "batch da"], Float[Tensor, "batch 1"]]:
     """ā and m: the better of two actions, and ε where that one is better than the state's value.
 
@@ -139,7 +140,7 @@ def actor_loss(
     proposed: Float[Tensor, "batch da"],
     anchor: Float[Tensor, "batch da"],
     weight: Float[Tensor, "batch 1"],
-    alpha: float,
+    alpha: Scalar,
 ) -> Float[Tensor, ""]:
     """L_π: td3bc's with a weight per row; λ = α / mean |q_scale| is a constant in the gradient."""
     pull = (weight * (proposed - anchor).square()).mean()  # over [batch, da]
@@ -172,9 +173,13 @@ class A2PR(OfflineAlgorithm):
         self.vae_loss = torch.compile(vae_loss) if cfg.compile else vae_loss
         self.actor_loss = torch.compile(actor_loss) if cfg.compile else actor_loss
 
+    @property
+    def period(self) -> int:
+        return int(self.config.actor_delay)
+
     def latent_noise(self, batch: Batch) -> Float[Tensor, "batch z"]:
         rows, da = batch.actions.shape
-        return torch.randn(rows, 2 * da, generator=self.vae_noise, device=self.device)
+        return normal(self.vae_noise, (rows, 2 * da))
 
     def propose(self, batch: Batch, proposed: Float[Tensor, "batch da"]) -> Float[Tensor, "batch da"]:
         """ρ; carries a gradient with respect to ``proposed`` unless ``detach_target``."""
@@ -187,7 +192,7 @@ class A2PR(OfflineAlgorithm):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         cfg = self.config
         with torch.no_grad():
-            noise = torch.empty_like(batch.actions).normal_(0, cfg.target_noise, generator=self.noise)  # [batch, da]
+            noise = normal(self.noise, batch.actions.shape, cfg.target_noise)  # [batch, da]
             next_actions = target_action(self.target_actor, batch.next_observations, noise, cfg.target_clip)
             target = td_target(self.target_critic, batch, next_actions, cfg.discount)
         loss = self.critic_loss(self.critic, batch, target)

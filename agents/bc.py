@@ -55,12 +55,14 @@ class BC(OfflineAlgorithm):
 
     def on_data(self) -> None:
         """Raises :class:`~rlkit.errors.DataError` for `part=expert` on data without a labelled part."""
-        assert self.dataset is not None
-        self.rows = self.dataset.rows_of("expert") if self.config.part == "expert" else None
+        assert self.dataset is not None and self.replay is not None
+        if self.config.part != "all":
+            self.replay.parts = {self.config.part: self.dataset.rows_of(self.config.part)}
 
     def draw(self) -> Batch:
         assert self.replay is not None
-        return self.replay.batch(self.config.batch_size, self.rows)
+        part = self.config.part
+        return self.replay.batch(self.config.batch_size, None if part == "all" else part)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         loss = bc_loss(self.policy.actor(batch.observations), batch.actions)

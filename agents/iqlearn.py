@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rlkit.agents.common.implicit import advantage
 from rlkit.agents.recoil import DemonstrationConfig, Demonstrations, sampled_actions
+from rlkit.algorithms.noise import Scalar
 from rlkit.algorithms.offline import OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
@@ -51,7 +52,7 @@ def iq_loss(
     q: Float[Tensor, "batch 1"],
     soft_value: Float[Tensor, "batch 1"],
     target: Float[Tensor, "batch 1"],
-    regulariser: float,
+    regulariser: Scalar,
 ) -> Float[Tensor, ""]:
     """L_Q of one critic at the expert's pairs."""
     reward = q - target  # [batch, 1]

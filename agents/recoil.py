@@ -35,6 +35,7 @@ from torch.nn.functional import mse_loss
 
 from rlkit.agents.common.gaussian import GaussianActor
 from rlkit.agents.common.implicit import ImplicitConfig, ImplicitValue, advantage, policy_weight
+from rlkit.algorithms.noise import Generator, Scalar, normal
 from rlkit.algorithms.offline import OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
@@ -89,7 +90,7 @@ def lsiq_loss(
     q_expert: tuple[Float[Tensor, "expert 1"], ...],
     q_pool: tuple[Float[Tensor, "batch 1"], ...],
     target: Float[Tensor, "batch 1"],
-    bound: float,
+    bound: Scalar,
 ) -> Float[Tensor, ""]:
     """L_Q of `lsiq`, summed over critics: the expert's pairs to ``bound`` = V_max, the pool's to ``target`` = y."""
     losses = [(q - bound).square().mean() for q in q_expert] + [mse_loss(q, target) for q in q_pool]
@@ -101,7 +102,7 @@ def contrastive_loss(
     q_expert: Float[Tensor, "expert 1"],
     residual_expert: Float[Tensor, "expert 1"],
     residual_pool: Float[Tensor, "batch 1"],
-    mixture: float,
+    mixture: Scalar,
 ) -> Float[Tensor, ""]:
     """L_Q of `contrastive` for one critic: Q(s, π) and Q(s, a) at the expert's states, residuals y - Q(s, a)."""
     gap = q_policy.mean() - q_expert.mean()  # []
@@ -110,13 +111,12 @@ def contrastive_loss(
 
 
 def sampled_actions(
-    actor: GaussianActor, observations: Float[Tensor, "batch ds"], noise: torch.Generator
+    actor: GaussianActor, observations: Float[Tensor, "batch ds"], noise: Generator
 ) -> Float[Tensor, "batch da"]:
     """Actions of the policy, within [-1, 1]; no gradient."""
     with torch.no_grad():
         mean = actor(observations)  # [batch, da]
-        draw = torch.empty_like(mean).normal_(generator=noise)  # [batch, da]
-        return (mean + actor.std() * draw).clamp(-1, 1)
+        return (mean + actor.std() * normal(noise, mean.shape)).clamp(-1, 1)
 
 
 class Demonstrations(ImplicitValue):
@@ -127,15 +127,19 @@ class Demonstrations(ImplicitValue):
     def on_data(self) -> None:
         """Raises :class:`DataError` for data without a labelled part."""
         assert self.dataset is not None and self.replay is not None
-        self.expert_rows = self.dataset.rows_of(LABELLED)
+        self.replay.parts = {LABELLED: self.dataset.rows_of(LABELLED)}
         super().on_data()
         self.replay.rows.split(self.replay.widths, dim=1)[2].zero_()
         rows = monitor_rows(self.dataset)
         self.watched = {part: torch.from_numpy(index).to(self.device) for part, index in rows.items()}
 
+    @property
+    def period(self) -> int:
+        return MONITOR_EVERY
+
     def expert_batch(self) -> Batch:
         assert self.replay is not None
-        return self.replay.batch(self.config.batch_size, self.expert_rows)
+        return self.replay.batch(self.config.batch_size, LABELLED)
 
     def watch(self) -> dict[str, Tensor]:
         """Mean target value of each part's recorded actions, and mean w, every ``MONITOR_EVERY`` updates.
@@ -169,16 +173,16 @@ class ReCOIL(Demonstrations):
     def on_data(self) -> None:
         """Raises :class:`DataError` for data without a labelled part, or without others behind it."""
         super().on_data()
-        assert self.dataset is not None
-        self.pool_rows = pool_rows(self.dataset)
+        assert self.dataset is not None and self.replay is not None
+        self.replay.parts["pool"] = pool_rows(self.dataset)
 
     def draw(self) -> Batch:
         """Transitions of the pool."""
         assert self.replay is not None
-        return self.replay.batch(self.config.batch_size, self.pool_rows)
+        return self.replay.batch(self.config.batch_size, "pool")
 
     @property
-    def bound(self) -> float:
+    def bound(self) -> Scalar:
         """V_max of `lsiq`."""
         return REWARD / (1 - self.config.discount)
 

@@ -39,7 +39,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
 from rlkit.agents.common.gaussian import GaussianActor, GaussianPolicy, actor_loss, network
-from rlkit.algorithms.nets import Adam, cosine
+from rlkit.algorithms.nets import Adam
+from rlkit.algorithms.noise import Generator, Scalar, choice, uniform
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
@@ -99,12 +100,12 @@ def discriminator_loss(
 
 
 def gradient_penalty(
-    net: nn.Module, expert: Float[Tensor, "batch ds"], pool: Float[Tensor, "batch ds"], noise: torch.Generator
+    net: nn.Module, expert: Float[Tensor, "batch ds"], pool: Float[Tensor, "batch ds"], noise: Generator
 ) -> Float[Tensor, ""]:
     """mean (|∇ net| - 1)² at random points between an expert's and a pool's state."""
-    share = torch.empty_like(expert[:, :1]).uniform_(generator=noise)  # [batch, 1]
-    between = (share * expert + (1 - share) * pool).requires_grad_()  # [batch, ds]
-    (slope,) = torch.autograd.grad(net(between).sum(), between, create_graph=True)  # [batch, ds]
+    share = uniform(noise, (len(expert), 1))  # [batch, 1]
+    between = share * expert + (1 - share) * pool  # [batch, ds]
+    slope = torch.func.grad(lambda states: net(states).sum())(between)  # [batch, ds]
     return (slope.norm(dim=1) - 1).square().mean()
 
 
@@ -112,7 +113,7 @@ def dual_loss(
     first: Float[Tensor, "starts 1"],
     delta: Float[Tensor, "n 1"],
     counts: Float[Tensor, "n 1"],
-    discount: float,
+    discount: Scalar,
     divergence: str,
 ) -> Float[Tensor, ""]:
     """L_V from V(s₀), δ and how often each row counts."""
@@ -122,7 +123,7 @@ def dual_loss(
     return start + (counts * (delta.square() / 2 + delta)).sum() / counts.sum()
 
 
-def policy_weight(delta: Float[Tensor, "batch 1"], divergence: str, clip: float) -> Float[Tensor, "batch 1"]:
+def policy_weight(delta: Float[Tensor, "batch 1"], divergence: str, clip: Scalar) -> Float[Tensor, "batch 1"]:
     """w, at most ``clip``."""
     weight = len(delta) * delta.softmax(dim=0) if divergence == "kl" else (1 + delta).relu()
     return weight.clamp(max=clip)
@@ -144,7 +145,7 @@ class SMODICE(OfflineAlgorithm):
         sizes = [obs_dim + 1, *cfg.hidden_sizes, 1]  # one input more marks the absorbing state
         self.discriminator = network(sizes, generator).to(self.device)
         self.value = network(sizes, generator).to(self.device)
-        self.actor_optimiser = Adam(actor.parameters(), cfg.learning_rate)
+        self.actor_optimiser = Adam(actor.parameters(), cfg.learning_rate, cfg.decay_steps)
         self.discriminator_optimiser = Adam(self.discriminator.parameters(), cfg.learning_rate)
         self.value_optimiser = Adam(self.value.parameters(), cfg.learning_rate)
         self.value_optimiser.param_groups[0]["weight_decay"] = cfg.value_decay
@@ -152,7 +153,8 @@ class SMODICE(OfflineAlgorithm):
     def on_data(self) -> None:
         """Raises :class:`~rlkit.errors.DataError` for data without a labelled part, or without others behind it."""
         assert self.dataset is not None
-        self.expert_rows, self.pool_rows = self.dataset.rows_of(LABELLED), pool_rows(self.dataset)
+        assert self.replay is not None
+        self.replay.parts = {LABELLED: self.dataset.rows_of(LABELLED), "pool": pool_rows(self.dataset)}
         starts = np.concatenate(([0], self.dataset.episode_ends[:-1]))
         self.starts = torch.from_numpy(starts).to(self.device)  # [E]
         rows = monitor_rows(self.dataset)
@@ -161,7 +163,11 @@ class SMODICE(OfflineAlgorithm):
     def draw(self) -> Batch:
         """Transitions of the pool."""
         assert self.replay is not None
-        return self.replay.batch(self.config.batch_size, self.pool_rows)
+        return self.replay.batch(self.config.batch_size, "pool")
+
+    @property
+    def period(self) -> int:
+        return MONITOR_EVERY
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
@@ -186,7 +192,7 @@ class SMODICE(OfflineAlgorithm):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         assert self.replay is not None
         cfg = self.config
-        expert = self.replay.batch(cfg.batch_size, self.expert_rows)
+        expert = self.replay.batch(cfg.batch_size, LABELLED)
         states, expert_states = marked(batch.observations), marked(expert.observations)  # 2 x [batch, ds + 1]
         inputs, counts = with_absorbing(states, batch.not_terminal)  # [batch + 1, ds + 1], [batch + 1, 1]
         expert_inputs, expert_counts = with_absorbing(expert_states, expert.not_terminal)  # as above
@@ -200,8 +206,7 @@ class SMODICE(OfflineAlgorithm):
         with torch.no_grad():
             rewards = self.discriminator(inputs)  # [batch + 1, 1]
         following = torch.where(batch.not_terminal > 0, marked(batch.next_observations), inputs[-1])  # [batch, ds + 1]
-        drawn = torch.randint(len(self.starts), (cfg.batch_size,), generator=self.noise, device=self.device)
-        first = self.observed(self.starts[drawn])  # [starts, ds + 1]
+        first = self.observed(choice(self.noise, self.starts, cfg.batch_size))  # [starts, ds + 1]
         values = self.value(torch.cat([inputs, following, inputs[-1:], first]))  # [2 (batch + 1) + starts, 1]
         here, ahead, start = values.split([len(inputs), len(inputs), len(first)])
         keep = torch.ones_like(counts) if cfg.bootstrap_absorbing else pad(batch.not_terminal, (0, 0, 0, 1))  # the same
@@ -213,7 +218,6 @@ class SMODICE(OfflineAlgorithm):
         weight = policy_weight(delta[:-1].detach(), cfg.divergence, cfg.weight_clip)  # [batch, 1]
         log_prob = self.policy.actor.log_prob(batch.observations, batch.actions)  # [batch, 1]
         loss = actor_loss(log_prob, weight)
-        self.actor_optimiser.param_groups[0]["lr"] = cfg.learning_rate * cosine(self._n_updates, cfg.decay_steps)
         self.actor_optimiser.minimise(loss)
         metrics |= {"actor_loss": loss, "log_prob": log_prob.mean(), "weight": weight.mean()}
         metrics["weight_clipped"] = (weight >= cfg.weight_clip).float().mean()

@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlkit.algorithms.nets import Actor, Adam, Critics, DeterministicPolicy, Polyak, freeze
+from rlkit.algorithms.noise import Scalar, normal
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
@@ -57,14 +58,14 @@ class TD3BCConfig(OfflineConfig):
 
 
 def target_action(
-    target_actor: Actor, next_observations: Float[Tensor, "batch ds"], noise: Float[Tensor, "batch da"], clip: float
+    target_actor: Actor, next_observations: Float[Tensor, "batch ds"], noise: Float[Tensor, "batch da"], clip: Scalar
 ) -> Float[Tensor, "batch da"]:
     """ã: the target policy's action, smoothed by ``noise`` clipped at ``clip``."""
     return (target_actor(next_observations) + noise.clamp(-clip, clip)).clamp(-1, 1)
 
 
 def td_target(
-    target_critic: Critics, batch: Batch, next_actions: Float[Tensor, "batch da"], discount: float
+    target_critic: Critics, batch: Batch, next_actions: Float[Tensor, "batch da"], discount: Scalar
 ) -> Float[Tensor, "batch 1"]:
     """y: reward plus the discounted smaller target value, which a termination (not a time limit) cuts off."""
     q1, q2 = target_critic(batch.next_observations, next_actions)  # 2 x [batch, 1]
@@ -78,7 +79,7 @@ def critic_loss(critic: Critics, batch: Batch, target: Float[Tensor, "batch 1"])
 
 
 def actor_loss(
-    q: Float[Tensor, "batch 1"], proposed: Float[Tensor, "batch da"], anchor: Float[Tensor, "batch da"], alpha: float
+    q: Float[Tensor, "batch 1"], proposed: Float[Tensor, "batch da"], anchor: Float[Tensor, "batch da"], alpha: Scalar
 ) -> Float[Tensor, ""]:
     """L_π: scaling Q by a positive constant leaves its gradient as it was, for λ carries 1 / mean |Q|."""
     weight = alpha / q.abs().mean().detach()  # λ
@@ -105,6 +106,10 @@ class TD3BC(OfflineAlgorithm):
         self.critic_loss = torch.compile(critic_loss) if cfg.compile else critic_loss
         self.actor_loss = torch.compile(actor_loss) if cfg.compile else actor_loss
 
+    @property
+    def period(self) -> int:
+        return int(self.config.actor_delay)
+
     def anchor(self, batch: Batch, proposed: Float[Tensor, "batch da"]) -> tuple[Tensor, dict[str, Tensor]]:
         """â ``[batch, da]``, the action the actor is pulled to, and metrics about it."""
         return batch.actions, {}
@@ -112,7 +117,7 @@ class TD3BC(OfflineAlgorithm):
     def update(self, batch: Batch) -> dict[str, Tensor]:
         cfg = self.config
         with torch.no_grad():
-            noise = torch.empty_like(batch.actions).normal_(0, cfg.target_noise, generator=self.noise)  # [batch, da]
+            noise = normal(self.noise, batch.actions.shape, cfg.target_noise)  # [batch, da]
             next_actions = target_action(self.target_actor, batch.next_observations, noise, cfg.target_clip)
             target = td_target(self.target_critic, batch, next_actions, cfg.discount)
         loss = self.critic_loss(self.critic, batch, target)

@@ -23,6 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlkit.algorithms.noise import Scalar
+
 Function = Callable[[Tensor], Tensor]  # elementwise, any shape
 
 
@@ -85,8 +87,8 @@ DIVERGENCES = {kind.name: kind for kind in _KINDS}
 def value_loss(
     advantage: Float[Tensor, "batch 1"],
     divergence: Divergence,
-    lam: float,
-    temperature: float,
+    lam: Scalar,
+    temperature: Scalar,
     clip: float = 0.0,
     rescale: bool = False,
 ) -> Float[Tensor, ""]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rlkit.algorithms.nets import Actor, DeterministicPolicy
+from rlkit.algorithms.noise import Generator, bernoulli
 
 
 def network(sizes: Sequence[int], generator: torch.Generator, layer_norm: bool = False) -> nn.Sequential:
@@ -43,14 +44,14 @@ class GaussianActor(Actor):
         self.dropout = dropout
 
     def forward(
-        self, observations: Float[Tensor, "batch ds"], noise: torch.Generator | None = None
+        self, observations: Float[Tensor, "batch ds"], noise: Generator | None = None
     ) -> Float[Tensor, "batch da"]:
         """The mean; with ``noise``, hidden units are dropped by it (``nn.Dropout`` asks the global RNG)."""
         x = observations
         for layer in self.net:
             x = layer(x)  # [batch, width]
             if noise is not None and self.dropout > 0 and isinstance(layer, nn.ReLU):
-                x = x * torch.empty_like(x).bernoulli_(1 - self.dropout, generator=noise) / (1 - self.dropout)
+                x = x * bernoulli(noise, x.shape, 1 - self.dropout) / (1 - self.dropout)
         return torch.tanh(x)
 
     def std(self) -> Float[Tensor, " da"]:
@@ -60,7 +61,7 @@ class GaussianActor(Actor):
         self,
         observations: Float[Tensor, "batch ds"],
         actions: Float[Tensor, "batch da"],
-        noise: torch.Generator | None = None,
+        noise: Generator | None = None,
     ) -> Float[Tensor, "batch 1"]:
         """log π(a|s)."""
         std = self.std()  # [da]

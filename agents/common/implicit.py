@@ -40,7 +40,8 @@ from torch.nn.functional import huber_loss, mse_loss
 
 from rlkit.agents.common.divergence import DIVERGENCES, Divergence, value_loss
 from rlkit.agents.common.gaussian import GaussianActor, GaussianPolicy, actor_loss, network
-from rlkit.algorithms.nets import Adam, Critics, Polyak, cosine, freeze
+from rlkit.algorithms.nets import Adam, Critics, Polyak, freeze
+from rlkit.algorithms.noise import uniform
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.errors import UserError
@@ -154,7 +155,7 @@ class ImplicitValue(OfflineAlgorithm):
         self.critic.to(self.device)
         self.target_critic = freeze(copy.deepcopy(self.critic))
         self.value_optimiser = Adam(self.value.parameters(), cfg.learning_rate)
-        self.actor_optimiser = Adam(actor.parameters(), cfg.learning_rate)
+        self.actor_optimiser = Adam(actor.parameters(), cfg.learning_rate, cfg.decay_steps)
         self.critic_optimiser = Adam(self.critic.parameters(), cfg.learning_rate)
         self.polyak = Polyak([(self.critic, self.target_critic)], cfg.polyak)
         self.value_loss = torch.compile(value_loss) if cfg.compile else value_loss
@@ -199,7 +200,7 @@ class ImplicitValue(OfflineAlgorithm):
         """States ``[n, ds]`` and target values of actions there ``[n, 1]``, the batch's first: what V is fitted to."""
         states, actions = batch.observations, batch.actions
         if self.config.uniform_actions:
-            actions = torch.cat([actions, torch.empty_like(actions).uniform_(-1, 1, generator=self.noise)])
+            actions = torch.cat([actions, uniform(self.noise, actions.shape, -1.0, 1.0)])
             states = torch.cat([states, states])  # [2 batch, ds]
         return states, torch.minimum(*self.target_critic(states, actions))
 
@@ -226,7 +227,6 @@ class ImplicitValue(OfflineAlgorithm):
             target = self.critic_target(batch, next_values)  # [batch, 1]
         log_prob = self.policy.actor.log_prob(batch.observations, batch.actions, self.noise)  # [batch, 1]
         loss = self.actor_loss(log_prob, weight)
-        self.actor_optimiser.param_groups[0]["lr"] = cfg.learning_rate * cosine(self._n_updates, cfg.decay_steps)
         self.actor_optimiser.minimise(loss)
         metrics |= {"actor_loss": loss, "log_prob": log_prob.mean()}
 

@@ -156,6 +156,11 @@ class Trainer(Persistent, BaseAlgorithm):
 class Learner(Trainer):
     """A step is an update: a subclass says what it draws, and turns that into metrics."""
 
+    @property
+    def period(self) -> int:
+        """After how many updates what an update does repeats; it may depend on their count and on nothing else."""
+        return 1
+
     @abstractmethod
     def draw(self) -> Any:
         """What the next update learns from."""

@@ -138,8 +138,10 @@ class Adam(torch.optim.Adam):
     weights are the same either way: such a moment moves one by less than 2e-30 learning rates.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float):
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, decay_steps: int = 0):
+        """``decay_steps``: steps in which the learning rate falls to 0 along a :func:`cosine`; 0: it stays."""
         super().__init__(parameters, lr=lr, fused=True)
+        self.learning_rate, self.decay_steps = lr, decay_steps
         self.parameters = [p for group in self.param_groups for p in group["params"]]
         for p in self.parameters:
             zeros = (torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2))
@@ -151,10 +153,15 @@ class Adam(torch.optim.Adam):
         states = [self.state[p] for p in self.parameters]
         self.moments = ([s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states])
         self.steps = [s["step"] for s in states]
+        self.done = int(self.steps[0])  # steps so far
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._gather()
+
+    def rate(self, done: int) -> float:
+        """The learning rate of the step after ``done`` others."""
+        return self.learning_rate * cosine(done, self.decay_steps)
 
     @torch.no_grad()
     def minimise(self, loss: Tensor) -> None:
@@ -164,6 +171,9 @@ class Adam(torch.optim.Adam):
         otherwise compute the critic's too and throw them away.
         """
         gradients = torch.autograd.grad(loss, self.parameters)
+        if self.decay_steps:
+            self.param_groups[0]["lr"] = self.rate(self.done)
+        self.done += 1
         group = self.param_groups[0]
         torch._foreach_add_(self.steps, 1)
         with flush_subnormals():

@@ -68,6 +68,7 @@ class Replay:
         self._rows: Tensor | None = None
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.pos, self.full = 0, False
+        self.parts: dict[str, tuple[int, int]] = {}  # first row and one past the last, by name
 
     @property
     def rows(self) -> Float[Tensor, "size width"]:
@@ -126,11 +127,14 @@ class Replay:
         self.full = self.full or self.pos + len(block) >= self.buffer_size
         self.pos = (self.pos + len(block)) % self.buffer_size
 
-    def batch(self, batch_size: int, rows: tuple[int, int] | None = None) -> Batch:
-        """Rows drawn uniformly with replacement; ``rows``, the first and one past the last, draws from those alone."""
-        low, high = rows or (0, self.size())
-        indices = torch.randint(low, high, (batch_size,), generator=self.generator, device=self.device)
-        return self.take(indices)
+    def batch(self, batch_size: int, part: str | None = None) -> Batch:
+        """Rows drawn uniformly with replacement, of all or of the named one of :attr:`parts`."""
+        return self.take(self.draw(batch_size, part))
+
+    def draw(self, batch_size: int, part: str | None = None) -> Int[Tensor, " batch"]:
+        """The places of rows, as :meth:`batch` draws them."""
+        low, high = (0, self.size()) if part is None else self.parts[part]
+        return torch.randint(low, high, (batch_size,), generator=self.generator, device=self.device)
 
     def take(self, indices: Int[Tensor, " batch"]) -> Batch:
         """The rows at ``indices``."""

@@ -223,7 +223,7 @@ def test_losses_written_out() -> None:
 
 def test_value_and_actor_see_the_pool_alone_and_the_rescaling_too(mixture: Any) -> None:
     agent = ReCOIL("MlpPolicy", mixture, **SMALL)
-    first, last = agent.pool_rows
+    first, last = agent.replay.parts["pool"]
     assert (agent.draw().indices >= first).all() and (agent.draw().indices < last).all()
     assert (agent.expert_batch().indices < first).all()
     other = ReCOIL("MlpPolicy", mixture, **SMALL)
@@ -365,7 +365,7 @@ def test_smodice_weighs_the_hidden_expert_above_the_rest(divergence: str, mixtur
     agent = SMODICE("MlpPolicy", mixture, learning_rate=3e-3, divergence=divergence, **SMALL).learn(150)
     found = agent.watch()
     assert min(found["reward_expert"], found["reward_hidden"]) > 0 > found["reward_suboptimal"]
-    first, last = agent.pool_rows
+    first, last = agent.replay.parts["pool"]
     observations, _, _, not_terminal, following = agent.replay.rows[first:last].split(agent.replay.widths, dim=1)
     with torch.no_grad():
         here, ahead = marked(observations), marked(following)
@@ -540,7 +540,7 @@ def test_twenty_updates_of_smodice_are_the_published_ones(
     pool, expert = [], []
     for _ in range(20):
         pool.append(twin.draw())
-        expert.append(twin.replay.batch(32, twin.expert_rows))
+        expert.append(twin.replay.batch(32, "expert"))
     assert any((b.not_terminal == 0).any() for b in pool) and any((e.not_terminal == 0).any() for e in expert)
     as_published(twin, pool, expert, bootstrap)
     agent.learn(20)
