@@ -220,12 +220,12 @@ def _round(players: Sequence[_Player], seeds: np.ndarray) -> list[dict[str, np.n
     def act(seen: Any) -> Any:
         if len(players) == 1:
             return players[0].act(seen)
-        for number in np.flatnonzero(busy):  # the others' episodes are over, and what they do is of no account
+        for number in np.flatnonzero(busy).tolist():  # the others' episodes are over, and what they do is of no account
             acted[number] = players[number].act(_rows(seen, players[number].rows))
         return np.concatenate(acted)
 
     def watch(running: np.ndarray, left: np.ndarray, *step: Any) -> None:
-        for number in np.flatnonzero(busy):
+        for number in np.flatnonzero(busy).tolist():
             players[number].watch(running, left, *step)
         busy[:] = left.reshape(seeds.shape).any(axis=1)
 

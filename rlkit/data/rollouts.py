@@ -15,7 +15,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -250,7 +250,7 @@ class Crew:
             self.close()
             raise
 
-    def play(self, file: Path | None, stream: list[int], env_seed: int) -> tuple[np.ndarray, Iterator[Step]]:
+    def play(self, file: Path | None, stream: list[int], env_seed: int) -> tuple[np.ndarray, Generator[Step, None, None]]:
         """Observations of a reset, ``[E, ds]``, and the steps that follow, of the policy in ``file`` or random.
 
         The iterator is to be closed before the next call.
@@ -262,7 +262,7 @@ class Crew:
         first = np.concatenate([self._read(k, "<f4", lambda n: (n, *width)) for k in range(len(self.rows))])  # [E, ds]
         return first, self._steps()
 
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self) -> Generator[Step, None, None]:
         while True:
             block = self._block()
             for process in self.processes:
