@@ -85,9 +85,8 @@ def assert_close(alone: Any, together: Any, near: float = 2e-3) -> None:
         if name.startswith("generator") or not tensor.is_floating_point():
             assert torch.equal(tensor, theirs[name]), name
         else:
-            room = (
-                near * float(theirs[name].abs().max()) + 5e-4
-            )  # Adam divides a slope by its size: rounding is a step or two
+            step = alone.config.learning_rate  # Adam divides a slope by its size: rounding can be a step or two
+            room = near * float(theirs[name].abs().max()) + 2 * step
             assert float((tensor - theirs[name]).abs().max()) <= room, name
 
 
@@ -169,10 +168,7 @@ def test_the_same_data_is_held_once() -> None:
         (lambda: learner("td3bc", batch_size=32), "agent.batch_size is 16 in one run and 32 in another"),
         (lambda: learner("td3bc", hidden_sizes=(8,)), r"agent.hidden_sizes is .* in one run and .* in another"),
         (lambda: learner("td3bc", actor_delay=1), "agent.actor_delay is 2 in one run and 1 in another"),
-        (
-            lambda: learner("td3bc", toy.generate(size=300)).learn(3),
-            "one run stands at update 0 on cpu, another at update 3 on cpu",
-        ),
+        (lambda: learner("td3bc").learn(3), "one run stands at update 0 on cpu, another at update 3 on cpu"),
     ],
 )
 def test_what_cannot_be_stacked(make: Any, sentence: str) -> None:

@@ -271,8 +271,8 @@ def differing(learners: Sequence[Learner]) -> str | None:
                 return f"{what}s have {shapes[0][0]} columns in one run and {shapes[1][0]} in another"
         for name, value in vars(first).items():
             other = getattr(learner, name)
-            if isinstance(value, dict) and not _alike([value, other]) and _stackable([value, other]) is None:
-                if any(isinstance(one, Tensor) for one in value.values()):
+            held = isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())
+            if held and not _alike([value, other]) and _stackable([value, other]) is None:
                 return f"'{name}' has other shapes in one run than in another"
         if (learner._n_updates, learner.device) != (first._n_updates, first.device):
             where = [f"update {one._n_updates} on {one.device}" for one in (first, learner)]
