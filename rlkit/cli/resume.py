@@ -17,11 +17,12 @@ def main(argv: list[str]) -> int:
         return 0
     settings = dict(a.split("=", 1) for a in argv if a.split("=")[0] in KEYS and "=" in a)
     folders = [a for a in argv if a.split("=")[0] not in KEYS]  # a run's name may hold an equals sign
-    if not folders:
-        raise UserError(" ".join(USAGE.partition("\n\n")[0].split()))
     from rlkit.run.folder import folder_of
 
-    if len(folders) > 1:
+    several = len(folders) > 1
+    if not folders or (several and not all(folder_of(one).is_dir() for one in folders)):
+        raise UserError(" ".join(USAGE.partition("\n\n")[0].split()))
+    if several:
         from rlkit.run.together import exit_code, resume_runs
 
         return exit_code(resume_runs([folder_of(one) for one in folders], **settings))
