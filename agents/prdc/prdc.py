@@ -29,6 +29,7 @@ from torch import Tensor
 from rlkit.agents.prdc.neighbours import RowCertificateSearch
 from rlkit.agents.prdc.products import ProductSearch
 from rlkit.agents.td3bc import TD3BC, TD3BCConfig
+from rlkit.algorithms.engine.outside import outside
 from rlkit.algorithms.offline import OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
@@ -75,9 +76,13 @@ class PRDC(TD3BC):
             chosen, squares = self.search.query(batch.indices, proposed)  # [batch], [batch]
             distance = squares.sqrt()
         else:
-            nearest, far = self.search.query(batch.indices.cpu().numpy(), proposed.cpu().numpy())  # [batch], [batch]
-            chosen, distance = torch.from_numpy(nearest).to(self.device), torch.from_numpy(far)
+            chosen, distance = outside(self._nearest, batch.indices, proposed)  # [batch], [batch]
         return self.actions.index_select(0, chosen), {
             "own_nn": (chosen == batch.indices).float().mean(),
             "nn_distance": distance.mean(),
         }
+
+    def _nearest(self, rows: Tensor, proposed: Tensor) -> tuple[Tensor, ...]:
+        assert isinstance(self.search, RowCertificateSearch)
+        nearest, distance = self.search.query(rows.cpu().numpy(), proposed.cpu().numpy())
+        return torch.from_numpy(nearest).to(self.device), torch.from_numpy(distance)

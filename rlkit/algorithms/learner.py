@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from gymnasium import spaces
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from rlkit.algorithms.base import Persistent, Specification
 from rlkit.algorithms.callbacks import Progress, closing_bars
+from rlkit.algorithms.engine.compiled import CompiledUpdates, compiled_updates
 from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.hyperparameters import check_learning
 from rlkit.algorithms.tally import Tally
@@ -169,6 +170,14 @@ class Learner(Trainer):
     def update(self, batch: Any) -> dict[str, Tensor]:
         """One gradient step; returns scalar tensors, left on the device."""
 
+    _compiled: CompiledUpdates | Literal[False] | None = None  # None: not tried yet; False: it cannot be
+
     def step(self) -> int:
+        if getattr(self.config, "compile", False) and self._compiled is not False:
+            if self._compiled is None or self._compiled.stale:
+                self._compiled = compiled_updates(self) or False
+            if self._compiled:
+                self._compiled.update()
+                return 1
         self.tally.add(self.update(self.draw()))
         return 1
