@@ -113,7 +113,7 @@ static inline float dot(const float* x, const float* y, I n) {
   return sum;
 }
 
-static void product(Product p) {
+__attribute__((noinline)) static void product(Product p) {
   if (p.ak == 1 && p.bk == 1 && (p.n < 5 || p.m < 5)) {
     for (I i = 0; i < p.m; i++)
       for (I j = 0; j < p.n; j++)
@@ -133,7 +133,7 @@ static void product(Product p) {
 }
 
 // Adam as torch.optim.Adam has it; step has been counted already.
-static void adam(float* __restrict p, const float* __restrict g, float* __restrict m, float* __restrict v, I n,
+__attribute__((noinline)) static void adam(float* __restrict p, const float* __restrict g, float* __restrict m, float* __restrict v, I n,
                  const float* step, double rate, double beta1, double beta2, double decay, double eps) {
   const double one = 1 - std::pow(beta1, (double)*step), two = std::sqrt(1 - std::pow(beta2, (double)*step));
   const float size = (float)(rate / one), root = (float)two, e = (float)eps, d = (float)decay;

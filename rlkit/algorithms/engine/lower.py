@@ -403,7 +403,7 @@ class _Lowering:
             at = " + ".join(f"{s[0]} * r{j}" for j, (_, s) in enumerate(over)) or "0"
             self.lines.append(
                 f"{outer}{{ const {kind_}* x = {start}; {kind_} best = -std::numeric_limits<{kind_}>::infinity(); "
-                f"{inner}if (!(x[{at}] <= best)) best = x[{at}]; {place} = best; }}"
+                f"{inner}if (x[{at}] > best || x[{at}] != x[{at}]) best = x[{at}]; {place} = best; }}"
             )
             return
         scale = f" / {count}" if kind == "mean" else ""
@@ -472,8 +472,8 @@ class _Lowering:
         self.result.scratch = max(self.result.scratch, 32 * max(k, 1))
         left, right = f"{self.at(a)}, {am}, {ak}", f"{self.at(b)}, {bk}, {bn}"
         self.lines.append(
-            f"product({{{m}, {n}, {k}, {left}, {right}, {self.at(out)}, {cm}, {cn}, {shift}, {along}, {relu}, {masked}, "
-            "scratch});"
+            f"product({{{m}, {n}, {k}, {left}, {right}, {self.at(out)}, {cm}, {cn}, {shift}, {along}, {relu}, "
+            f"{masked}, scratch}});"
         )
 
     def _fused_adam(self, node: Node) -> None:

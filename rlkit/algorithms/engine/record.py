@@ -96,7 +96,7 @@ class Node:
     """An operation; tensors among its arguments are places.  ``target`` is an operator, or a function of the host."""
 
     target: Any
-    args: tuple[Any, ...]
+    args: list[Any]
     kwargs: dict[str, Any]
     outs: list[Place]
     written: list[Place] = field(default_factory=list)  # what it changed or made
@@ -189,7 +189,7 @@ class Recorder(TorchDispatchMode):
 
     def outside(self, function: Function, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with _disable_current_modes(), torch.no_grad():
-            seen = tuple(self._places(tensors))
+            seen = self._places(tensors)
             found = tuple(t.clone() for t in function(*tensors))
             outs = list(places(self._places(found, made=True)))
         self.nodes.append(Node(function, seen, {}, outs, outs))
