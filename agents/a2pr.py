@@ -58,6 +58,7 @@ class A2PRConfig(TD3BCConfig):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (*TD3BCConfig.POSITIVE, "vae_learning_rate")
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = (*TD3BCConfig.NON_NEGATIVE, "mask", "vae_weight")
+    VARYING: ClassVar[tuple[str, ...]] = (*TD3BCConfig.VARYING, "mask", "vae_weight", "vae_learning_rate")
     CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {"proposal": ("policy", "prior"), "q_scale": ("policy", "data")}
 
     def __post_init__(self) -> None:

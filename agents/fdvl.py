@@ -24,6 +24,8 @@ class FDVLConfig(ImplicitConfig):
     lam_tv: float = 0.8  # λ of total variation where `lam` is not given: V is the quantile of level 2 - 1/λ
     lam_chi2: float = 0.8  # λ of the three forms of χ² where `lam` is not given; larger: more optimistic
 
+    VARYING: ClassVar[tuple[str, ...]] = (*ImplicitConfig.VARYING, "lam_tv", "lam_chi2")
+
     def __post_init__(self) -> None:
         if self.lam is None:
             by_name = {"tv": self.lam_tv, **dict.fromkeys(("chi2_exact", "chi2_monotone", "chi2_paper"), self.lam_chi2)}

@@ -41,6 +41,7 @@ class IQLearnConfig(DemonstrationConfig):
     regulariser: float = 0.5  # a of χ²; larger: recovered rewards larger, Q steeper
 
     POSITIVE: ClassVar[tuple[str, ...]] = (*DemonstrationConfig.POSITIVE, "regulariser")
+    VARYING: ClassVar[tuple[str, ...]] = (*DemonstrationConfig.VARYING, "regulariser")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -76,6 +76,8 @@ class ReCOILConfig(DemonstrationConfig):
     bound_values: bool = False  # lsiq: δ and y take V within ± V_max, where it belongs; false as the authors' code
     mixture: float = 0.5  # β, contrastive alone: weight of the expert in both mixtures; larger: trusts the few more
 
+    VARYING: ClassVar[tuple[str, ...]] = (*DemonstrationConfig.VARYING, "mixture")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.q_loss not in Q_LOSSES:
@@ -151,8 +153,7 @@ class Demonstrations(ImplicitValue):
             return {}
         assert self.replay is not None
         with torch.no_grad():
-            rows = self.replay.rows.index_select(0, torch.cat(list(self.watched.values())))  # [3 x 256, width]
-            observations, actions = rows.split(self.replay.widths, dim=1)[:2]  # [3 x 256, ds], [3 x 256, da]
+            observations, actions, *_ = self.replay.take(torch.cat(list(self.watched.values())))  # [3 x 256, ds], ...
             q = torch.minimum(*self.target_critic(observations, actions))  # [3 x 256, 1]
             delta = advantage(q, self.bounded(self.value(observations)))  # [3 x 256, 1]
             weight = policy_weight(delta, self.config, self.divergence)  # [3 x 256, 1]

@@ -65,6 +65,7 @@ class SMODICEConfig(OfflineConfig):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (*OfflineConfig.POSITIVE, "weight_clip")
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("gradient_penalty", "value_decay", "decay_steps")
+    VARYING: ClassVar[tuple[str, ...]] = (*OfflineConfig.VARYING, "discount", "weight_clip", *NON_NEGATIVE)
     CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {"divergence": DUALS}
 
     def __post_init__(self) -> None:
@@ -178,7 +179,7 @@ class SMODICE(OfflineAlgorithm):
     def observed(self, rows: Tensor) -> Float[Tensor, "n ds1"]:
         """Observations of the replay's ``rows``, marked as ordinary states."""
         assert self.replay is not None
-        return marked(self.replay.rows.index_select(0, rows)[:, : self.replay.widths[0]])
+        return marked(self.replay.take(rows).observations)
 
     def watch(self) -> dict[str, Tensor]:
         """Mean R(s) of each part's states, every ``MONITOR_EVERY`` updates."""

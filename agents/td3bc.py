@@ -50,6 +50,7 @@ class TD3BCConfig(OfflineConfig):
     POSITIVE: ClassVar[tuple[str, ...]] = (*OfflineConfig.POSITIVE, "alpha", "actor_delay")
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("target_noise", "target_clip")
     UNIT: ClassVar[tuple[str, ...]] = ("discount", "polyak")
+    VARYING: ClassVar[tuple[str, ...]] = (*OfflineConfig.VARYING, "alpha", *UNIT, *NON_NEGATIVE)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -86,11 +86,14 @@ def play_episodes(
     observations, _ = envs.reset(seed=seed)  # type: ignore[arg-type]  # batches take a seed for each row
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, np.int64)
     running = np.ones(envs.num_envs, np.bool_)
+    rest = getattr(envs, "rest", None)  # of steppers that can leave out what is over
     while running.any():
         observations, rewards, terminations, truncations, infos = envs.step(act(observations))
         returns[running] += rewards[running]
         lengths[running] += 1
         before, running = running, running & ~(terminations | truncations)
+        if rest is not None:
+            rest(~running)
         if watch is not None:
             watch(before, running, observations, rewards, infos)
     return returns, lengths

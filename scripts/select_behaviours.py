@@ -26,7 +26,8 @@ import numpy as np
 from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
-from rlkit.data.generate import BEHAVIOURS, Behaviour
+from rlkit.data.actors import Behaviour
+from rlkit.data.generate import BEHAVIOURS
 from rlkit.errors import DataError, UserError
 from rlkit.registry import EnvRecord, record
 from rlkit.vector import make_vector_env, play_episodes

@@ -87,6 +87,11 @@ class ImplicitConfig(OfflineConfig):
     )
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("value_clip", "huber", "decay_steps")
     UNIT: ClassVar[tuple[str, ...]] = ("discount", "polyak", "actor_dropout")
+    VARYING: ClassVar[tuple[str, ...]] = (
+        *OfflineConfig.VARYING,
+        *("lam", "temperature", "inverse_temperature", "weight_clip"),
+        *("discount", "polyak", "decay_steps", "reward_scaling"),
+    )
     CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {
         "divergence": DIVERGENCES,
         "actor_weight": WEIGHTS,

@@ -22,14 +22,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlkit.agents.prdc.anchor import Anchors
 from rlkit.agents.prdc.neighbours import RowCertificateSearch
 from rlkit.agents.prdc.products import ProductSearch
 from rlkit.agents.td3bc import TD3BC, TD3BCConfig
-from rlkit.algorithms.engine.outside import outside
 from rlkit.algorithms.offline import OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
@@ -46,6 +45,7 @@ class PRDCConfig(TD3BCConfig):
 
     POSITIVE: ClassVar[tuple[str, ...]] = (*TD3BCConfig.POSITIVE, "max_list", "memory_gb")
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = (*TD3BCConfig.NON_NEGATIVE, "beta")
+    VARYING: ClassVar[tuple[str, ...]] = (*TD3BCConfig.VARYING, "beta", "max_list", "memory_gb")
     CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {"search": ("auto", "lists", "products")}
 
 
@@ -57,32 +57,26 @@ class PRDC(TD3BC):
 
     def on_data(self) -> None:
         assert self.replay is not None
-        states, actions = self.replay.rows.split(self.replay.widths, dim=1)[:2]  # [N, ds], [N, da]
-        self.actions = actions.contiguous()
+        cfg = self.config
+        states, actions = (part.contiguous() for part in self.replay.rows.split(self.replay.widths, dim=1)[:2])
         self.search: RowCertificateSearch | ProductSearch
-        if self.config.search == "products" or (self.config.search == "auto" and self.device.type == "cuda"):
-            self.search = ProductSearch(states.contiguous(), self.actions, beta=self.config.beta)
-            return
-        self.search = RowCertificateSearch(
-            states.cpu().contiguous().numpy(),
-            actions.cpu().contiguous().numpy(),
-            beta=self.config.beta,
-            max_list=self.config.max_list,
-            arena_bytes=int(self.config.memory_gb * 2**30),
-        )
+        if cfg.search == "products" or (cfg.search == "auto" and self.device.type == "cuda"):
+            self.search = ProductSearch(states, actions, beta=cfg.beta)
+        else:
+            arrays = states.cpu().numpy(), actions.cpu().numpy()  # [N, ds], [N, da]
+            room = {"max_list": cfg.max_list, "arena_bytes": int(cfg.memory_gb * 2**30)}
+            self.search = RowCertificateSearch(*arrays, beta=cfg.beta, **room)
+        self.anchors = Anchors(actions, self.search)
+
+    def share(self, other: Self) -> None:
+        super().share(other)
+        same = all(getattr(self.config, key) == getattr(other.config, key) for key in ("beta", "max_list", "memory_gb"))
+        if same and self.replay is not None and other.replay is not None and self.replay.rows is other.replay.rows:
+            self.search, self.anchors = other.search, Anchors(other.anchors.actions, other.search)
 
     def anchor(self, batch: Batch, proposed: Float[Tensor, "batch da"]) -> tuple[Tensor, dict[str, Tensor]]:
-        if isinstance(self.search, ProductSearch):
-            chosen, squares = self.search.query(batch.indices, proposed)  # [batch], [batch]
-            distance = squares.sqrt()
-        else:
-            chosen, distance = outside(self._nearest, batch.indices, proposed)  # [batch], [batch]
-        return self.actions.index_select(0, chosen), {
-            "own_nn": (chosen == batch.indices).float().mean(),
-            "nn_distance": distance.mean(),
-        }
+        anchor, chosen, distance = self.anchors.nearest(batch.indices, proposed)  # [batch, da], [batch], [batch]
+        return anchor, {"own_nn": (chosen == batch.indices).float().mean(), "nn_distance": distance.mean()}
 
-    def _nearest(self, rows: Tensor, proposed: Tensor) -> tuple[Tensor, ...]:
-        assert isinstance(self.search, RowCertificateSearch)
-        nearest, distance = self.search.query(rows.cpu().numpy(), proposed.cpu().numpy())
-        return torch.from_numpy(nearest).to(self.device), torch.from_numpy(distance)
+    def doubtful(self) -> list[ProductSearch]:
+        return [self.search] if isinstance(self.search, ProductSearch) else []

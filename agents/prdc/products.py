@@ -45,6 +45,9 @@ def error(norms: Float[Tensor, " batch"], largest: float, columns: int) -> Float
 class ProductSearch:
     """Exact nearest rows to ``(beta s_j, x)`` among ``N`` rows ``(beta s_i, a_i)``, on the device that holds them.
 
+    A query reads back whether it is settled.  While ``deferred``, as within a graph, it adds up in ``doubts`` how many
+    were not; where that is not 0 in the end, what was done has to be done again without deferring.
+
     Args:
         states: float32 ``[N, ds]``, kept as they are.
         actions: float32 ``[N, da]``, on the same device, likewise.
@@ -69,6 +72,8 @@ class ProductSearch:
         self.half_norms = (norms / 2).float()
         self.largest = float(norms.max().sqrt())
         self.stats = {"queries": 0, "unsettled": 0}
+        self.deferred = False
+        self.doubts = torch.zeros((), dtype=torch.int64, device=states.device)
 
     def _moved(self, states: Float[Tensor, "n ds"], actions: Float[Tensor, "n da"]) -> Float[Tensor, "n d"]:
         """Points around their mean, float32."""
@@ -93,7 +98,11 @@ class ProductSearch:
         settled = others - best > error(norms, self.largest, moved.shape[1])
         settled &= norms + self.largest < OVERFLOWS
         self.stats["queries"] += len(rows)
-        if nominees.shape[1] < len(self.states) and not bool(settled.all()):
+        if nominees.shape[1] == len(self.states):
+            return index, best
+        if self.deferred:
+            self.doubts += settled.numel() - settled.sum()
+        elif not bool(settled.all()):
             unsettled = (~settled).nonzero()[:, 0]
             self.stats["unsettled"] += len(unsettled)
             index[unsettled], best[unsettled] = self._all_measured(states[unsettled], actions[unsettled])

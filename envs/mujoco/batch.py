@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import threading
+import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import llvmlite.binding
 import mujoco
 import numpy as np
 from numba import njit, types
-from numpy.typing import NDArray
+from numba.extending import intrinsic
 
 # What a step reads beside the model, and all it may leave for the next one.  Applied forces, mocap poses and user
 # data are constant in these tasks.
@@ -52,6 +51,29 @@ _mj_forward = _c_function(_lib, "mj_forward", _p, _p)
 _mj_step = _c_function(_lib, "mj_step", _p, _p)
 _mj_rne_post_constraint = _c_function(_lib, "mj_rnePostConstraint", _p, _p)
 _mju_copy = _c_function(_lib, "mju_copy", _p, _p, types.int64)
+
+
+@intrinsic
+@no_type_check
+def _take(context, counter, amount):
+    """Add ``amount`` to the first number of ``counter``, int64, and return what it was; atomic among threads."""
+
+    def generate(target, builder, signature, values):
+        pointer = target.make_array(signature.args[0])(target, builder, values[0]).data
+        return builder.atomic_rmw("add", pointer, values[1], "seq_cst")
+
+    return types.int64(counter, types.int64), generate
+
+
+@njit(nogil=True, cache=True)
+@no_type_check
+def _simulate_all(address, size, job, taken, piece, frame_skip):
+    """:func:`_simulate` pieces of environments until none is left; ``taken`` (1,) int64 is shared by all threads."""
+    while True:
+        start = _take(taken, piece)
+        if start >= len(job):
+            break
+        _simulate(address, size, job, start, min(start + piece, len(job)), frame_skip)
 
 
 @njit(nogil=True, cache=True)
@@ -144,34 +166,55 @@ class Simulations:
         self._size = np.array([array.shape[1] for array in arrays], np.int64)
         ours = [array.ctypes.data for array in arrays]
         theirs = [(d._address, d.xpos[body or 0].ctypes.data, d.cfrc_ext.ctypes.data) for d in self._datas]
-        self._addresses = [
+        addresses = [
             np.array([model._address, data, ours[0], position, ours[1], forces, ours[2], STATE], np.uint64)
             for data, position, forces in theirs
         ]
         # Pieces small enough that a core which is busy elsewhere holds up the others by little.
-        self._piece = num_envs if num_threads == 1 else -(-num_envs // (num_threads * 4))
-        self._pool = ThreadPoolExecutor(num_threads - 1) if num_threads > 1 else None
+        piece = num_envs if num_threads == 1 else -(-num_envs // (num_threads * 4))
+        self._taken = np.zeros(1, np.int64)
+        self._work = [(address, self._size, self.job, self._taken, piece, frame_skip) for address in addresses]
+        self._threads = [_Thread(work) for work in self._work[1:]]
+        self.close = weakref.finalize(self, _end, self._threads)
 
     def run(self) -> None:
         """Do ``job`` on all threads."""
-        # next() of an itertools.count is atomic, so each piece is taken once, by whichever thread is free.
-        pieces = itertools.count(0, self._piece)
+        self._taken[0] = 0
         with _untimed():
-            futures = []
-            if self._pool is not None:
-                futures = [self._pool.submit(self._work, pieces, address) for address in self._addresses[1:]]
-            self._work(pieces, self._addresses[0])
-            for future in futures:
-                if not future.cancel():  # one that has not begun finds nothing left to do
-                    future.result()
+            for thread in self._threads:
+                thread.begin.release()
+            _simulate_all(*self._work[0])
+            for thread in self._threads:
+                if not thread.begin.acquire(blocking=False):  # one that has not begun finds nothing left to do
+                    thread.done.acquire()
 
-    def _work(self, pieces: Iterator[int], address: NDArray[np.uint64]) -> None:
-        for start in pieces:
-            if start >= self.num_envs:
+
+class _Thread(threading.Thread):
+    """Simulates ``work`` whenever ``begin`` is released, then releases ``done``; two locks cost less than a pool.
+
+    It holds arrays and no :class:`Simulations`, so that it ends with the one it works for.
+    """
+
+    def __init__(self, work: tuple[Any, ...]) -> None:
+        super().__init__(daemon=True, name="simulations")
+        self.work, self.ended = work, False
+        self.begin, self.done = threading.Lock(), threading.Lock()
+        self.begin.acquire()
+        self.done.acquire()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self.begin.acquire()
+            if self.ended:
                 break
-            _simulate(address, self._size, self.job, start, min(start + self._piece, self.num_envs), self.frame_skip)
+            _simulate_all(*self.work)
+            self.done.release()
 
-    def close(self) -> None:
-        """End the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+
+def _end(threads: list[_Thread]) -> None:
+    for thread in threads:
+        thread.ended = True
+        thread.begin.release()
+    for thread in threads:
+        thread.join()

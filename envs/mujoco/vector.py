@@ -124,6 +124,7 @@ class MujocoVectorEnv(VectorEnv[NDArray[np.float64], NDArray[Any], NDArray[Any]]
         self._clipped_forces = np.zeros_like(self._batch.forces)
         self._observations: Any = create_empty_array(self.single_observation_space, n)
         self._elapsed, self._autoreset = np.zeros(n, np.int64), np.zeros(n, np.bool_)
+        self._resting = np.zeros(n, np.bool_)
         self._generators: list[np.random.Generator | None] = [None] * n
         self._seeds: list[int | None] = [None] * n
         self._was_reset = False
@@ -142,7 +143,7 @@ class MujocoVectorEnv(VectorEnv[NDArray[np.float64], NDArray[Any], NDArray[Any]]
         for i, made in rows.reseed(self._generators, mask, seeds).items():
             self._seeds[i] = made
         self._was_reset = True
-        self._autoreset[mask] = False
+        self._autoreset[mask], self._resting[mask] = False, False
         self._batch.job.fill(SKIP)
         self._draw(mask)
         self._run()
@@ -170,12 +171,13 @@ class MujocoVectorEnv(VectorEnv[NDArray[np.float64], NDArray[Any], NDArray[Any]]
         self._batch.job.fill(STEP)
         if some_reset:
             self._draw(resets)
+        self._batch.job[self._resting] = SKIP
         self._run()
         rewards, terminations, infos = self._outcome(actions, before)
         truncations = self._elapsed >= self.max_episode_steps if self.max_episode_steps > 0 else np.zeros_like(resets)
         if some_reset:
             rewards[resets], terminations[resets], truncations[resets] = 0.0, False, False
-        ended = terminations | truncations
+        ended = (terminations | truncations) & ~self._resting
         final: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             resets, some_reset, ended = ended, bool(ended.any()), np.zeros_like(ended)
@@ -183,6 +185,14 @@ class MujocoVectorEnv(VectorEnv[NDArray[np.float64], NDArray[Any], NDArray[Any]]
                 final = self._reset_now(infos, resets)
         self._autoreset = ended
         return self._observations.copy(), rewards, terminations, truncations, self._batch_infos(infos, resets) | final
+
+    def rest(self, mask: NDArray[np.bool_]) -> None:
+        """Leave the environments of the bool array ``mask`` as they are, whatever the action, until they are reset.
+
+        It saves their simulation where nobody looks at them any more; what :meth:`step` says of them has no meaning.
+        """
+        self._resting = mask.copy()
+        self._autoreset = self._autoreset & ~mask
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator | None, ...]:  # type: ignore[override]
@@ -227,6 +237,7 @@ class MujocoVectorEnv(VectorEnv[NDArray[np.float64], NDArray[Any], NDArray[Any]]
         self._generators = [_unpack(row) for row in state["generators"]]
         self._seeds = [-1] * self.num_envs
         self._was_reset = True
+        self._resting[:] = False
         self._observe()
 
     def _saved(self) -> dict[str, NDArray[Any]]:

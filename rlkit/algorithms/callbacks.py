@@ -159,7 +159,25 @@ class Log(BaseCallback):
         return True
 
 
-class Evaluate(BaseCallback):
+class Spaced(BaseCallback):
+    """A callback with nothing to do but at multiples of ``every`` steps; 0: it is content with any.
+
+    Beside callbacks of this kind alone, many steps may be done between two calls.
+    """
+
+    every = 0
+
+
+def before_next_turn(hooks: BaseCallback, steps: int, total: int, log_interval: int | None) -> int:
+    """After ``steps`` of ``total``: how many may be done before a callback or the log must have its turn."""
+    inside = [hook for hook in leaves(hooks) if not isinstance(hook, CallbackList)]
+    if not all(isinstance(hook, Spaced) for hook in inside):
+        return 1
+    turns = (log_interval, *(hook.every for hook in inside if isinstance(hook, Spaced)))
+    return min([total - steps, *(every - steps % every for every in turns if every)])
+
+
+class Evaluate(Spaced):
     """Every ``every`` steps: ``eval/...`` to the log, and the per-episode returns to :attr:`history`.
 
     Until an rlkit agent has learnt anything it is not evaluated: that would measure one untrained policy many times.
@@ -184,7 +202,7 @@ class Evaluate(BaseCallback):
         return True
 
 
-class StopOnSignal(BaseCallback):
+class StopOnSignal(Spaced):
     """Ends training between two steps once ``stop(number)`` was called, as from a signal handler."""
 
     def __init__(self) -> None:
@@ -199,7 +217,7 @@ class StopOnSignal(BaseCallback):
         return self.waiting or not self.signal
 
 
-class Checkpoint(BaseCallback):
+class Checkpoint(Spaced):
     """Every ``every`` steps: write a checkpoint, then drop all but the newest ``keep``.
 
     An algorithm that collects roll-outs is written between two of them, where nothing is half done; a signal waits for
@@ -266,7 +284,7 @@ class Checkpoint(BaseCallback):
         return path
 
 
-class Progress(BaseCallback):
+class Progress(Spaced):
     """A bar with steps per second, time left and, where there is an evaluation, its latest verdict."""
 
     def __init__(self, evaluation: Evaluate | None = None):

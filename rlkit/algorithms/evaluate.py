@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -82,10 +82,22 @@ class Evaluator:
         self.env: Any = None
 
     def __call__(self, agent: Predictor, index: int = 0) -> Evaluation:
-        sampled = np.random.SeedSequence([self.seed, index], spawn_key=(1,))
-        seed = int(sampled.generate_state(1, np.uint64)[0] >> 1)
-        with seeded_samples(agent, seed) if self.judged == "sampled" else nullcontext():
-            found = self.measure(agent, index)
+        with self.samples(agent, index):
+            return self.finite(self.measure(agent, index))
+
+    def measure(self, agent: Predictor, index: int) -> Evaluation:
+        """The episodes of call ``index``; what a subclass changes."""
+        return _play([_Player(self, agent, nullcontext())], index)[0]
+
+    def samples(self, agent: Predictor, index: int) -> AbstractContextManager[Any]:
+        """Around what ``agent`` draws in call ``index``; may be entered again and again."""
+        if self.judged != "sampled":
+            return nullcontext()
+        sequence = np.random.SeedSequence([self.seed, index], spawn_key=(1,))
+        return SeededSamples(agent, int(sequence.generate_state(1, np.uint64)[0] >> 1))
+
+    def finite(self, found: Evaluation) -> Evaluation:
+        """``found``; UserError where a number in it is not finite."""
         told: dict[str, Any] = {**found.samples(), **found.summary()}
         for name, values in told.items():
             wrong = np.flatnonzero(~np.isfinite(values))
@@ -94,65 +106,138 @@ class Evaluator:
                 raise UserError(f"{name} of the evaluation in {self.env_id} is {value}, expected a finite number")
         return found
 
-    def measure(self, agent: Predictor, index: int) -> Evaluation:
-        """The episodes of call ``index``; what a subclass changes."""
-        sequence = np.random.SeedSequence([self.seed, index])
-        seeds = [int(s) for s in sequence.generate_state(self.episodes)]  # uint32 each
-        # as equal as can be: rounds of one size share their environments
-        rounds = [part.tolist() for part in np.array_split(seeds, -(-len(seeds) // MAX_ENVS))]
-        lengths: list[np.ndarray] = []
-        sums: list[dict[str, np.ndarray]] = []
-        for part in rounds:
-            found, steps = self._round(agent, part, before=sum(map(len, lengths)))
-            sums.append(found)
-            lengths.append(steps)
-        totals = {name: np.concatenate([one[name] for one in sums]) for name in sums[0]}
-        returns, scores = totals.pop("step"), None
-        if self.reference is not None:
-            low, high = self.reference
-            scores = 100.0 * (returns - low) / (high - low)
-        return Evaluation(returns, np.concatenate(lengths), scores, by_reward=totals)
-
-    def _round(self, agent: Predictor, seeds: list[int], before: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Sums of rewards by name, the step's own as "step", and lengths, ``[n]`` each."""
-        n = len(seeds)
-        if self.env is None or self.env.num_envs != n:
+    def environments(self, count: int) -> Any:
+        """``count`` environments in a batch, kept for the next call."""
+        if self.env is None or self.env.num_envs != count:
             self.close()
             with refusing(f"environment '{self.env_id}'", "cannot be made", UserError):
-                self.env = make_vector_env(self.env_id, n, **self.env_kwargs)
-            require_fitting(agent, self.env, self.env_id)
-        sums: dict[str, np.ndarray] = {}
-        step = 0
-
-        def watch(running: np.ndarray, left: np.ndarray, observations: Any, rewards: Any, infos: Any) -> None:
-            nonlocal step
-            step += 1
-            self._check("reward", rewards, running, step, before)
-            self._check("observation", observations, left, step, before)
-            told = {name: infos[f"{name}_reward"] for name in REWARDS if f"{name}_reward" in infos}
-            for name, values in told.items():
-                sums.setdefault(name, np.zeros(n))[running] += values[running]
-            if self.on_progress is not None:
-                self.on_progress(before + n - int(left.sum()))
-
-        greedy = self.judged == "greedy"
-        returns, lengths = play_episodes(
-            lambda seen: agent.predict(seen, deterministic=greedy)[0], self.env, seeds, watch
-        )
-        return {"step": returns, **sums}, lengths
-
-    def _check(self, name: str, values: Any, running: np.ndarray, step: Any, before: int) -> None:
-        """Raise UserError for what is not finite in a running episode."""
-        if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or np.isfinite(values[running]).all():
-            return
-        rows = values.reshape(len(values), -1)
-        episode = before + int(np.flatnonzero(running & ~np.isfinite(rows).all(axis=1))[0])
-        raise UserError(f"'{name}' of {self.env_id} is not finite in episode {episode} of the evaluation, step {step}")
+                self.env = make_vector_env(self.env_id, count, **self.env_kwargs)
+        return self.env
 
     def close(self) -> None:
         if self.env is not None:
             self.env.close()
             self.env = None
+
+
+def evaluate_together(evaluators: Sequence[Evaluator], agents: Sequence[Predictor], index: int = 0) -> list[Evaluation]:
+    """What each of ``evaluators``, called with its agent and ``index``, returns: from one batch of environments.
+
+    Each agent acts in a slice of the batch, for as many rows as it would alone, so the results are the same in every
+    bit.  Where evaluators differ in environment or number of episodes, or measure in a way of their own, they are
+    called one after another.  Raises :class:`UserError` as the first of them that fails would.
+    """
+    pairs = list(zip(evaluators, agents, strict=True))
+    worlds = [(one.env_id, one.env_kwargs, one.episodes) for one in evaluators]
+    special = any(type(one).measure is not Evaluator.measure for one in evaluators)
+    if len(pairs) < 2 or special or any(world != worlds[0] for world in worlds):
+        return [evaluator(agent, index) for evaluator, agent in pairs]
+    players = [_Player(evaluator, agent, evaluator.samples(agent, index)) for evaluator, agent in pairs]
+    return [player.evaluator.finite(found) for player, found in zip(players, _play(players, index), strict=True)]
+
+
+@dataclass
+class _Player:
+    """An agent in its ``rows`` of a batch, and what it has been given so far."""
+
+    evaluator: Evaluator
+    agent: Predictor
+    samples: AbstractContextManager[Any]  # around what it draws
+    rows: slice = field(default_factory=lambda: slice(0, 0))
+    sums: dict[str, np.ndarray] = field(default_factory=dict)  # of rewards by name, this round's, ``[n]`` each
+    before: int = 0  # episodes of earlier rounds
+    step: int = 0
+
+    def begin(self, first: int, count: int) -> None:
+        self.before += self.rows.stop - self.rows.start
+        self.rows, self.sums, self.step = slice(first, first + count), {}, 0
+
+    def act(self, seen: Any) -> Any:
+        with self.samples:
+            return self.agent.predict(seen, deterministic=self.evaluator.judged == "greedy")[0]
+
+    def watch(
+        self, running: np.ndarray, left: np.ndarray, observations: Any, rewards: np.ndarray, infos: dict[str, Any]
+    ) -> None:
+        """What a step of the whole batch gave; see :data:`rlkit.vector.Watch`."""
+        self.step += 1
+        running, left = running[self.rows], left[self.rows]
+        self._check("reward", rewards, running)
+        self._check("observation", observations, left)
+        for name in REWARDS:
+            if f"{name}_reward" in infos:
+                told = infos[f"{name}_reward"][self.rows]
+                self.sums.setdefault(name, np.zeros(len(running)))[running] += told[running]
+        if self.evaluator.on_progress is not None:
+            self.evaluator.on_progress(self.before + len(left) - int(left.sum()))
+
+    def _check(self, name: str, values: Any, running: np.ndarray) -> None:
+        """Raise UserError for what is not finite in a running episode."""
+        if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+            return
+        values = values[self.rows]
+        if np.isfinite(values[running]).all():
+            return
+        wrong = running & ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        episode = self.before + int(np.flatnonzero(wrong)[0])
+        raise UserError(
+            f"'{name}' of {self.evaluator.env_id} is not finite in episode {episode} of the evaluation, "
+            f"step {self.step}"
+        )
+
+
+def _play(players: Sequence[_Player], index: int) -> list[Evaluation]:
+    """The episodes of call ``index`` in one world, which ``players`` share."""
+    episodes = players[0].evaluator.episodes
+    rounds = -(-episodes // MAX_ENVS)
+    seeds = [np.random.SeedSequence([player.evaluator.seed, index]).generate_state(episodes) for player in players]
+    totals: list[list[dict[str, np.ndarray]]] = [[] for _ in players]
+    # as equal as can be: rounds of one size share their environments
+    for part in np.array_split(np.stack(seeds), rounds, axis=1):  # [R, n] uint32
+        for found, sums in zip(totals, _round(players, part), strict=True):
+            found.append(sums)
+    evaluations = []
+    for player, parts in zip(players, totals, strict=True):
+        total = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        returns, lengths, scores = total.pop("step"), total.pop("length"), None
+        if player.evaluator.reference is not None:
+            low, high = player.evaluator.reference
+            scores = 100.0 * (returns - low) / (high - low)
+        evaluations.append(Evaluation(returns, lengths, scores, by_reward=total))
+    return evaluations
+
+
+def _round(players: Sequence[_Player], seeds: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """Sums of rewards by name, the step's own as "step", and "length", ``[n]`` each; ``seeds [R, n]`` of episodes."""
+    count = seeds.shape[1]
+    env = players[0].evaluator.environments(seeds.size)
+    for number, player in enumerate(players):
+        player.begin(number * count, count)
+        require_fitting(player.agent, env, player.evaluator.env_id)
+    acted: list[Any] = [None] * len(players)
+    busy = np.ones(len(players), np.bool_)
+
+    def act(seen: Any) -> Any:
+        if len(players) == 1:
+            return players[0].act(seen)
+        for number in np.flatnonzero(busy).tolist():  # the others' episodes are over, and what they do is of no account
+            acted[number] = players[number].act(_rows(seen, players[number].rows))
+        return np.concatenate(acted)
+
+    def watch(running: np.ndarray, left: np.ndarray, *step: Any) -> None:
+        for number in np.flatnonzero(busy).tolist():
+            players[number].watch(running, left, *step)
+        busy[:] = left.reshape(seeds.shape).any(axis=1)
+
+    returns, lengths = play_episodes(act, env, seeds.ravel().tolist(), watch)
+    return [{"step": returns[one.rows], "length": lengths[one.rows], **one.sums} for one in players]
+
+
+def _rows(seen: Any, rows: slice) -> Any:
+    """A part of a batch of observations, in memory of its own as a batch of that size would be."""
+    if isinstance(seen, Mapping):
+        return {key: _rows(value, rows) for key, value in seen.items()}
+    return seen[rows].copy()
 
 
 def require_fitting(agent: Any, env: Any, env_id: str) -> None:
@@ -169,31 +254,41 @@ def _count(space: Any) -> Any:
     return getattr(space, "n", None)
 
 
-@contextmanager
-def seeded_samples(agent: Any, seed: int) -> Iterator[None]:
+class SeededSamples:
     """Inside, what ``agent.predict(deterministic=False)`` draws follows from ``seed``; then all is as it was.
 
-    SB3's distributions draw from PyTorch's global generator; other policies from generators that are attributes of the
-    agent or its policy, found as a checkpoint finds them.
+    Entered again, it goes on where it was left.  SB3's distributions draw from PyTorch's global generator; other
+    policies from generators that are attributes of the agent or its policy, found as a checkpoint finds them.
     """
-    owners = [vars(owner) for owner in (agent, getattr(agent, "policy", None)) if hasattr(owner, "__dict__")]
-    found = {id(value): value for owner in owners for value in owner.values()}.values()
-    torchs = [value for value in found if isinstance(value, torch.Generator)]
-    numpys = [value for value in found if isinstance(value, np.random.Generator)]
-    before = [value.get_state() for value in torchs], [value.bit_generator.state for value in numpys]
-    device = torch.device(getattr(agent, "device", "cpu"))
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.default_generator.manual_seed(seed)
-            if device.type == "cuda":
-                torch.cuda.manual_seed(seed)
-            for generator in torchs:
-                generator.manual_seed(seed)
-            for random in numpys:
-                random.bit_generator.state = type(random.bit_generator)(seed).state
-            yield
-    finally:
-        for generator, tensor in zip(torchs, before[0], strict=True):
+
+    def __init__(self, agent: Any, seed: int):
+        owners = [vars(owner) for owner in (agent, getattr(agent, "policy", None)) if hasattr(owner, "__dict__")]
+        found = {id(value): value for owner in owners for value in owner.values()}.values()
+        self.torchs = [torch.default_generator, *(value for value in found if isinstance(value, torch.Generator))]
+        device = torch.device(getattr(agent, "device", "cpu"))
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self.torchs.append(torch.cuda.default_generators[index])
+        self.numpys = [value for value in found if isinstance(value, np.random.Generator)]
+        self.others = self._states()
+        for generator in self.torchs:
+            generator.manual_seed(seed)
+        for random in self.numpys:
+            random.bit_generator.state = type(random.bit_generator)(seed).state
+        self._exchange()
+
+    def _states(self) -> tuple[list[torch.Tensor], list[Any]]:
+        return [one.get_state() for one in self.torchs], [one.bit_generator.state for one in self.numpys]
+
+    def _exchange(self) -> None:
+        states, self.others = self.others, self._states()
+        for generator, tensor in zip(self.torchs, states[0], strict=True):
             generator.set_state(tensor)
-        for random, state in zip(numpys, before[1], strict=True):
+        for random, state in zip(self.numpys, states[1], strict=True):
             random.bit_generator.state = state
+
+    def __enter__(self) -> None:
+        self._exchange()
+
+    def __exit__(self, *error: object) -> None:
+        self._exchange()

@@ -74,6 +74,7 @@ class AgentConfig:
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ()
     UNIT: ClassVar[tuple[str, ...]] = ()  # in [0, 1]
     CHOICES: ClassVar[Mapping[str, Iterable[str]]] = MappingProxyType({})  # the words allowed
+    VARYING: ClassVar[tuple[str, ...]] = ()  # those in which runs of one stack may differ
     OWN: ClassVar[
         tuple[str, ...]
     ] = ()  # settings of a machine, which an artefact does not switch on where it is loaded

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from gymnasium import spaces
@@ -20,8 +20,9 @@ from stable_baselines3.common.utils import configure_logger
 from torch import Tensor, nn
 
 from rlkit.algorithms.base import Persistent, Specification
-from rlkit.algorithms.callbacks import Progress, closing_bars
-from rlkit.algorithms.engine.compiled import CompiledUpdates, compiled_updates
+from rlkit.algorithms.callbacks import Progress, before_next_turn, closing_bars
+from rlkit.algorithms.engine import Engine, engine_of
+from rlkit.algorithms.engine.program import Doubtful
 from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.hyperparameters import check_learning
 from rlkit.algorithms.tally import Tally
@@ -37,7 +38,7 @@ class Trainer(Persistent, BaseAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
-    steps_at_once = 1  # what the latest step counted
+    steps_at_once = 1  # what was counted between the latest two turns of the callbacks
 
     def assemble(self, specification: Specification) -> None:
         spec = specification
@@ -93,6 +94,28 @@ class Trainer(Persistent, BaseAlgorithm):
         Raises :class:`UserError` when there is nothing to learn from, a count is not positive, or a metric stops being
         finite.
         """
+        for most in self.lessons(
+            total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar
+        ):
+            self.advance(most)
+        return self
+
+    def advance(self, most: int) -> None:
+        """Between one and ``most`` steps, counted; none where nothing is left to learn."""
+        steps = self.step()
+        self.num_timesteps += steps
+        self._n_updates += steps > 0
+
+    def lessons(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1000,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Iterator[int]:
+        """:meth:`learn` but for the steps, which the caller does: yields how many may be done before its next turn."""
         total_timesteps = check_learning(total_timesteps, callback, log_interval)
         self.ready()
         if reset_num_timesteps:
@@ -108,17 +131,16 @@ class Trainer(Persistent, BaseAlgorithm):
         with closing_bars(lambda: hooks), fast_float32():
             hooks.on_training_start(locals(), globals())
             while self.num_timesteps < total_timesteps:
-                self.steps_at_once = self.step()
+                before = self.num_timesteps
+                yield before_next_turn(hooks, before, total_timesteps, log_interval)
+                self.steps_at_once = self.num_timesteps - before
                 if not self.steps_at_once:
                     break
-                self.num_timesteps += self.steps_at_once
-                self._n_updates += 1
                 if log_interval and self.num_timesteps % log_interval == 0:
                     self.write_log()
                 if not hooks.on_step():
                     break
             hooks.on_training_end()
-        return self
 
     def _callbacks(self, callback: MaybeCallback, progress_bar: bool) -> BaseCallback:
         if isinstance(callback, list):
@@ -155,12 +177,27 @@ class Trainer(Persistent, BaseAlgorithm):
 
 
 class Learner(Trainer):
-    """A step is an update: a subclass says what it draws, and turns that into metrics."""
+    """A step is an update: a subclass says what it draws, and turns that into metrics.
+
+    An update is a program over fixed tensors, which an engine (:mod:`rlkit.algorithms.engine`) may run in other ways
+    than line by line: its state lies in modules, optimisers and generators that are attributes; it reads no value
+    back; what it does depends on the count of updates alone, and repeats after :attr:`period` of them.
+    """
+
+    engine: str = "auto"  # eager, graph, or auto: a graph on CUDA where the update can be one
+    _running: Engine | None = None
 
     @property
     def period(self) -> int:
         """After how many updates what an update does repeats; it may depend on their count and on nothing else."""
         return 1
+
+    def share(self: Self, other: Self) -> None:
+        """Hold but once what is the same in ``other``, beside which it will learn; by default nothing."""
+
+    def doubtful(self) -> Sequence[Doubtful]:
+        """What may answer at once and find out later that it was wrong; by default nothing."""
+        return ()
 
     @abstractmethod
     def draw(self) -> Any:
@@ -170,14 +207,15 @@ class Learner(Trainer):
     def update(self, batch: Any) -> dict[str, Tensor]:
         """One gradient step; returns scalar tensors, left on the device."""
 
-    _compiled: CompiledUpdates | Literal[False] | None = None  # None: not tried yet; False: it cannot be
-
     def step(self) -> int:
-        if getattr(self.config, "compile", False) and self._compiled is not False:
-            if self._compiled is None or self._compiled.stale:
-                self._compiled = compiled_updates(self) or False
-            if self._compiled:
-                self._compiled.update()
-                return 1
         self.tally.add(self.update(self.draw()))
         return 1
+
+    def advance(self, most: int) -> None:
+        if self._running is None:
+            self._running = engine_of(self)
+        self._running.advance(most)
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        super().load_state(tensors, values)
+        self._running = None  # what it ran over may have been replaced

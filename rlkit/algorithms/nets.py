@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -106,9 +106,10 @@ class Polyak:
     def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], tau: float):
         pairs = list(pairs)
         self.tau = tau
-        self.online = [p.detach() for online, _ in pairs for p in online.parameters()]
-        self.target = [p.detach() for _, target in pairs for p in target.parameters()]
+        self.online = [p for online, _ in pairs for p in online.parameters()]
+        self.target = [p for _, target in pairs for p in target.parameters()]
 
+    @torch.no_grad()
     def step(self) -> None:
         torch._foreach_lerp_(self.target, self.online, self.tau)
 
@@ -148,12 +149,15 @@ class Adam(torch.optim.Adam):
             self.state[p] = dict(zip(("exp_avg", "exp_avg_sq"), zeros, strict=True))
             self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
         self._gather()
+        self.rate_on_device = self.rates.device.type != "cpu"
 
     def _gather(self) -> None:
         states = [self.state[p] for p in self.parameters]
         self.moments = ([s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states])
         self.steps = [s["step"] for s in states]
         self.done = int(self.steps[0])  # steps so far
+        self.rates = torch.full((1,), self.learning_rate, device=self.steps[0].device)  # of the next steps
+        self.place = self.planned = 0
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
@@ -163,6 +167,24 @@ class Adam(torch.optim.Adam):
         """The learning rate of the step after ``done`` others."""
         return self.learning_rate * cosine(done, self.decay_steps)
 
+    def plan(self, steps: int) -> None:
+        """Write the learning rates of the next ``steps`` where recorded ones read theirs."""
+        self.place = self.planned = steps
+        if len(self.rates) < steps:
+            self.rates = torch.full((steps,), self.learning_rate, device=self.rates.device)
+        if self.decay_steps:
+            self.rates[:steps].copy_(torch.tensor([self.rate(self.done + k) for k in range(steps)]))
+
+    def next_rate(self) -> float | Tensor:
+        """The learning rate of the next step: a number; on a GPU, which may be recording, a scalar there."""
+        if not self.rate_on_device:
+            return self.rate(self.done) if self.decay_steps else self.param_groups[0]["lr"]
+        if self.place == self.planned:
+            self.plan(1)
+            self.place = 0
+        self.place += 1
+        return self.rates[self.place - 1]
+
     @torch.no_grad()
     def minimise(self, loss: Tensor) -> None:
         """One step on ``loss``, touching the gradients of this optimiser's own parameters only.
@@ -171,23 +193,33 @@ class Adam(torch.optim.Adam):
         otherwise compute the critic's too and throw them away.
         """
         gradients = torch.autograd.grad(loss, self.parameters)
-        if self.decay_steps:
-            self.param_groups[0]["lr"] = self.rate(self.done)
+        group, group["lr"] = self.param_groups[0], self.next_rate()
         self.done += 1
-        group = self.param_groups[0]
         torch._foreach_add_(self.steps, 1)
-        with flush_subnormals():
-            torch._fused_adam_(
-                self.parameters,
-                list(gradients),
-                *self.moments,
-                [],
-                self.steps,
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                weight_decay=group["weight_decay"],
-                eps=group["eps"],
-                amsgrad=False,
-                maximize=False,
-            )
+        fused_adam(self.parameters, gradients, self.moments, self.steps, group)
+
+
+def fused_adam(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    moments: tuple[Sequence[Tensor], Sequence[Tensor]],
+    steps: Sequence[Tensor],
+    group: Mapping[str, Any],
+) -> None:
+    """Adam's step in place, in one kernel, with the settings of ``group``; ``steps`` count it already."""
+    with flush_subnormals():
+        torch._fused_adam_(
+            list(parameters),
+            list(gradients),
+            list(moments[0]),
+            list(moments[1]),
+            [],
+            list(steps),
+            lr=group["lr"],
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            amsgrad=False,
+            maximize=False,
+        )

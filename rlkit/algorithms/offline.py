@@ -48,6 +48,7 @@ class OfflineConfig(AgentConfig):
 
     POSITIVE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
     OWN: ClassVar[tuple[str, ...]] = ("compile",)
+    VARYING: ClassVar[tuple[str, ...]] = ("learning_rate", "normalise_observations", "reward_scale", "reward_shift")
 
     def __post_init__(self) -> None:
         self._widths("hidden_sizes")
@@ -128,6 +129,11 @@ class OfflineAlgorithm(Learner):
     @abstractmethod
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
         """Set ``self.policy``, the other networks and the optimisers; initial weights come from ``generator``."""
+
+    def share(self, other: Self) -> None:
+        """Hold what is the same as ``other`` holds, from the same data, but once."""
+        if self.replay is not None and other.replay is not None and torch.equal(self.replay.rows, other.replay.rows):
+            self.replay.rows = other.replay.rows
 
     def on_data(self) -> None:
         """Called once the replay holds the (normalised) dataset; for indices built over it."""

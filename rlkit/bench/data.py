@@ -16,7 +16,7 @@ import numpy as np
 
 from rlkit import registry
 from rlkit.data.dataset import OfflineDataset, Provenance
-from rlkit.data.generate import collect
+from rlkit.data.rollouts import collect
 from rlkit.errors import UserError
 from rlkit.system.files import write_atomically
 from rlkit.vector import make_vector_env

@@ -8,6 +8,8 @@ from typing import Any
 
 from rlkit.errors import DataError, UserError, one_line
 
+MAX_JOBS = 1024
+
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a plain table; wide enough for its content where the output is no terminal."""
@@ -104,7 +106,10 @@ def _make(args: argparse.Namespace) -> int:
     from rlkit.data.cache import generated
     from rlkit.registry import record
 
-    _describe(generated(record(args.name), size=args.size, seed=args.seed, progress=True, force=args.force))
+    if args.jobs is not None and not 1 <= args.jobs <= MAX_JOBS:
+        raise UserError(f"--jobs {args.jobs} is out of range, expected a whole number from 1 to {MAX_JOBS}")
+    options = {"size": args.size, "seed": args.seed, "force": args.force, "jobs": args.jobs}
+    _describe(generated(record(args.name), progress=True, **options))
     return 0
 
 
@@ -204,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("name", metavar="NAME", help="a record's name")
     verb.add_argument("--size", type=int, help="transitions (default: the record's)")
     verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--jobs", type=int, help="cores to use (default: all); the data does not depend on it")
     verb.add_argument("--force", action="store_true", help="make it anew although it is kept already")
     verb.set_defaults(run=_make)
 

@@ -8,6 +8,7 @@ second.  Whatever is read is compared with the recorded content hash; what does 
 from __future__ import annotations
 
 import importlib
+import inspect
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -100,22 +101,31 @@ def _load(record: EnvRecord, dataset_id: str) -> OfflineDataset | None:
     return None
 
 
-def _make(record: EnvRecord, size: int, seed: int, progress: bool) -> OfflineDataset:
+def _make(record: EnvRecord, size: int, seed: int, progress: bool, jobs: int | None) -> OfflineDataset:
     assert record.data is not None
     generator = resolve_object(record.data.generator)
-    dataset: OfflineDataset = generator(record, size=size, seed=seed, progress=progress)
+    takes_jobs = "jobs" in inspect.signature(generator).parameters  # others have no use for several
+    options = {"jobs": jobs} if takes_jobs else {}
+    dataset: OfflineDataset = generator(record, size=size, seed=seed, progress=progress, **options)
     return dataset.with_(**record_fields(record))
 
 
 def generated(
-    record: EnvRecord, *, size: int | None = None, seed: int = 0, progress: bool = False, force: bool = False
+    record: EnvRecord,
+    *,
+    size: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    force: bool = False,
+    jobs: int | None = None,
 ) -> OfflineDataset:
     """The record's stand-in: the kept one where it was made alike, else made now and kept.
 
     Two processes that ask at once make it once: the second waits.  A process killed meanwhile leaves no half dataset.
     A store that cannot be written (read-only, full) costs only the keeping; ``provenance.details["kept"]`` says so.
 
-    ``force`` makes it anew in any case.  Raises :class:`DataError` where it cannot be generated.
+    ``force`` makes it anew in any case; ``jobs`` are the cores that its generator uses, by default all.  Raises
+    :class:`DataError` where it cannot be generated.
     """
     if record.data is None:
         raise DataError(f"'{record.name}' is for learning online and has no dataset; pick one of its levels")
@@ -134,7 +144,7 @@ def generated(
             writable = False
         dataset = _load(record, dataset_id) if not force and kept(record, size, seed) else None
         if dataset is None:
-            dataset = _make(record, size, seed, progress)
+            dataset = _make(record, size, seed, progress, jobs)
             dataset.provenance.details["kept"] = "no, the local Minari store cannot be written"
             if writable:
                 _keep(dataset, dataset_id, {"generation": key})

@@ -23,15 +23,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from rlkit.data.actors import Actor, Uniform, load_behaviour, remedy
 from rlkit.data.dataset import OfflineDataset, Provenance
 from rlkit.data.records import env_facts, record_fields, require_boxes
+from rlkit.data.rollouts import Crew, collect, in_order
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord
 from rlkit.vector import make_vector_env
@@ -39,72 +41,7 @@ from rlkit.vector import make_vector_env
 BEHAVIOURS = Path(__file__).parent / "behaviours"
 ALGORITHM = 1  # raised whenever the same policies, size and seed would give other rows
 MAX_ENVS = 100
-LOG_STD_RANGE = (-20.0, 2.0)  # SB3's clipping of the actor's second head
-
-Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # observations [B, ds] -> actions [B, da]
-
-
-class Behaviour:
-    """An SAC actor in NumPy: ``action = tanh(mu + exp(clip(log_std)) noise)``, scaled to the action space.
-
-    Calling it with observations, float32 ``[B, ds]``, and a generator gives float32 ``[B, da]``; without a generator
-    it acts deterministically.  Raises :class:`DataError` for tensors that are missing or do not fit the spaces.
-    """
-
-    def __init__(self, tensors: dict[str, np.ndarray], observation_size: int, action_space: gym.spaces.Box, where: str):
-        try:
-            layers = ["latent_pi.0", "latent_pi.2", "mu", "log_std"]
-            weights = [np.ascontiguousarray(tensors[f"{n}.weight"].astype(np.float32).T) for n in layers]
-            biases = [tensors[f"{n}.bias"].astype(np.float32) for n in layers]
-        except KeyError as error:
-            raise DataError(f"{where}: tensor {error} is missing, expected an SAC actor of Stable-Baselines3") from None
-        actions = int(np.prod(action_space.shape))
-        if weights[0].shape[0] != observation_size or weights[2].shape[1] != actions:
-            raise DataError(
-                f"{where}: the actor maps {weights[0].shape[0]} numbers to {weights[2].shape[1]}, "
-                f"expected {observation_size} to {actions}"
-            )
-        self.hidden = list(zip(weights[:2], biases[:2], strict=True))
-        # Both heads share their input: one product instead of two.
-        self.heads = (np.concatenate(weights[2:], axis=1), np.concatenate(biases[2:]))
-        self.low, self.high = action_space.low.astype(np.float32), action_space.high.astype(np.float32)
-
-    def __call__(self, observations: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
-        x = observations  # [B, ds]
-        for weight, bias in self.hidden:
-            x = np.maximum(x @ weight + bias, 0.0)  # [B, H]
-        mean, log_std = np.split(x @ self.heads[0] + self.heads[1], 2, axis=1)  # [B, da] each
-        if generator is not None:
-            noise = generator.standard_normal(mean.shape, dtype=np.float32)
-            mean = mean + np.exp(np.clip(log_std, *LOG_STD_RANGE)) * noise
-        scaled = self.low + 0.5 * (np.tanh(mean) + 1.0) * (self.high - self.low)
-        return np.clip(scaled, self.low, self.high)  # scaling may overstep a bound by rounding
-
-
-def load_behaviour(
-    file: Path, observation_size: int, action_space: gym.spaces.Box, sha256: str | None = None
-) -> Behaviour:
-    """The policy in ``file``; raises :class:`DataError` where it is missing, altered, or does not fit."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    if not file.is_file():
-        raise DataError(f"behaviour {file} is missing; {_remedy(file.name.split('_')[0])}")
-    data = file.read_bytes()
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise DataError(f"behaviour {file} is not the file its manifest describes, expected SHA-256 {sha256[:12]}…")
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise DataError(f"behaviour {file} is no safetensors file ({error})") from None
-    return Behaviour(tensors, observation_size, action_space, str(file))
-
-
-def _remedy(task: str) -> str:
-    return (
-        f"make it with `python scripts/train_behaviours.py {task}` and `python scripts/select_behaviours.py {task}`, "
-        "or name a dataset of your own by its path"
-    )
+WORTH = 100_000  # rows from which processes are worth their start
 
 
 def manifest() -> dict[str, Any]:
@@ -136,13 +73,13 @@ def shares(record: EnvRecord) -> list[tuple[str, dict[str, Any]]]:
     if not names:
         raise DataError(
             f"'{record.name}' cannot be generated, {BEHAVIOURS / 'manifest.json'} lists no policies for level "
-            f"'{level}' of '{record.task}'; {_remedy(record.task)}"
+            f"'{level}' of '{record.task}'; {remedy(record.task)}"
         )
     for name in names:
         if name not in task.get("policies", {}) or not (BEHAVIOURS / task["policies"][name]["file"]).is_file():
             raise DataError(
                 f"'{record.name}' cannot be generated, policy '{name}' of '{record.task}' is missing from "
-                f"{BEHAVIOURS}; {_remedy(record.task)}"
+                f"{BEHAVIOURS}; {remedy(record.task)}"
             )
     return [(name, task["policies"][name]) for name in names]
 
@@ -154,77 +91,17 @@ def fingerprint(record: EnvRecord) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def collect(
-    env: gym.vector.VectorEnv,
-    policy: Policy,
-    size: int,
-    generator: np.random.Generator,
-    env_seed: int,
-    tick: Callable[[int], Any] = lambda rows: None,
-) -> dict[str, np.ndarray]:
-    """Exactly ``size`` transitions of ``policy`` in ``env``, episodes one after another, as one environment would give.
-
-    Episodes are numbered in the order in which they start and laid out in that order; the last one is cut (and
-    flagged as truncated) where ``size`` is reached.  An episode gets its number before anything of it is known, so
-    numbering is blind to length, and the rows are distributed as those of a single environment run for ``size`` steps.
-    Keeping whichever episodes finish first would favour short ones; keeping a fixed share per environment would
-    leave one cut episode for each of them.  The price is the work on episodes still running at the end.
-
-    The result has the arrays of :class:`OfflineDataset`.
-    """
-    count = env.num_envs
-    observations, _ = env.reset(seed=env_seed)
-    states = [np.asarray(observations, dtype=np.float32)]  # [E, ds] per step, one more than the rest
-    steps: list[tuple[np.ndarray, ...]] = []
-    episode = np.arange(count)  # the number of the episode each environment is in
-    lengths = np.zeros(max(4 * count, 1024), dtype=np.int64)
-    finished = np.zeros_like(lengths, dtype=np.bool_)
-    started, head, settled = count, 0, 0  # all episodes below `head` are over and hold `settled` rows together
-    over = np.zeros(count, dtype=np.bool_)
-    while True:
-        actions = policy(states[-1], generator)
-        observations, rewards, terminations, truncations, _ = env.step(actions)
-        fresh = np.flatnonzero(over)  # these were reset by this step: no transition, a new episode
-        if started + len(fresh) > len(lengths):
-            lengths = np.concatenate((lengths, np.zeros_like(lengths)))
-            finished = np.concatenate((finished, np.zeros_like(finished)))
-        episode[fresh] = np.arange(started, started + len(fresh))
-        started += len(fresh)
-        live = ~over
-        steps.append(
-            (actions, rewards.astype(np.float32), terminations & live, truncations & live, np.where(live, episode, -1))
-        )
-        states.append(np.array(observations, dtype=np.float32))
-        lengths[episode[live]] += 1
-        over = (terminations | truncations) & live
-        finished[episode[over]] = True
-        tick(int(live.sum()))
-        while finished[head]:
-            settled += int(lengths[head])
-            head += 1
-        if settled + lengths[head] >= size:
-            break
-
-    numbers = np.stack([step[4] for step in steps]).ravel()  # [T * E], -1 where nothing happened
-    order = np.argsort(numbers, kind="stable")[(numbers < 0).sum() :][:size]  # by episode, then by time
-    flat = np.concatenate(states)  # [(T + 1) * E, ds]
-    states.clear()
-    rows = {"observations": flat[order], "next_observations": flat[order + count]}
-    for index, name in enumerate(("actions", "rewards", "terminations", "truncations")):
-        rows[name] = np.concatenate([step[index] for step in steps])[order]
-    rows["truncations"][-1] |= not rows["terminations"][-1]
-    return rows
-
-
 def behaviour_rollouts(
-    record: EnvRecord, *, size: int | None = None, seed: int = 0, progress: bool = False
+    record: EnvRecord, *, size: int | None = None, seed: int = 0, progress: bool = False, jobs: int | None = None
 ) -> OfflineDataset:
     """Generate ``size`` transitions (default: the record's) of ``record``'s level; ``progress`` shows a bar.
 
-    The same record, size and seed give the same bytes, whatever the number of threads; another version of MuJoCo, or
-    a processor whose matrix products round differently, may not.
+    ``jobs``: cores to use, by default all that this process may; a long batched rollout takes a process on each,
+    where its stepper is MuJoCo's.  The
+    same record, size and seed give the same bytes, whatever the number; another version of MuJoCo, or a processor
+    whose matrix products round differently, may not.
 
-    Raises :class:`DataError` where policies are missing, or size or seed are out of range.
+    Raises :class:`DataError` where policies are missing, or size, seed or jobs are out of range.
     """
     from threadpoolctl import threadpool_limits
     from tqdm import tqdm
@@ -232,24 +109,25 @@ def behaviour_rollouts(
     parts = shares(record)
     assert record.data is not None
     size = record.data.size if size is None else size
-    if size < 1 or seed < 0:
-        raise DataError(
-            f"cannot generate '{record.name}' with size {size} and seed {seed}, expected size > 0, seed >= 0"
-        )
+    if size < 1 or seed < 0 or (jobs is not None and jobs < 1):
+        asked = f"size {size} and seed {seed}" if jobs is None else f"size {size}, seed {seed} and jobs {jobs}"
+        raise DataError(f"cannot generate '{record.name}' with {asked}, expected size > 0, seed >= 0, jobs > 0")
     observation_space, action_space, limit = env_facts(record.env_id, record.env_kwargs)
     observation_space, action_space = require_boxes(observation_space, action_space, record.env_id)
 
-    def uniform(observations: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        shape = (len(observations), *action_space.shape)
-        return generator.uniform(action_space.low, action_space.high, shape).astype(np.float32)
-
-    policies: list[Policy] = [uniform]
+    files: list[Path | None] = [BEHAVIOURS / entry["file"] for _, entry in parts] or [None]
+    actors: list[Actor] = [Uniform(action_space)]
     if parts:
         width = int(np.prod(observation_space.shape))
-        policies = [load_behaviour(BEHAVIOURS / e["file"], width, action_space, e["sha256"]) for _, e in parts]
-    sizes = np.diff(np.linspace(0, size, len(policies) + 1).astype(np.int64)).tolist()
+        actors = [load_behaviour(BEHAVIOURS / e["file"], width, action_space, e["sha256"]) for _, e in parts]
+    sizes = np.diff(np.linspace(0, size, len(actors) + 1).astype(np.int64)).tolist()
     count = int(np.clip(max(sizes) // (limit or 1000), 1, MAX_ENVS))
     env = make_vector_env(record.env_id, count, **record.env_kwargs)
+    threads = getattr(env.unwrapped, "num_threads", None)  # of steppers to whom processes are worth having
+    if jobs == 1 and threads is not None:
+        env.close()
+        env = make_vector_env(record.env_id, count, num_threads=1, **record.env_kwargs)
+    processes = min(jobs or (threads or 1 if size >= WORTH else 1), count)
     bar = tqdm(total=size, desc=f"generating {record.name}", unit="row", unit_scale=True, disable=not progress)
     blocks = []
     goal = 0
@@ -257,15 +135,26 @@ def behaviour_rollouts(
     def tick(rows: int) -> None:
         bar.update(min(rows, goal - bar.n))
 
-    # One BLAS thread: products this small gain nothing from more, and how they are split must not touch the rounding.
-    with bar, threadpool_limits(limits=1, user_api="blas"):
-        for index, (policy, share) in enumerate(zip(policies, sizes, strict=True)):
+    with ExitStack() as stack:
+        stack.enter_context(bar)
+        # One BLAS thread: products so small gain nothing from more, and how they are split must not touch the rounding.
+        stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
+        crew = None
+        if threads is not None and processes > 1:
+            with suppress(OSError):  # where no process can be started, this one does it all
+                crew = stack.enter_context(closing(Crew(env, record.env_id, record.env_kwargs, processes)))
+        for index, (file, actor, share) in enumerate(zip(files, actors, sizes, strict=True)):
             if share == 0:
                 continue
             goal += share
             stream = np.random.SeedSequence([seed, index])
             env_seed = int(stream.generate_state(1)[0]) % 2**31
-            blocks.append(collect(env, policy, share, np.random.default_rng(stream), env_seed, tick))
+            if crew is None:
+                blocks.append(collect(env, actor, share, np.random.default_rng(stream), env_seed, tick))
+            else:
+                first, steps = crew.play(file, [seed, index], env_seed)
+                with closing(steps):
+                    blocks.append(in_order(first, steps, share, tick))
             bar.update(goal - bar.n)
     stepper = type(env.unwrapped).__name__
     env.close()

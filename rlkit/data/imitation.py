@@ -158,11 +158,14 @@ def fingerprint(mixed: EnvRecord) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
-def mixture(mixed: EnvRecord, *, size: int | None = None, seed: int = 0, progress: bool = False) -> OfflineDataset:
+def mixture(
+    mixed: EnvRecord, *, size: int | None = None, seed: int = 0, progress: bool = False, jobs: int | None = None
+) -> OfflineDataset:
     """The data of a record with a :class:`MixtureSpec`, both of its sources generated.
 
     ``size`` transitions are suboptimal; where that is not the record's own number, hidden episodes are as many fewer or
-    more, at least one.  Sources are kept in the local Minari store like any generated dataset.
+    more, at least one.  Sources are kept in the local Minari store like any generated dataset; ``jobs`` is for their
+    generators.
 
     Raises :class:`DataError` where a source cannot be generated, or size or seed are out of range.
     """
@@ -176,8 +179,9 @@ def mixture(mixed: EnvRecord, *, size: int | None = None, seed: int = 0, progres
     expert = record(spec.expert)
     limit = env_facts(expert.env_id, expert.env_kwargs)[2] or DEFAULT_LIMIT
     # One episode more than asked for: the last one is cut where the rows end.
-    demonstrations = generated(expert, size=(spec.labelled_episodes + hidden + 1) * limit, seed=seed, progress=progress)
-    pool = generated(record(spec.suboptimal), size=size, seed=seed, progress=progress)
+    rows = (spec.labelled_episodes + hidden + 1) * limit
+    demonstrations = generated(expert, size=rows, seed=seed, progress=progress, jobs=jobs)
+    pool = generated(record(spec.suboptimal), size=size, seed=seed, progress=progress, jobs=jobs)
     return imitation_dataset(
         expert=demonstrations,
         suboptimal=pool,

@@ -21,8 +21,8 @@ import numpy as np
 from numba import njit
 
 from rlkit.data.dataset import OfflineDataset, Provenance
-from rlkit.data.generate import collect
 from rlkit.data.records import env_facts, record_fields, require_boxes
+from rlkit.data.rollouts import collect
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord, records
 from rlkit.vector import make_vector_env, play_episodes

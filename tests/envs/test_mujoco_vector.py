@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,57 @@ def test_truncation_and_autoreset(env_id: str, mode: str) -> None:
     theirs, ours = pair(env_id, 5, mode, max_episode_steps=15)
     ends = compare(theirs, ours, actions_of(ours, 50, dtype=np.float64))
     assert (ends[1:, 1] >= 3).all()
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
+def test_resting_environments_change_nothing_for_others(env_id: str, mode: str) -> None:
+    ours, whole = (MujocoVectorEnv(env_id, 6, num_threads=2, autoreset_mode=mode) for _ in range(2))
+    ours.reset(seed=3)
+    whole.reset(seed=3)
+    resting = np.zeros(6, np.bool_)
+    kept = np.empty((0, *ours.single_observation_space.shape))
+    actions = actions_of(ours, 60)
+    for number, action in enumerate(actions):
+        found, wanted = ours.step(action), whole.step(action)
+        for mine, other in zip(found[:4], wanted[:4], strict=True):
+            np.testing.assert_array_equal(mine[~resting], other[~resting])
+        np.testing.assert_array_equal(found[0][resting], kept)
+        if number in (5, 30):  # in the middle of an episode, and where one ended
+            resting |= found[2] | (np.arange(6) == number // 6)
+            ours.rest(resting)
+            kept = found[0][resting]
+    assert resting.sum() >= 2
+    assert_same(ours.reset(seed=9), whole.reset(seed=9))
+    assert_same(ours.step(actions[0]), whole.step(actions[0]))
+    ours.close()
+    whole.close()
+
+
+def test_what_is_over_may_rest_where_nothing_is_reset_by_itself() -> None:
+    env = MujocoVectorEnv("Hopper-v5", 2, autoreset_mode="Disabled")
+    env.reset(seed=0)
+    for action in actions_of(env, 200):
+        terminations = env.step(action)[2]
+        env.rest(terminations)
+        if terminations.any():
+            break
+    assert terminations.any() and not terminations.all()
+    env.step(action)
+    env.rest(np.zeros(2, np.bool_))
+    env.close()
+
+
+def test_threads_end_with_the_batch() -> None:
+    gc.collect()
+    before = threading.active_count()
+    batches = [MujocoVectorEnv("Hopper-v5", 8, num_threads=4) for _ in range(3)]
+    assert threading.active_count() == before + 9
+    batches[0].close()
+    batches[0].close()
+    batches.clear()  # and without having been closed
+    gc.collect()
+    assert threading.active_count() == before
 
 
 def test_all_end_at_once() -> None:

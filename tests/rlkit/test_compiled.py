@@ -15,8 +15,9 @@ import toy
 from torch import Tensor, nn
 
 from rlkit import registry
-from rlkit.algorithms.engine.compiled import CompiledUpdates
+from rlkit.algorithms.engine.compiled import Compiled
 from rlkit.algorithms.engine.lower import Unsupported
+from rlkit.algorithms.engine.program import Program
 from rlkit.algorithms.nets import Adam, Polyak, mlp
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.algorithms.tally import Tally
@@ -83,7 +84,7 @@ def test_recording_leaves_the_agent_as_it_was(name: str, quick: None) -> None:
     agent = learner(name)
     agent.learn(3)
     before, counts = state(agent), (agent._n_updates, agent.actor_optimiser.done, dict(agent.tally.counts))
-    CompiledUpdates(agent)
+    Compiled(Program(agent))
     assert same(before, state(agent))
     assert counts == (agent._n_updates, agent.actor_optimiser.done, agent.tally.counts)
 
@@ -166,18 +167,18 @@ def broken(kind: str) -> Any:
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        ("reads", "reading a value back"),
-        ("counts", "update 2 is another than that a period before"),
-        ("arrays", "update 2 is another than that a period before"),
-        ("unknown", "the operation "),
-        ("draws", "a draw that depends on what was computed"),
+        ("reads", r"it reads a value back \(test_compiled.py:\d+\)$"),
+        ("counts", r"two updates a period \(1\) apart are not the same program \(test_compiled.py:\d+\)$"),
+        ("arrays", r"two updates a period \(1\) apart are not the same program \(test_compiled.py:\d+\)$"),
+        ("unknown", r"there is no C\+\+ for the operation \S+ \(test_compiled.py:\d+\)$"),
+        ("draws", r"a draw depends on what was computed \(test_compiled.py:\d+\)$"),
     ],
 )
 def test_what_is_no_program_is_said(kind: str, sentence: str, quick: None) -> None:
     agent = broken(kind)
     before = state(agent)
     with pytest.raises(Unsupported, match=sentence):
-        CompiledUpdates(agent)
+        Compiled(Program(agent))
     assert same(before, state(agent)) and agent._n_updates == 0
 
 
@@ -185,12 +186,14 @@ def test_what_is_no_program_is_said(kind: str, sentence: str, quick: None) -> No
 
 
 def program(update: Any, **parts: Any) -> Any:
-    """The least that a learner is: ``update()`` is its own."""
+    """The program of the least that a learner is: ``update()`` is its own."""
     agent = SimpleNamespace(
-        device=torch.device("cpu"), period=1, tally=Tally("cpu"), _n_updates=0, draw=lambda: None, **parts
+        **parts, name="toy", device=torch.device("cpu"), period=1, tally=Tally("cpu"), _n_updates=0, num_timesteps=0
     )
-    agent.update = lambda batch: update() or {}
-    return agent
+    agent._named = lambda kind: {name: part for name, part in parts.items() if isinstance(part, kind)}
+    agent.doubtful = tuple
+    agent.step = lambda: update() or 1
+    return Program(agent)
 
 
 def test_products_of_all_shapes_and_layouts() -> None:
@@ -211,7 +214,7 @@ def test_products_of_all_shapes_and_layouts() -> None:
             out[1].copy_(torch.ops.aten.threshold_backward(torch.mm(a, b), hidden, 0))
             out[2].copy_(torch.mm(a.clone(), b * 1))  # operands that the program itself lays out
 
-    CompiledUpdates(program(update)).update()
+    Compiled(program(update)).advance(1)
     for a, b, bias, out in cases:
         product = a.double() @ b.double()
         hidden = (product + bias).relu()
@@ -253,7 +256,7 @@ def test_operations_over_layouts_and_broadcasts(quick: None) -> None:
         for out, function in zip(outs, functions, strict=True):
             out.copy_(function())
 
-    CompiledUpdates(program(update)).update()
+    Compiled(program(update)).advance(1)
     for i, (out, value) in enumerate(zip(outs, wanted, strict=True)):
         assert torch.allclose(out, value, rtol=1e-5, atol=1e-6, equal_nan=True), i
 
@@ -276,9 +279,9 @@ def test_the_compiled_flags_and_silent_units(capsys: Any) -> None:
         adam.minimise(net(x).square().mean())
         polyak.step()
 
-    compiled = CompiledUpdates(program(update, adam=adam))
+    compiled = Compiled(program(update, adam=adam))
     for _ in range(50):
-        compiled.update()
+        compiled.advance(1)
         peer.zero_grad()
         other(x).square().mean().backward()
         peer.step()
@@ -303,10 +306,10 @@ def test_a_step_outside_is_called_between_two_parts(quick: None) -> None:
     def update() -> None:
         out.copy_(outside(flipped, x * 2)[0] + 1)
 
-    compiled = CompiledUpdates(program(update))
+    compiled = Compiled(program(update))
     seen.clear()
     x += 1
-    compiled.update()
+    compiled.advance(1)
     assert len(seen) == 1 and torch.equal(seen[0], x * 2) and torch.equal(out, (x * 2).flip(0) + 1)
 
 
@@ -315,4 +318,4 @@ def test_gradients_of_other_optimisers_are_refused(quick: None) -> None:
     adam = Adam(net.parameters(), 1e-3)
     agent = program(lambda: adam.minimise(net(torch.ones(4, 3)).sum()))  # not an attribute: its rate is not known
     with pytest.raises(Unsupported, match="an optimiser other than"):
-        CompiledUpdates(agent)
+        Compiled(agent)

@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlkit.algorithms.engine.graph import Moment, difference
 from rlkit.algorithms.engine.lower import Lowered, Part, Unsupported, lower
+from rlkit.algorithms.engine.program import Counts, Recordable
 from rlkit.algorithms.engine.record import Node, Place, Recorder
 from rlkit.algorithms.floats import flush_subnormals
 from rlkit.algorithms.nets import Adam
@@ -29,60 +31,72 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping
 TIMED_SECONDS = 0.15  # of each of both ways, to say when compiling pays
 
 
-class CompiledUpdates:
-    """The updates of a ``Learner`` on the processor, one program for each place in its period.
+class Compiled:
+    """An engine: updates as compiled programs, one for each place in the period.
 
-    Raises :class:`Unsupported` where its update is no program, or there is nothing to compile it with.
+    Raises :class:`Unsupported` where the update is no program, or there is nothing to compile it with.
     """
 
-    def __init__(self, agent: Any):
+    def __init__(self, program: Recordable):
         start = time.perf_counter()
-        if agent.device.type != "cpu":
-            raise Unsupported(f"the device is {agent.device.type}, not cpu")
-        command = _compiler()
-        recorded = _Recorded(agent)
-        lowered = recorded.lowered()
-        parts = [step for program in lowered for step in program.steps if isinstance(step, Part)]
-        texts = list(dict.fromkeys(part.text for part in parts))
-        library = _compiled(command, texts)
-        functions = {text: getattr(library, f"part{i}") for i, text in enumerate(texts)}
-        arena = _aligned(max(program.size + 4 * program.scratch for program in lowered))
-        self.agent, self.optimisers = agent, [x for x in vars(agent).values() if isinstance(x, Adam)]
-        self.programs = [
-            _Program(program, functions, arena, self.optimisers, list(names))
-            for program, (_, names) in zip(lowered, recorded.updates, strict=True)
-        ]
-        self._held = [(optimiser, optimiser.moments) for optimiser in self.optimisers]
+        if program.device.type != "cpu":
+            raise Unsupported(f"the device is {program.device}, expected cpu")
+        command, self.program = _compiler(), program
+        before = Moment(program)
+        try:
+            for _ in range(program.period):
+                program.once()  # sums of the tally are there
+            recorders, self.gained = _recorded(program)
+        finally:
+            before.restore()
+        lowered = [lower(recorder.nodes) for recorder in recorders]
+        texts = list(dict.fromkeys(step.text for one in lowered for step in one.steps if isinstance(step, Part)))
+        functions = _compiled(command, texts)
+        arena = _aligned(max(one.size + 4 * one.scratch for one in lowered))
+        self.updates = [_Update(one, functions, arena, program.optimisers()) for one in lowered]
         self.seconds = time.perf_counter() - start
-        self.update_seconds, self.eager_seconds = recorded.timed(self.update, lambda: agent.update(agent.draw()))
+        self.update_seconds, self.eager_seconds = self._timed(before, lambda: self.advance(1), program.once)
 
-    @property
-    def stale(self) -> bool:
-        """Whether the agent's state lies elsewhere by now, as after loading an optimiser's."""
-        return any(optimiser.moments is not moments for optimiser, moments in self._held)
+    def advance(self, most: int) -> None:
+        """``most`` updates."""
+        program, times = self.program, [0] * self.program.period
+        first = program.updates()
+        with flush_subnormals():
+            for place in (done % program.period for done in range(first, first + most)):
+                self.updates[place].run()
+                times[place] += 1
+        counts = program.counts()
+        for gained, n in zip(self.gained, times, strict=True):
+            for own, more in zip(counts, gained, strict=True):
+                own.update({name: own.get(name, 0) + n * count for name, count in more.items() if n})
+        program.set_counts(counts)
+
+    def _timed(self, before: Moment, *ways: Callable[[], object]) -> list[float]:
+        """Seconds of an update in each of several ways, all taken back."""
+        seconds = []
+        for way in ways:
+            done, start = 0, time.perf_counter()
+            while (spent := time.perf_counter() - start) < TIMED_SECONDS or done < 2 * self.program.period:
+                for _ in range(self.program.period):
+                    way()
+                done += self.program.period
+            seconds.append(spent / done)
+            before.restore()
+        return seconds
 
     @property
     def sentence(self) -> str:
-        """How long compiling took and what it gains here."""
+        """How long compiling took, and what it gains here."""
         text = f"compiled in {self.seconds:.0f} s: {1e3 * self.update_seconds:.2f} ms an update"
+        text += f", {1e3 * self.eager_seconds:.2f} without"
         gain = self.eager_seconds - self.update_seconds
-        if gain <= 0:
-            return f"{text}, {1e3 * self.eager_seconds:.2f} without; compile=false is the faster here"
-        return f"{text}, {1e3 * self.eager_seconds:.2f} without; pays after {self.seconds / gain:,.0f} updates"
-
-    def update(self) -> None:
-        """One update, its metrics added to the agent's tally."""
-        with flush_subnormals():
-            names = self.programs[self.agent._n_updates % len(self.programs)].run()
-        counts = self.agent.tally.counts
-        for name in names:
-            counts[name] = counts.get(name, 0) + 1
+        return f"{text}; pays after {self.seconds / gain:,.0f} updates" if gain > 0 else f"{text}: slower here"
 
 
-def compiled_updates(agent: Any) -> CompiledUpdates | None:
-    """``agent``'s updates compiled, or None; what came of it is one sentence on stdout."""
+def compiled(program: Recordable) -> Compiled | None:
+    """The engine, or None where there can be none; which it is, is one sentence on stdout."""
     try:
-        found = CompiledUpdates(agent)
+        found = Compiled(program)
     except Unsupported as error:
         print(f"not compiled, updates are as without compile=true: {error}", flush=True)
         return None
@@ -90,87 +104,31 @@ def compiled_updates(agent: Any) -> CompiledUpdates | None:
     return found
 
 
-class _Recorded:
-    """A period of an agent's updates, recorded twice and taken back: what differs between the two is no program."""
+def _recorded(program: Recordable) -> tuple[list[Recorder], list[Counts]]:
+    """For each place in the period the update's recording, and what Python counted in it.
 
-    def __init__(self, agent: Any):
-        self.agent = agent
-        self.counts = agent._n_updates, [(x, x.done) for x in vars(agent).values() if isinstance(x, Adam)]
-        self.period, self.recorders = agent.period, list[Recorder]()
-        # For each place in the period: the recording, and where each metric's sum and its value lie.
-        self.updates: list[tuple[Recorder, dict[str, tuple[Place, Place]]]] = []
-        try:
-            self._record()
-        finally:
-            self._undo()
-
-    def _record(self) -> None:
-        agent, found = self.agent, dict[int, tuple[Recorder, dict[str, Tensor]]]()
-        for _ in range(2 * self.period):
-            place = agent._n_updates % self.period
-            recorder = Recorder()
-            self.recorders.append(recorder)
-            with recorder:
-                metrics = agent.update(agent.draw())
-            if place in found and found[place][0].key != recorder.key:
-                raise Unsupported(f"update {agent._n_updates + 1} is another than that a period before")
-            places = {name: (self._total(name, recorder), recorder.place(value)) for name, value in metrics.items()}
-            if place not in found:
-                found[place] = recorder, places
-            recorder.close()
-            agent._n_updates += 1
-        self.updates = [found[place] for place in range(self.period)]
-
-    def _total(self, name: str, recorder: Recorder) -> Place:
-        sums = self.agent.tally.sums
-        if name not in sums:
-            sums[name] = torch.zeros((), dtype=torch.float64)
-        return recorder.place(sums[name])
-
-    def lowered(self) -> list[Lowered]:
-        return [lower(recorder.nodes, list(metrics.values())) for recorder, metrics in self.updates]
-
-    def _undo(self) -> None:
-        for recorder in reversed(self.recorders):
-            recorder.undo()
-        self.agent._n_updates = self.counts[0]
-        for optimiser, done in self.counts[1]:
-            optimiser.done = done
-
-    def timed(self, *ways: Callable[[], object]) -> list[float]:
-        """Seconds of an update in each of several ways, all of them taken back."""
-        tally = self.agent.tally
-        before = {name: total.clone() for name, total in tally.sums.items()}, dict(tally.counts)
-        seconds = []
-        try:
-            for way in ways:
-                done, start = 0, time.perf_counter()
-                while (spent := time.perf_counter() - start) < TIMED_SECONDS or done < 2 * self.period:
-                    for _ in range(self.period):
-                        way()
-                        self.agent._n_updates += 1
-                    done += self.period
-                seconds.append(spent / done)
-        finally:
-            self._undo()
-            for name, total in before[0].items():
-                tally.sums[name].copy_(total)
-            tally.counts = before[1]
-        return seconds
+    Every update is recorded twice: what differs between the two is no program.
+    """
+    found: dict[int, tuple[Recorder, Counts]] = {}
+    for _ in range(2 * program.period):
+        place, recorder, before = program.updates() % program.period, Recorder(), program.counts()
+        with recorder:
+            program.once()
+        line = found[place][0].differs(recorder) if place in found else None
+        if line is not None:
+            raise Unsupported(f"two updates a period ({program.period}) apart are not the same program ({line})")
+        own, tally, *optimisers = difference(program.counts(), before)
+        found.setdefault(place, (recorder, [own, tally, *({} for _ in optimisers)]))  # steps are counted one by one
+        recorder.close()
+    recorders, gained = zip(*(found[place] for place in range(program.period)), strict=True)
+    return list(recorders), list(gained)
 
 
-class _Program:
+class _Update:
     """One update: draws, parts of C++, and functions of the host between them."""
 
-    def __init__(
-        self,
-        lowered: Lowered,
-        functions: dict[str, Any],
-        arena: Tensor,
-        optimisers: Sequence[Adam],
-        names: list[str],
-    ):
-        self.names, self._arena, self._offsets = names, arena, lowered.offsets
+    def __init__(self, lowered: Lowered, functions: dict[str, Any], arena: Tensor, optimisers: Sequence[Adam]):
+        self._arena, self._offsets = arena, lowered.offsets
         self._externals: list[Tensor] = []  # what the tables point to stays
         self.optimisers = [_owner(node.args[0][0], optimisers) for node in lowered.adams]
         self.rates = (ctypes.c_double * max(len(self.optimisers), 1))()
@@ -186,15 +144,12 @@ class _Program:
             else:
                 self.steps.append(self._hosted(step))
 
-    def run(self) -> list[str]:
-        """The update; returns the names of its metrics."""
+    def run(self) -> None:
         for i, optimiser in enumerate(self.optimisers):
-            group = optimiser.param_groups[0]
-            self.rates[i] = optimiser.rate(optimiser.done) if optimiser.decay_steps else group["lr"]
+            self.rates[i] = float(optimiser.next_rate())
             optimiser.done += 1
         for step in self.steps:
             step()
-        return self.names
 
     def _hosted(self, node: Node) -> Callable[[], object]:
         """A draw, or a function that an update calls through ``outside``."""
@@ -246,8 +201,8 @@ def _compiler() -> str:
     raise Unsupported(f"there is no C++ compiler ({', '.join(names)})")
 
 
-def _compiled(command: str, texts: Sequence[str]) -> ctypes.CDLL:
-    """The library of functions ``part0``, ``part1``, ..., one for each text."""
+def _compiled(command: str, texts: Sequence[str]) -> dict[str, Any]:
+    """A function for each of ``texts``."""
     head = 'extern "C" void part{}(char** __restrict e, char* arena, const double* rates, float* scratch) {{\n{}\n}}\n'
     with tempfile.TemporaryDirectory(prefix="rlkit-") as folder:
         source, library = Path(folder) / "updates.cpp", Path(folder) / "updates.so"
@@ -261,8 +216,8 @@ def _compiled(command: str, texts: Sequence[str]) -> ctypes.CDLL:
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or ["it said nothing"]
             raise Unsupported(f"{command} failed: {lines[0]}")
-        found = ctypes.CDLL(str(library))
-    for i in range(len(texts)):
-        function = getattr(found, f"part{i}")
+        loaded = ctypes.CDLL(str(library))
+    found = {text: getattr(loaded, f"part{i}") for i, text in enumerate(texts)}
+    for function in found.values():
         function.argtypes, function.restype = [ctypes.c_void_p] * 4, None
     return found

@@ -7,7 +7,7 @@ write whole registers along the batch and nothing is packed; gradients of weight
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,15 +112,15 @@ class Lowered:
     adams: list[Node] = field(default_factory=list)  # whose learning rates a part reads, in order
 
 
-def lower(nodes: Sequence[Node], metrics: Sequence[tuple[Place, Place]]) -> Lowered:
-    """The program of recorded ``nodes``; ``metrics`` are pairs of a sum, external, and what is added to it.
+def lower(nodes: Sequence[Node]) -> Lowered:
+    """The program of recorded ``nodes``.
 
     Raises :class:`Unsupported` for an operation that it has no C++ for.
     """
-    kept = _needed(nodes, [value.store for _, value in metrics])
+    kept = _needed(nodes)
     draws = [node for node in kept if node.draws]  # of nothing computed: all before the first part
     kept = [*draws, *_fused([node for node in kept if not node.draws])]
-    return _Lowering(kept, metrics).result
+    return _Lowering(kept).result
 
 
 def _short(node: Node) -> str:
@@ -131,16 +131,17 @@ def _is_view(node: Node) -> bool:
     return not node.host and not node.written
 
 
-def _needed(nodes: Sequence[Node], results: Iterable[Store]) -> list[Node]:
+def _needed(nodes: Sequence[Node]) -> list[Node]:
     """Those that something lasting depends on; draws too, as generators have to move on."""
-    needed, kept = set(results), []
+    needed: set[Store] = set()
+    kept = []
     for node in reversed(nodes):
         if _is_view(node):
             if not node.outs:
-                raise Unsupported(f"reading a value back ({_short(node)})")
+                raise Unsupported(f"it reads a value back ({node.line})")
             continue
         if node.draws and any(not p.store.external and p not in node.written for p in node.read):
-            raise Unsupported("a draw that depends on what was computed")
+            raise Unsupported(f"a draw depends on what was computed ({node.line})")
         lasting = node.host or node.draws or any(p.store.external or p.store in needed for p in node.written)
         if lasting:
             kept.append(node)
@@ -167,24 +168,26 @@ def _fused(nodes: Sequence[Node]) -> list[Node]:
             if after is not None and not after.host:
                 same = bool(after.args) and after.args[0] == out
                 if _short(after) == "relu_.default" and same:
-                    node = Node(node.target, node.args, {**node.kwargs, "relu": True}, node.outs, node.written)
+                    node = Node(
+                        node.line, node.target, node.args, {**node.kwargs, "relu": True}, node.outs, node.written
+                    )
                     gone.add(later[0])
                 elif _short(after) == "threshold_backward.default" and same and len(later) == 1 and after.args[2] == 0:
                     mask, kwargs = after.args[1], {**node.kwargs, "mask": after.args[1]}
                     ready = all(not (i < j < later[0]) or mask.store not in {p.store for p in nodes[j].written}
                                 for j in users[mask.store])  # fmt: skip
                     if ready and mask.strides == after.outs[0].strides and mask.sizes == out.sizes:
-                        node = Node(node.target, node.args, kwargs, after.outs, after.written)
+                        node = Node(node.line, node.target, node.args, kwargs, after.outs, after.written)
                         gone.add(later[0])
         fused.append(node)
     return fused
 
 
 class _Lowering:
-    def __init__(self, nodes: Sequence[Node], metrics: Sequence[tuple[Place, Place]]):
+    def __init__(self, nodes: Sequence[Node]):
         self.result = Lowered()
         self.result.turned = _turned(nodes)
-        self._plan(nodes, [value.store for _, value in metrics])
+        self._plan(nodes)
         self.lines: list[str] = []
         self.externals: list[Store] = []
         for node in nodes:
@@ -192,17 +195,18 @@ class _Lowering:
                 self._flush()
                 self.result.steps.append(node)
             else:
-                self._node(node)
-        for total, value in metrics:
-            self.lines.append(f"{self.at(total)}[0] += {self.at(value)}[0];")
+                try:
+                    self._node(node)
+                except Unsupported as error:
+                    raise Unsupported(f"there is no C++ for {error} ({node.line})") from None
         self._flush()
 
     # ---- memory ----------------------------------------------------------------------------------------------------
 
-    def _plan(self, nodes: Sequence[Node], results: Sequence[Store]) -> None:
+    def _plan(self, nodes: Sequence[Node]) -> None:
         """Give every store that is made a place in the arena, shared by those that are not there at the same time."""
         first: dict[Store, int] = {}
-        last: dict[Store, int] = dict.fromkeys(results, len(nodes))
+        last: dict[Store, int] = {}
         for i, node in enumerate(nodes):
             for place in [*node.read, *node.written, *node.outs]:
                 if not place.store.external:

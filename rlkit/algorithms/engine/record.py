@@ -2,15 +2,16 @@
 
 A :class:`Recorder` watches PyTorch's dispatcher below automatic differentiation, so that backward passes, optimisers
 and targets are in the list like everything else.  Tensors are told apart by the storage they lie in.  What lay there
-before the update is *external*: parameters, moments, the replay's rows.  All of it is put back afterwards, generators
-too, so that recording leaves an agent as it was.
+before the update is *external*: parameters, moments, the replay's rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextvars import Token
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,6 +96,7 @@ class Place:
 class Node:
     """An operation; tensors among its arguments are places.  ``target`` is an operator, or a function of the host."""
 
+    line: str  # of the update's text
     target: Any
     args: list[Any]
     kwargs: dict[str, Any]
@@ -143,16 +145,22 @@ def _key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
+def _line() -> str:
+    """The innermost line that is neither PyTorch's nor of ``rlkit.algorithms``."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("torch.", "rlkit.algorithms.")):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
 class Recorder(TorchDispatchMode):
-    """Within it every operation is performed and written down in ``nodes``; :meth:`undo` takes back what it changed."""
+    """Within it every operation is performed, and written down in ``nodes``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.nodes: list[Node] = []
         self.stores: dict[int, Store] = {}
         self._alive: list[Tensor] = []  # while recording: memory that is given back may be given out again
-        self._before: dict[int, tuple[Tensor, Tensor]] = {}  # by key: a tensor of the storage, what it held
-        self._generators: dict[torch.Generator, Tensor] = {}
         self._tokens: list[Token[Any]] = []
 
     def __enter__(self) -> Recorder:
@@ -174,17 +182,13 @@ class Recorder(TorchDispatchMode):
         seen = self._places(args), {name: self._places(value) for name, value in kwargs.items()}
         named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
         changed = [named[a.name] for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
-        self._keep(changed)
-        generator = kwargs.get("generator")
-        if generator is not None and generator not in self._generators:
-            self._generators[generator] = generator.get_state()
         found = func(*args, **kwargs)
         if func is _aten.lift_fresh.default:
             self.stores[_key(args[0])].constant = True
         known = len(self.stores)
         outs = list(places([self._places(found, made=True)]))
         made = [place for place in outs if place.store.number >= known]
-        self.nodes.append(Node(func, *seen, outs, [*places([self._places(changed)]), *made]))
+        self.nodes.append(Node(_line(), func, *seen, outs, [*places([self._places(changed)]), *made]))
         return found
 
     def outside(self, function: Function, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -192,7 +196,7 @@ class Recorder(TorchDispatchMode):
             seen = self._places(tensors)
             found = tuple(t.clone() for t in function(*tensors))
             outs = list(places(self._places(found, made=True)))
-        self.nodes.append(Node(function, seen, {}, outs, outs))
+        self.nodes.append(Node(_line(), function, seen, {}, outs, outs))
         return found
 
     def place(self, tensor: Tensor, made: bool = False) -> Place:
@@ -214,25 +218,13 @@ class Recorder(TorchDispatchMode):
             return [self._places(item, made) for item in value]
         return value
 
-    def _keep(self, changed: Iterable[Any]) -> None:
-        for value in changed:
-            for tensor in value if isinstance(value, list | tuple) else [value]:
-                if self.stores[_key(tensor)].external and _key(tensor) not in self._before:
-                    whole = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
-                    self._before[_key(tensor)] = whole, whole.clone()
-
     def close(self) -> None:
         """Let go of what the update made, once no further operation is to come."""
         self._alive.clear()
 
-    def undo(self) -> None:
-        """Put back what external tensors and generators were before."""
-        for tensor, values in self._before.values():
-            tensor.copy_(values)
-        for generator, state in self._generators.items():
-            generator.set_state(state)
-
-    @property
-    def key(self) -> list[object]:
-        """Equal for two recordings of one program."""
-        return [node.key for node in self.nodes]
+    def differs(self, other: Recorder) -> str | None:
+        """The first line at which the two are not recordings of one program; None where they are."""
+        for one, two in zip(self.nodes, other.nodes, strict=False):
+            if one.key != two.key:
+                return two.line
+        return None if len(self.nodes) == len(other.nodes) else max(self.nodes, other.nodes, key=len)[-1].line

@@ -37,6 +37,24 @@ def test_make_and_info(behaviours, capsys):
     assert data.content_hash in text and "normalised" in text and "GENERATED" in text
 
 
+def test_make_with_jobs(capsys):
+    hashes = []
+    for jobs in ("1", "2"):
+        assert main(["make", "hopper-random", "--size", "2000", "--force", "--jobs", jobs]) == 0
+        hashes.append(load_dataset("hopper-random", source="generated", size=2000).content_hash)
+        assert hashes[-1] in capsys.readouterr().out
+    assert hashes[0] == hashes[1]
+    for wrong in ("0", "-2", "1025"):
+        assert verbs(["data", "make", "hopper-random", "--size", "10", "--jobs", wrong]) == 2
+        assert capsys.readouterr().err == (
+            f"rlkit: --jobs {wrong} is out of range, expected a whole number from 1 to 1024\n"
+        )
+    for wrong in ("1.5", "all"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["make", "hopper-random", "--jobs", wrong])
+        assert "argument --jobs: invalid int value" in capsys.readouterr().err
+
+
 def test_export_and_import(behaviours, tmp_path, capsys):
     file = tmp_path / "a.hdf5"
     assert main(["export", "pendulum-random", str(file)]) == 0

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rlkit.data import behaviour_rollouts, generate
+from rlkit.data import actors, behaviour_rollouts, rollouts
 from rlkit.errors import DataError
 from rlkit.registry import record
 from rlkit.vector import make_vector_env
@@ -86,7 +86,7 @@ def run(num_envs, size, mean, seed=0):
     def policy(observations, rng):
         return observations[:, :1]
 
-    return generate.collect(Lengths(num_envs, mean), policy, size, np.random.default_rng(0), seed)
+    return rollouts.collect(Lengths(num_envs, mean), policy, size, np.random.default_rng(0), seed)
 
 
 @pytest.mark.parametrize(("num_envs", "size", "mean"), [(1, 50, 5), (7, 200, 5), (16, 100, 40), (5, 4000, 2)])
@@ -126,7 +126,7 @@ def test_short_episodes_are_not_favoured():
 
 def test_behaviour_matches_the_formula(behaviours):
     space = gym.spaces.Box(-2.0, 2.0, (1,), np.float32)
-    policy = generate.load_behaviour(behaviours / "pendulum_medium.safetensors", 3, space)
+    policy = actors.load_behaviour(behaviours / "pendulum_medium.safetensors", 3, space)
     x = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32)
     from safetensors.numpy import load_file
 
@@ -159,10 +159,10 @@ def test_missing_and_altered_behaviours(behaviours):
     file.write_bytes(b"no tensors")
     space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
     with pytest.raises(DataError, match="is no safetensors file"):
-        generate.load_behaviour(file, 3, space)
+        actors.load_behaviour(file, 3, space)
     file.write_bytes(content)
     with pytest.raises(DataError, match="the actor maps 3 numbers to 1, expected 4 to 1"):
-        generate.load_behaviour(file, 4, space)
+        actors.load_behaviour(file, 4, space)
     (behaviours / "manifest.json").write_text(json.dumps({"format": 9}))
     with pytest.raises(DataError, match="expected a manifest of format 1"):
         behaviour_rollouts(record("pendulum-medium"), size=10)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rlkit.data import behaviour_rollouts, generate
+from rlkit.data import actors, behaviour_rollouts, generate
 from rlkit.errors import DataError
 from rlkit.registry import record
 
@@ -73,7 +73,7 @@ def test_measure_counts_first_episodes(script):
     shapes = {"latent_pi.0": (4, 11), "latent_pi.2": (4, 4), "mu": (3, 4), "log_std": (3, 4)}
     tensors = {f"{n}.weight": np.zeros(s, np.float16) for n, s in shapes.items()}
     tensors |= {f"{n}.bias": np.zeros(s[0], np.float16) for n, s in shapes.items()}
-    policy = generate.Behaviour(tensors, 11, space, "zeros")
+    policy = actors.Behaviour(tensors, 11, space, "zeros")
     first, second = (script.measure("Hopper-v5", policy, 4, 5) for _ in range(2))
     assert first.shape == (4,) and np.array_equal(first, second) and (first > 0).all()
 
