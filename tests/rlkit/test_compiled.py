@@ -279,7 +279,7 @@ def test_the_compiled_flags_and_silent_units(capsys: Any) -> None:
         adam.minimise(net(x).square().mean())
         polyak.step()
 
-    compiled = Compiled(program(update, adam=adam))
+    compiled = Compiled(program(update, adam=adam, net=net, target=target))
     for _ in range(50):
         compiled.advance(1)
         peer.zero_grad()

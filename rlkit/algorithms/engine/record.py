@@ -146,9 +146,12 @@ def _key(tensor: Tensor) -> int:
 
 
 def _line() -> str:
-    """The innermost line that is neither PyTorch's nor of ``rlkit.algorithms``."""
+    """The innermost line that is neither PyTorch's nor of ``rlkit.algorithms``, nor of what checks types."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("torch.", "rlkit.algorithms.")):
+    while frame.f_back is not None:
+        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        if not module.startswith(("torch.", "rlkit.algorithms.", "jaxtyping.", "beartype.")) and file[0] != "<":
+            break
         frame = frame.f_back
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
