@@ -170,9 +170,6 @@ class A2PR(OfflineAlgorithm):
         self.polyak = Polyak([(actor, self.target_actor), (self.critic, self.target_critic)], cfg.polyak)
         # Its own generator: with the same seed, TD3+BC and A2PR smooth their targets with the same noise.
         self.vae_noise = torch.Generator(self.device).manual_seed(int(self.seed or 0) + 3)
-        self.critic_loss = torch.compile(critic_loss) if cfg.compile else critic_loss
-        self.vae_loss = torch.compile(vae_loss) if cfg.compile else vae_loss
-        self.actor_loss = torch.compile(actor_loss) if cfg.compile else actor_loss
 
     @property
     def period(self) -> int:
@@ -196,7 +193,7 @@ class A2PR(OfflineAlgorithm):
             noise = normal(self.noise, batch.actions.shape, cfg.target_noise)  # [batch, da]
             next_actions = target_action(self.target_actor, batch.next_observations, noise, cfg.target_clip)
             target = td_target(self.target_critic, batch, next_actions, cfg.discount)
-        loss = self.critic_loss(self.critic, batch, target)
+        loss = critic_loss(self.critic, batch, target)
         self.critic_optimiser.minimise(loss)
         metrics = {"critic_loss": loss, "target_q": target.mean()}
 
@@ -210,7 +207,7 @@ class A2PR(OfflineAlgorithm):
         metrics |= {"value_loss": loss, "v": v.mean()}
 
         gate = q_data > v  # g
-        error, kl = self.vae_loss(self.vae, batch, gate, self.latent_noise(batch))
+        error, kl = vae_loss(self.vae, batch, gate, self.latent_noise(batch))
         loss = cfg.vae_weight * error + 0.5 * kl
         self.vae_optimiser.minimise(loss)
         metrics |= {"vae_loss": loss, "vae_error": error, "vae_kl": kl, "vae_gate": gate.float().mean()}
@@ -222,7 +219,7 @@ class A2PR(OfflineAlgorithm):
             with torch.no_grad():
                 q_proposal = self.critic.first(batch.observations, proposal)  # [batch, 1]
             anchor, weight = anchor_and_weight(proposal, batch.actions, q_proposal, q_data, v, cfg.mask)
-            loss = self.actor_loss(q, q if cfg.q_scale == "policy" else q_data, proposed, anchor, weight, cfg.alpha)
+            loss = actor_loss(q, q if cfg.q_scale == "policy" else q_data, proposed, anchor, weight, cfg.alpha)
             self.actor_optimiser.minimise(loss)
             self.polyak.step()
             metrics |= {"actor_loss": loss, "q": q.mean(), "bc": (proposed - batch.actions).square().mean()}

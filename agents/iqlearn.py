@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rlkit.agents.common.divergence import value_loss
 from rlkit.agents.common.implicit import advantage
 from rlkit.agents.recoil import DemonstrationConfig, Demonstrations, sampled_actions
 from rlkit.algorithms.noise import Scalar
@@ -83,7 +84,7 @@ class IQLearn(Demonstrations):
             soft = torch.minimum(*self.target_critic(batch.observations, actions)) + entropy  # [batch, 1]
             q = torch.minimum(*self.target_critic(batch.observations, batch.actions))  # [batch, 1]
         delta = advantage(soft, self.value(batch.observations))  # [batch, 1]
-        loss = self.value_loss(delta, self.divergence, self.config.lam, 1.0)
+        loss = value_loss(delta, self.divergence, self.config.lam, 1.0)
         self.value_optimiser.minimise(loss)
         return q, loss
 

@@ -104,8 +104,6 @@ class TD3BC(OfflineAlgorithm):
         self.actor_optimiser = Adam(actor.parameters(), cfg.learning_rate)
         self.critic_optimiser = Adam(self.critic.parameters(), cfg.learning_rate)
         self.polyak = Polyak([(actor, self.target_actor), (self.critic, self.target_critic)], cfg.polyak)
-        self.critic_loss = torch.compile(critic_loss) if cfg.compile else critic_loss
-        self.actor_loss = torch.compile(actor_loss) if cfg.compile else actor_loss
 
     @property
     def period(self) -> int:
@@ -121,7 +119,7 @@ class TD3BC(OfflineAlgorithm):
             noise = normal(self.noise, batch.actions.shape, cfg.target_noise)  # [batch, da]
             next_actions = target_action(self.target_actor, batch.next_observations, noise, cfg.target_clip)
             target = td_target(self.target_critic, batch, next_actions, cfg.discount)
-        loss = self.critic_loss(self.critic, batch, target)
+        loss = critic_loss(self.critic, batch, target)
         self.critic_optimiser.minimise(loss)
         metrics = {"critic_loss": loss, "target_q": target.mean()}
 
@@ -129,7 +127,7 @@ class TD3BC(OfflineAlgorithm):
             proposed = self.policy.actor(batch.observations)  # [batch, da]
             q = self.critic.first(batch.observations, proposed)  # [batch, 1]
             anchor, more = self.anchor(batch, proposed.detach())
-            loss = self.actor_loss(q, proposed, anchor, cfg.alpha)
+            loss = actor_loss(q, proposed, anchor, cfg.alpha)
             self.actor_optimiser.minimise(loss)
             self.polyak.step()
             metrics |= {"actor_loss": loss, "q": q.mean(), "bc": (proposed - batch.actions).square().mean(), **more}

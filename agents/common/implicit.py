@@ -163,9 +163,6 @@ class ImplicitValue(OfflineAlgorithm):
         self.actor_optimiser = Adam(actor.parameters(), cfg.learning_rate, cfg.decay_steps)
         self.critic_optimiser = Adam(self.critic.parameters(), cfg.learning_rate)
         self.polyak = Polyak([(self.critic, self.target_critic)], cfg.polyak)
-        self.value_loss = torch.compile(value_loss) if cfg.compile else value_loss
-        self.actor_loss = torch.compile(actor_loss) if cfg.compile else actor_loss
-        self.critic_loss = torch.compile(critic_loss) if cfg.compile else critic_loss
 
     def on_data(self) -> None:
         """Rewards scaled, actions drawn 1e-5 off the bounds: once, in the replay's own rows, not in the dataset."""
@@ -199,7 +196,7 @@ class ImplicitValue(OfflineAlgorithm):
         self, batch: Batch, target: Float[Tensor, "batch 1"]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """L_Q and metrics about it."""
-        return self.critic_loss(self.critic, batch, target, self.config.huber), {}
+        return critic_loss(self.critic, batch, target, self.config.huber), {}
 
     def data_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """States ``[n, ds]`` and target values of actions there ``[n, 1]``, the batch's first: what V is fitted to."""
@@ -216,7 +213,7 @@ class ImplicitValue(OfflineAlgorithm):
             states, q = self.data_values(batch)  # [n, ds], [n, 1]
         for _ in range(cfg.value_updates):
             delta = advantage(q, self.value(states))  # [n, 1]
-            loss = self.value_loss(delta, self.divergence, cfg.lam, cfg.temperature, cfg.value_clip, cfg.rescale)
+            loss = value_loss(delta, self.divergence, cfg.lam, cfg.temperature, cfg.value_clip, cfg.rescale)
             self.value_optimiser.minimise(loss)
         return q[: len(batch.actions)], loss
 
@@ -231,7 +228,7 @@ class ImplicitValue(OfflineAlgorithm):
             weight = policy_weight(delta, cfg, self.divergence)  # [batch, 1]
             target = self.critic_target(batch, next_values)  # [batch, 1]
         log_prob = self.policy.actor.log_prob(batch.observations, batch.actions, self.noise)  # [batch, 1]
-        loss = self.actor_loss(log_prob, weight)
+        loss = actor_loss(log_prob, weight)
         self.actor_optimiser.minimise(loss)
         metrics |= {"actor_loss": loss, "log_prob": log_prob.mean()}
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlkit.agents.prdc.neighbours import RowCertificateSearch
 from rlkit.agents.prdc.products import ProductSearch
+from rlkit.algorithms.engine.outside import outside
 
 
 class Anchors:
@@ -24,6 +25,10 @@ class Anchors:
             chosen, squares = self.search.query(rows, proposed)  # [batch], [batch]
             distance = squares.sqrt()
         else:
-            found, far = self.search.query(rows.cpu().numpy(), proposed.cpu().numpy())  # [batch], [batch]
-            chosen, distance = torch.from_numpy(found).to(rows.device), torch.from_numpy(far).to(rows.device)
+            chosen, distance = outside(self._found, rows, proposed)  # [batch], [batch]
         return self.actions.index_select(0, chosen), chosen, distance
+
+    def _found(self, rows: Tensor, proposed: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.search, RowCertificateSearch)
+        found, far = self.search.query(rows.cpu().numpy(), proposed.cpu().numpy())
+        return torch.from_numpy(found).to(rows.device), torch.from_numpy(far).to(rows.device)

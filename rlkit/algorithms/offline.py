@@ -44,7 +44,7 @@ class OfflineConfig(AgentConfig):
     normalise_observations: bool = True  # (s - mean) / (std + 1e-3) over the dataset, also at evaluation
     reward_scale: float | None = None  # what the learner sees is scale * reward + shift; None: the data's convention
     reward_shift: float | None = None  # likewise; scores are always of the rewards as they are
-    compile: bool = False  # torch.compile the losses: slow first step, faster after on some machines
+    compile: bool = False  # on a processor: updates as one compiled program, seconds at the start, faster after
 
     POSITIVE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
     OWN: ClassVar[tuple[str, ...]] = ("compile",)

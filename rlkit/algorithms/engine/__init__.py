@@ -1,14 +1,15 @@
-"""How updates are run: line by line, as a recorded graph, or several runs as one program.
+"""How updates are run: line by line, as a recorded graph, compiled, or several runs as one program.
 
-``eager`` is the text, line by line; ``graph`` records a period of updates on a GPU and replays it; a stack runs several
-learners of one shape together, and may be a graph too.  All have the same results: ``graph`` to the bit, a stack within
-the rounding of batched products.
+``eager`` is the text, line by line; ``graph`` records a period of updates on a GPU and replays it; with `compile=true`
+a processor runs them compiled; a stack runs several learners of one shape together, and may be a graph too.  All have
+the same results: ``graph`` to the bit, the others within the rounding of float32.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from rlkit.algorithms.engine.compiled import compiled
 from rlkit.algorithms.engine.graph import Graph
 from rlkit.algorithms.engine.program import Program
 from rlkit.errors import UserError, require_choice
@@ -47,4 +48,8 @@ def engine_of(learner: Learner) -> Engine:
     on_gpu = learner.device.type == "cuda"
     if learner.engine == "graph" and not on_gpu:
         raise UserError(f"engine=graph records what a GPU does, expected one and not device={learner.device}")
+    if learner.engine == "auto" and getattr(learner.config, "compile", False):
+        found = compiled(program)
+        if found is not None:
+            return found
     return Graph(program) if on_gpu and learner.engine != "eager" and program.recordable else Eager(program)

@@ -115,13 +115,13 @@ class Graph:
             one.deferred = True
         try:
             beside(warm, program.device)
-            steps = [one["done"] // WARM_UPS for one in _difference(program.counts(), before.counts)[2:]]
+            steps = [one["done"] // WARM_UPS for one in difference(program.counts(), before.counts)[2:]]
             before.restore()
             for optimiser, planned in zip(program.optimisers(), steps, strict=True):
                 optimiser.plan(planned)
                 optimiser.place = 0
             self.replay, self.steps = self.record(work, program.generators()), steps
-            self.gained = _difference(program.counts(), before.counts)
+            self.gained = difference(program.counts(), before.counts)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -143,7 +143,8 @@ def _doubts(doubtful: Sequence[Doubtful]) -> int:
     return found
 
 
-def _difference(after: Counts, before: Counts) -> Counts:
+def difference(after: Counts, before: Counts) -> Counts:
+    """What was counted since."""
     return [{k: n - old.get(k, 0) for k, n in new.items()} for new, old in zip(after, before, strict=True)]
 
 
