@@ -33,6 +33,7 @@ class Row:
 
 
 _SEARCH, _UPDATES, _SYSTEMS = "rlkit.bench.search", "rlkit.bench.updates", "rlkit.bench.systems"
+_DEVICE = "rlkit.bench.device"
 _ONLINE, _WORLDS, _MODELS = "rlkit.bench.online", "rlkit.bench.worlds", "rlkit.bench.models"
 
 ROWS: dict[str, Row] = {
@@ -61,6 +62,10 @@ ROWS: dict[str, Row] = {
     "glucose-stepping": Row("glucose against simglucose's integration of the same patient", f"{_WORLDS}:glucose"),
     "routing-stepping": Row("TSP episodes against rl4co's, or a torch re-statement", f"{_WORLDS}:routing"),
     "dual-linprog": Row("DR-RPO's exact dual against SciPy's linprog", f"{_WORLDS}:dual"),
+    "gpu-graph": Row("updates by CUDA graphs against eager ones", f"{_DEVICE}:graphs"),
+    "gpu-peers": Row("TD3+BC by graphs against d3rlpy's and JAX's, on one GPU", f"{_DEVICE}:peers"),
+    "gpu-stacked": Row("many runs of TD3+BC together against one after another, on one GPU", f"{_DEVICE}:stacked"),
+    "gpu-prdc": Row("PRDC's update on a GPU against its own on a processor", f"{_DEVICE}:neighbours"),
     "help": Row("rlkit --help against importing torch", f"{_SYSTEMS}:help_start"),
 }
 

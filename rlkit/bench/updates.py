@@ -24,9 +24,12 @@ from rlkit.data.dataset import OfflineDataset
 SAME = "default precision setting on both sides"
 
 
-def learner(name: str, data: OfflineDataset, settings: Settings, **more: Any) -> Any:
-    """The registered agent on ``data``, on the CPU, with its presets for such data and ``more`` hyperparameters."""
-    return registry.agent_class(name)("MlpPolicy", data, seed=0, device="cpu", batch_size=settings.batch_size, **more)
+def learner(
+    name: str, data: OfflineDataset, settings: Settings, device: str = "cpu", seed: int = 0, **more: Any
+) -> Any:
+    """The registered agent on ``data``, with its presets for such data and ``more`` hyperparameters."""
+    create = registry.agent_class(name)
+    return create("MlpPolicy", data, seed=seed, device=device, batch_size=settings.batch_size, **more)
 
 
 def updates(agent: Any, draw: Callable[[], Batch] | None = None) -> Callable[[int], None]:
@@ -137,7 +140,7 @@ def jax(settings: Settings, task: str = "hopper") -> list[Line]:
         compiled = learner("td3bc", data, settings, compile=True)
         rows, widths = written.replay.rows.numpy(), written.replay.widths
         try:
-            peer = JaxTD3BC(rows, *widths[:2], written.config.alpha, settings.batch_size, settings.threads)
+            peer = JaxTD3BC(rows, *widths[:2], written.config.alpha, settings)
         except PeerMissing as error:
             return skipped(lines, error)
         sides = {

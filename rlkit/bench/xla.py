@@ -7,41 +7,46 @@ depend on them.  A pair of updates is the body of the scan, so that the actor's 
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import os
 from typing import Any
 
 import numpy as np
 
-from rlkit.bench.measure import PeerMissing
+from rlkit.bench.measure import PeerMissing, Settings
 from rlkit.errors import install_extra
 
 DISCOUNT, TAU, RATE, BETA1, BETA2, EPS = 0.99, 0.005, 3e-4, 0.9, 0.999, 1e-8
 NOISE, CLIP = 0.2, 0.5
 
 
-def import_jax(threads: int) -> Any:
-    """JAX on the processor; with one thread XLA's products are kept to it too.
+def import_jax(threads: int, platform: str) -> Any:
+    """JAX on ``platform``, cpu or cuda; with one thread XLA's products on the processor are kept to it too.
 
-    Raises :class:`PeerMissing` where it is not installed.
+    Raises :class:`PeerMissing` where it is not installed, or without that platform.
     """
     if threads == 1 and "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     try:
-        return importlib.import_module("jax")
+        jax = importlib.import_module("jax")
     except ModuleNotFoundError as error:
         if error.name != "jax":
             raise
         raise PeerMissing(f"peer not installed: {install_extra('bench')}") from None
+    try:
+        jax.config.update("jax_default_device", jax.devices(platform)[0])
+    except RuntimeError:
+        raise PeerMissing(f"not measured: JAX is installed without {platform}") from None
+    return jax
 
 
 class JaxTD3BC:
     """:meth:`updates` of TD3+BC over packed ``rows [N, width]`` with ``ds`` observations and ``da`` actions."""
 
-    def __init__(self, rows: np.ndarray, ds: int, da: int, alpha: float, batch_size: int, threads: int):
-        self.jax = import_jax(threads)
-        self.ds, self.da, self.alpha, self.batch_size = ds, da, alpha, batch_size
+    def __init__(self, rows: np.ndarray, ds: int, da: int, alpha: float, settings: Settings, platform: str = "cpu"):
+        self.jax = import_jax(settings.threads, platform)
+        self.ds, self.da, self.alpha, self.batch_size = ds, da, alpha, settings.batch_size
         self.rows = self.jax.numpy.asarray(rows)
         generator = np.random.default_rng(0)
         actor = _network(generator, [ds, 256, 256, da])
@@ -128,7 +133,7 @@ class JaxTD3BC:
 
 def _network(generator: np.random.Generator, sizes: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
     layers = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(sizes):
         bound = 1 / math.sqrt(inputs)
         weight, bias = (generator.uniform(-bound, bound, shape) for shape in ((inputs, outputs), (outputs,)))
         layers.append((weight.astype(np.float32), bias.astype(np.float32)))
