@@ -33,6 +33,7 @@ class Row:
 
 
 _SEARCH, _UPDATES, _SYSTEMS = "rlkit.bench.search", "rlkit.bench.updates", "rlkit.bench.systems"
+_DEVICE = "rlkit.bench.device"
 _ONLINE, _WORLDS, _MODELS = "rlkit.bench.online", "rlkit.bench.worlds", "rlkit.bench.models"
 
 ROWS: dict[str, Row] = {
@@ -45,18 +46,26 @@ ROWS: dict[str, Row] = {
     ),
     "iql-d3rlpy": Row("IQL update against d3rlpy's IQL", f"{_UPDATES}:d3rlpy", ("iql", "IQL")),
     "td3bc-plain": Row("TD3+BC update against a plain eager loop", f"{_UPDATES}:plain"),
+    "td3bc-jax": Row("TD3+BC update, compiled and as written, against JAX's lax.scan of it", f"{_UPDATES}:jax"),
+    "compiled": Row("updates with compile=true against the same as written", f"{_UPDATES}:compiled"),
     "ddpg-sb3": Row("DDPG, an update and a whole run, against SB3's", f"{_ONLINE}:sb3", ("ddpg",)),
     "sac-sb3": Row("SAC, an update and a whole run, against SB3's", f"{_ONLINE}:sb3", ("sac",)),
     "model-fitting": Row("VaGraM's ensemble, a fit and a roll-out, against separate networks", f"{_MODELS}:ensemble"),
     "bq": Row("BQ's training and solving in bfloat16, against float32", f"{_MODELS}:bq"),
     "overhead": Row("share of a TD3+BC update outside matrix products", f"{_UPDATES}:overhead"),
     "adam-silent": Row("Adam over units that have fallen silent, against PyTorch's", f"{_UPDATES}:silent"),
+    "optimiser": Row("Adam's and Polyak's steps against PyTorch's", f"{_UPDATES}:optimiser"),
     "sampling": Row("replay sampling against SB3's ReplayBuffer", f"{_SYSTEMS}:sampling"),
     "stepping": Row("MuJoCo stepping against Gymnasium's SyncVectorEnv", f"{_SYSTEMS}:stepping"),
+    "stepping-envpool": Row("MuJoCo stepping against EnvPool", f"{_SYSTEMS}:envpool"),
     "contextual-stepping": Row("CartPole and Pendulum with a context, against Gymnasium's", f"{_WORLDS}:contextual"),
     "glucose-stepping": Row("glucose against simglucose's integration of the same patient", f"{_WORLDS}:glucose"),
     "routing-stepping": Row("TSP episodes against rl4co's, or a torch re-statement", f"{_WORLDS}:routing"),
     "dual-linprog": Row("DR-RPO's exact dual against SciPy's linprog", f"{_WORLDS}:dual"),
+    "gpu-graph": Row("updates by CUDA graphs against eager ones", f"{_DEVICE}:graphs"),
+    "gpu-peers": Row("TD3+BC by graphs against d3rlpy's and JAX's, on one GPU", f"{_DEVICE}:peers"),
+    "gpu-stacked": Row("many runs of TD3+BC together against one after another, on one GPU", f"{_DEVICE}:stacked"),
+    "gpu-prdc": Row("PRDC's update on a GPU against its own on a processor", f"{_DEVICE}:neighbours"),
     "help": Row("rlkit --help against importing torch", f"{_SYSTEMS}:help_start"),
 }
 

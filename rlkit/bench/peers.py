@@ -54,9 +54,12 @@ class D3rlpyLearner:
     policy.
     """
 
-    def __init__(self, algorithm: str, data: OfflineDataset, agent: Any, settings: Settings):
+    def __init__(
+        self, algorithm: str, data: OfflineDataset, agent: Any, settings: Settings, compile_graph: bool = False
+    ):
+        """``compile_graph`` is d3rlpy's own option, which does something on CUDA alone."""
         d3rlpy = import_d3rlpy()
-        mean, std = agent.policy.obs_mean.numpy(), agent.policy.obs_std.numpy()
+        mean, std = agent.policy.obs_mean.cpu().numpy(), agent.policy.obs_std.cpu().numpy()
         observations = (data.observations - mean) / std
         self.batch_size = settings.batch_size
         self.dataset = d3rlpy.dataset.MDPDataset(
@@ -69,7 +72,8 @@ class D3rlpyLearner:
         )
         config = getattr(d3rlpy.algos, f"{algorithm}Config")
         shared = {name: getattr(agent.config, name) for name in ("alpha", "beta") if hasattr(agent.config, name)}
-        self.algorithm = config(batch_size=settings.batch_size, **shared).create(device=False)
+        shared |= {"compile_graph": True} if compile_graph else {}
+        self.algorithm = config(batch_size=settings.batch_size, **shared).create(device=agent.device.type == "cuda")
         self.algorithm.create_impl(data.observation_space.shape, data.action_space.shape[0])
         if algorithm != "IQL":  # what an update of IQL takes does not depend on the weights
             self._copy_weights(agent)

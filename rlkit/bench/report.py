@@ -18,7 +18,7 @@ from rlkit.system.machine import processor
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "numba", "stable-baselines3", "gymnasium", "mujoco"),
-    *("d3rlpy", "rl4co", "simglucose"),
+    *("d3rlpy", "jax", "envpool", "rl4co", "simglucose"),
 )
 METHOD = (
     "sides take turns in one process; seconds are medians over blocks, a ratio is the median of the per-round ratios, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,6 +54,30 @@ def sampling(settings: Settings, task: str = "hopper") -> list[Line]:
 def stepping(settings: Settings) -> list[Line]:
     """The batched stepper and Gymnasium's loop, 16 environments each, the same random actions."""
     import gymnasium as gym
+
+    def sync(env_id: str) -> Any:
+        return gym.make_vec(env_id, num_envs=NUM_ENVS, vectorization_mode="sync")
+
+    return _stepping("stepping", "SyncVectorEnv", 2.4, sync, settings)
+
+
+def envpool(settings: Settings) -> list[Line]:
+    """The batched stepper and EnvPool, 16 environments each, as many threads each, the same random actions."""
+    try:
+        peer = importlib.import_module("envpool")
+    except ModuleNotFoundError as error:
+        if error.name != "envpool":
+            raise
+        why = "not measured: EnvPool is not installed (pip install envpool, wheels for Linux only)"
+        return [Line("stepping-envpool", "MuJoCo, against EnvPool", "vector step", goal=1.0, skipped=why)]
+
+    def pool(env_id: str) -> Any:
+        return peer.make_gymnasium(env_id, num_envs=NUM_ENVS, num_threads=settings.stepping_threads, seed=0)
+
+    return _stepping("stepping-envpool", f"EnvPool {peer.__version__}", 1.0, pool, settings)
+
+
+def _stepping(row: str, name: str, goal: float, make: Callable[[str], Any], settings: Settings) -> list[Line]:
     import numpy as np
 
     from rlkit import registry
@@ -62,13 +87,13 @@ def stepping(settings: Settings) -> list[Line]:
     for task in TASKS:
         env_id = registry.record(task).env_id
         ours = make_vector_env(env_id, NUM_ENVS, num_threads=settings.stepping_threads)
-        theirs = gym.make_vec(env_id, num_envs=NUM_ENVS, vectorization_mode="sync")
+        theirs = make(env_id)
         space: Any = ours.single_action_space
         generator = np.random.default_rng(0)
         plan = generator.uniform(space.low, space.high, (PLAN, NUM_ENVS, *space.shape)).astype(np.float32)
         times = alternate({"ours": Side(_steps(ours, plan)), "peer": Side(_steps(theirs, plan))}, settings)
-        what = f"{env_id}, {NUM_ENVS} envs, {settings.stepping_threads} threads, against SyncVectorEnv"
-        line = Line("stepping", what, "vector step", goal=3.0, ours=times["ours"], peer=times["peer"])
+        what = f"{env_id}, {NUM_ENVS} envs, {settings.stepping_threads} threads, against {name}"
+        line = Line(row, what, "vector step", goal=goal, ours=times["ours"], peer=times["peer"])
         line.note = f"{NUM_ENVS / times['ours'].median:,.0f} steps a second; uniformly random actions, resets included"
         lines.append(line)
         ours.close()

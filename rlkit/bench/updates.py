@@ -1,4 +1,4 @@
-"""Rows about a whole update: TD3+BC against d3rlpy, against a plain loop, and against its own matrix products."""
+"""Rows about a whole update: against d3rlpy, JAX, a plain loop, itself compiled, and its own matrix products."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ from typing import Any
 import torch
 
 from rlkit import registry
+from rlkit.algorithms.engine import engine_of
+from rlkit.algorithms.engine.compiled import Compiled
 from rlkit.algorithms.floats import fast_float32
-from rlkit.algorithms.nets import Adam, Critics
+from rlkit.algorithms.nets import Adam, Critics, Polyak, fused_adam
 from rlkit.algorithms.replay import Batch
 from rlkit.bench.data import bench_data
 from rlkit.bench.measure import Line, PeerMissing, Settings, Side, Times, alternate, cores, skipped
 from rlkit.bench.peers import D3rlpyLearner
 from rlkit.bench.plain import PlainTD3BC, ReplayBuffer
+from rlkit.bench.xla import JaxTD3BC
 from rlkit.data.dataset import OfflineDataset
 
 SAME = "default precision setting on both sides"
 
 
-def learner(name: str, data: OfflineDataset, settings: Settings, **more: Any) -> Any:
-    """The registered agent on ``data``, on the CPU, with its presets for such data and ``more`` hyperparameters."""
-    return registry.agent_class(name)("MlpPolicy", data, seed=0, device="cpu", batch_size=settings.batch_size, **more)
+def learner(
+    name: str, data: OfflineDataset, settings: Settings, device: str = "cpu", seed: int = 0, **more: Any
+) -> Any:
+    """The registered agent on ``data``, with its presets for such data and ``more`` hyperparameters."""
+    create = registry.agent_class(name)
+    return create("MlpPolicy", data, seed=seed, device=device, batch_size=settings.batch_size, **more)
 
 
 def updates(agent: Any, draw: Callable[[], Batch] | None = None) -> Callable[[int], None]:
@@ -37,6 +43,25 @@ def updates(agent: Any, draw: Callable[[], Batch] | None = None) -> Callable[[in
             agent.num_timesteps += 1
             agent._n_updates += 1
             agent.tally.add(metrics)
+
+    return run
+
+
+def advances(agent: Any) -> Callable[[int], None]:
+    """The same by the agent's own engine."""
+
+    def run(n: int) -> None:
+        done = agent._n_updates
+        while agent._n_updates < done + n:
+            agent.advance(done + n - agent._n_updates)
+
+    return run
+
+
+def repeated(way: Callable[[], object]) -> Callable[[int], None]:
+    def run(n: int) -> None:
+        for _ in range(n):
+            way()
 
     return run
 
@@ -101,6 +126,96 @@ def plain(settings: Settings, task: str = "hopper") -> list[Line]:
 
         fill(lines, alternate({**ours_twice(updates(agent)), "peer": Side(run, multiple=2)}, settings))
     return list(lines)
+
+
+def jax(settings: Settings, task: str = "hopper") -> list[Line]:
+    """TD3+BC compiled, and as it is written, against JAX's ``lax.scan`` of it (:mod:`rlkit.bench.xla`)."""
+    lines = [
+        Line("td3bc-jax", f"TD3+BC update, {way}, against JAX", "update", goal=goal, note=f"{task}; jit of lax.scan")
+        for way, goal in (("compile=true", 1.0), ("as written", None))
+    ]
+    with cores(settings.threads):
+        data = bench_data(task, settings.rows)
+        written = learner("td3bc", data, settings)
+        compiled = learner("td3bc", data, settings, compile=True)
+        rows, widths = written.replay.rows.numpy(), written.replay.widths
+        try:
+            peer = JaxTD3BC(rows, *widths[:2], written.config.alpha, settings)
+        except PeerMissing as error:
+            return skipped(lines, error)
+        sides = {
+            "compiled": Side(advances(compiled), fast_float32, multiple=2),
+            "written": Side(updates(written), fast_float32, multiple=2),
+            # A length of the scan is a program of its own: one of them alone, compiled before it is timed.
+            "peer": Side(peer.updates, block=20 if settings.quick else 200),
+        }
+        peer.updates(sides["peer"].block or 0)
+        times = alternate(sides, settings)
+    for line, side in zip(lines, ("compiled", "written"), strict=True):
+        line.ours, line.peer = times[side], times["peer"]
+    return lines
+
+
+def compiled(settings: Settings, task: str = "hopper") -> list[Line]:
+    """``compile=true`` against the same update as it is written, and how many updates pay for compiling."""
+    lines = []
+    for name in ("bc", "td3bc", "prdc", "iql", "a2pr"):
+        line = Line("compiled", f"{name} update, compile=true against as written", "update", note=task)
+        with cores(settings.threads), fast_float32():
+            data = bench_data(task, settings.rows)
+            ours, peer = learner(name, data, settings, compile=True), learner(name, data, settings)
+            engine = ours._running = engine_of(ours)
+            if isinstance(engine, Compiled):
+                sides = {
+                    "ours": Side(advances(ours), fast_float32, multiple=2),
+                    "peer": Side(updates(peer), fast_float32, multiple=2),
+                }
+                times = alternate(sides, settings)
+                line.ours, line.peer = times["ours"], times["peer"]
+                gain = line.peer.median - line.ours.median
+                pays = f"pays after {engine.seconds / gain:,.0f} updates" if gain > 0 else "never pays"
+                line.note = f"{task}; compiled in {engine.seconds:.0f} s, {pays}"
+                line.details["compile_seconds"] = engine.seconds
+            else:
+                line.skipped = "not measured: nothing here compiles C++"
+        lines.append(line)
+    return lines
+
+
+def optimiser(settings: Settings) -> list[Line]:
+    """Adam's and Polyak's steps on TD3's twin critics, gradients given, against PyTorch's and the usual statement."""
+    critics, peer, fused, target, other = (
+        Critics(11, 3, (256, 256), torch.Generator().manual_seed(0)) for _ in range(5)
+    )
+    generator = torch.Generator().manual_seed(1)
+    gradients = [torch.randn(p.shape, generator=generator) for p in critics.parameters()]
+    mine, polyak = Adam(critics.parameters(), 3e-4), Polyak([(critics, target)], 0.005)
+    theirs = {False: torch.optim.Adam(peer.parameters(), 3e-4), True: torch.optim.Adam(fused.parameters(), fused=True)}
+    for module in (peer, fused):
+        for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+
+    @torch.no_grad()
+    def own() -> None:
+        torch._foreach_add_(mine.steps, 1)
+        fused_adam(mine.parameters, gradients, mine.moments, mine.steps, mine.param_groups[0])
+
+    @torch.no_grad()
+    def usual() -> None:
+        for slow, fast in zip(other.parameters(), critics.parameters(), strict=True):
+            slow.data.copy_((1 - 0.005) * slow.data + 0.005 * fast.data)
+
+    with cores(settings.threads):
+        ways = {"adam": own, "default": theirs[False].step, "fused": theirs[True].step, "polyak": polyak.step}
+        times = alternate({name: Side(repeated(way)) for name, way in {**ways, "usual": usual}.items()}, settings)
+    return [
+        Line("optimiser", what, "step", ours=times[ours], peer=times[peer], note="2 networks of 256 twice")
+        for what, ours, peer in (
+            ("Adam's step, against torch.optim.Adam(fused=True)", "adam", "fused"),
+            ("Adam's step, against torch.optim.Adam", "adam", "default"),
+            ("Polyak's step, against a statement a parameter", "polyak", "usual"),
+        )
+    ]
 
 
 def overhead(settings: Settings, task: str = "hopper") -> list[Line]:
