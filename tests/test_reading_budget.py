@@ -19,7 +19,7 @@ LONGER = {
     "vagram": 1700,  # a world model beside SAC, and the replay of both
     "drrpo-features": 1850,  # stands on DR-RPO's file for the dual and the checks of references
     "orpo": 2250,  # base policies, a discriminator and PPO's update, and environments whose state is saved
-    "mbtl": 2900,  # a selector, a trainer of other agents, and all of online learning under it
+    "mbtl": 2950,  # a selector, a trainer of other agents, and all of online learning under it
     "bq": 3650,  # a network, a search and its data; a third is the rules of five problems
     "ptrnet": 3950,  # two networks, two ways of learning, four baselines; a third is the rules of three problems
 }

@@ -250,7 +250,9 @@ class Crew:
             self.close()
             raise
 
-    def play(self, file: Path | None, stream: list[int], env_seed: int) -> tuple[np.ndarray, Generator[Step, None, None]]:
+    def play(
+        self, file: Path | None, stream: list[int], env_seed: int
+    ) -> tuple[np.ndarray, Generator[Step, None, None]]:
         """Observations of a reset, ``[E, ds]``, and the steps that follow, of the policy in ``file`` or random.
 
         The iterator is to be closed before the next call.
