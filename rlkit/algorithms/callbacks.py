@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback, ProgressBarCallback
-from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
+from stable_baselines3.common.utils import configure_logger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -132,6 +133,13 @@ class TensorBoardWriter(KVWriter):
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def make_logger(verbose: int, tensorboard_log: str | None, tag: str, reset: bool) -> Logger:
+    """SB3's ``configure_logger``, but that without a folder for logs none is left among the temporary ones."""
+    if tensorboard_log is not None:
+        return configure_logger(verbose, tensorboard_log, tag, reset)
+    return Logger(None, [HumanOutputFormat(sys.stdout)] if verbose else [])
 
 
 def passed(model: Any, every: int) -> bool:

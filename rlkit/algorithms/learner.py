@@ -16,11 +16,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.utils import configure_logger
 from torch import Tensor, nn
 
 from rlkit.algorithms.base import Persistent, Specification
-from rlkit.algorithms.callbacks import Progress, before_next_turn, closing_bars
+from rlkit.algorithms.callbacks import Progress, before_next_turn, closing_bars, make_logger
 from rlkit.algorithms.engine import Engine, engine_of
 from rlkit.algorithms.engine.program import Doubtful
 from rlkit.algorithms.floats import fast_float32
@@ -127,7 +126,7 @@ class Trainer(Persistent, BaseAlgorithm):
         self._total_timesteps, self._num_timesteps_at_start = total_timesteps, self.num_timesteps
         if not self._custom_logger:
             tag = tb_log_name or self.name
-            self._logger = configure_logger(self.verbose, self.tensorboard_log, tag, reset_num_timesteps)
+            self._logger = make_logger(self.verbose, self.tensorboard_log, tag, reset_num_timesteps)
         hooks = self._hooks = self._callbacks(callback, progress_bar)
         with closing_bars(lambda: hooks), fast_float32(self.device, self.tf32):
             hooks.on_training_start(locals(), globals())

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from rlkit.algorithms.action_units import action_units
 from rlkit.algorithms.base import Persistent, Specification
-from rlkit.algorithms.callbacks import closing_bars
+from rlkit.algorithms.callbacks import closing_bars, make_logger
 from rlkit.algorithms.evaluate import Evaluator
 from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.hyperparameters import RunDefaults, check_learning, check_policy, chosen_config
@@ -224,7 +224,12 @@ class OnlineAlgorithm(Persistent):
         return self._hooks
 
     def _setup_learn(self, *args: Any, **kwargs: Any) -> Any:
+        ours = not self._custom_logger and self.tensorboard_log is None
+        if ours:  # SB3's own would leave a folder among the temporary ones
+            self._logger, self._custom_logger = make_logger(self.verbose, None, self.name, True), True
         found = super()._setup_learn(*args, **kwargs)
+        if ours:
+            self._custom_logger = False
         for key, value in self._pending_log.items():
             self.logger.record(key, value)
         self._pending_log = {}

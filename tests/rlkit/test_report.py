@@ -376,3 +376,13 @@ def test_evaluate_runs_on_sb3s_own_models() -> None:
 def test_evaluators_refuse_what_their_agent_cannot_do() -> None:
     with pytest.raises(UserError, match="'reward' of rlkit-test/Sick-v0 is not finite in episode 0"):
         Evaluator("rlkit-test/Sick-v0", episodes=2)(Still(np.zeros(2, np.float32)))
+
+
+def test_learning_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    BC("MlpPolicy", toy.generate(size=100), batch_size=8, hidden_sizes=(4,)).learn(2, log_interval=1)
+    beer = BEER("MlpPolicy", "InvertedPendulum-v5", hidden_sizes=(4,), learning_starts=4, verbose=1)
+    beer.learn(30, log_interval=1)
+    assert not list(tmp_path.glob("SB3*"))
+    assert "time/" in capsys.readouterr().out  # what verbose=1 prints
