@@ -7,11 +7,13 @@ the same results: ``graph`` to the bit, the others within the rounding of float3
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rlkit.algorithms.engine.compiled import compiled
 from rlkit.algorithms.engine.graph import Graph
 from rlkit.algorithms.engine.program import Program
+from rlkit.algorithms.engine.rules import broken
 from rlkit.errors import UserError, require_choice
 
 if TYPE_CHECKING:
@@ -52,4 +54,10 @@ def engine_of(learner: Learner) -> Engine:
         found = compiled(program)
         if found is not None:
             return found
-    return Graph(program) if on_gpu and learner.engine != "eager" and program.recordable else Eager(program)
+    if not on_gpu or learner.engine == "eager" or not program.recordable:
+        return Eager(program)
+    reason = broken(learner)
+    if reason is None:
+        return Graph(program)
+    print(f"rlkit: updates of {learner.name} cannot be a graph: {reason}; going on eagerly", file=sys.stderr)
+    return Eager(program)

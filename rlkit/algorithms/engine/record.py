@@ -7,11 +7,9 @@ before the update is *external*: parameters, moments, the replay's rows.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextvars import Token
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from torch._decomp import get_decompositions
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from rlkit.algorithms.engine.outside import RECORDING, Function
+from rlkit.algorithms.engine.rules import line_of_text
 
 _aten = torch.ops.aten
 
@@ -145,17 +144,6 @@ def _key(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _line() -> str:
-    """The innermost line that is neither PyTorch's nor of ``rlkit.algorithms``, nor of what checks types."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
-        if not module.startswith(("torch.", "rlkit.algorithms.", "jaxtyping.", "beartype.")) and file[0] != "<":
-            break
-        frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
-
-
 class Recorder(TorchDispatchMode):
     """Within it every operation is performed, and written down in ``nodes``."""
 
@@ -191,7 +179,7 @@ class Recorder(TorchDispatchMode):
         known = len(self.stores)
         outs = list(places([self._places(found, made=True)]))
         made = [place for place in outs if place.store.number >= known]
-        self.nodes.append(Node(_line(), func, *seen, outs, [*places([self._places(changed)]), *made]))
+        self.nodes.append(Node(line_of_text(), func, *seen, outs, [*places([self._places(changed)]), *made]))
         return found
 
     def outside(self, function: Function, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -199,7 +187,7 @@ class Recorder(TorchDispatchMode):
             seen = self._places(tensors)
             found = tuple(t.clone() for t in function(*tensors))
             outs = list(places(self._places(found, made=True)))
-        self.nodes.append(Node(_line(), function, seen, {}, outs, outs))
+        self.nodes.append(Node(line_of_text(), function, seen, {}, outs, outs))
         return found
 
     def place(self, tensor: Tensor, made: bool = False) -> Place:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rlkit.algorithms.engine.graph import Graph
+from rlkit.algorithms.engine.rules import broken
 from rlkit.algorithms.engine.stacked import Stack, groups
 from rlkit.algorithms.floats import fast_float32
 from rlkit.errors import UserError
@@ -50,6 +51,8 @@ def learn_together(
         turn(list(range(len(learners))))
         begun = [place for place in range(len(learners)) if place not in ends]
         for group in groups([learners[place] for place in begun]):
+            if len(group) > 1:
+                _require_rules(learners[begun[group[0]]])
             _drive([begun[k] for k in group], learners, turn, most, ends)
     return [ends[place] for place in range(len(learners))]
 
@@ -81,6 +84,12 @@ def _drive(
                 finally:
                     program.release()
         places = [place for place in places if place not in ends]
+
+
+def _require_rules(learner: Learner) -> None:
+    reason = broken(learner)
+    if reason is not None:
+        raise UserError(f"agent={learner.name} cannot be stacked: {reason}; expected another engine")
 
 
 @contextmanager
