@@ -18,6 +18,8 @@ delaunay
 ``own`` is known for every problem and needs no package; for cvrp and op it is exact and takes small instances only.
 The packages come with ``pip install 'rlkit-papers[labels]'``.
 
+Effort scales the time or the iterations of those that are not exact; ``seconds``, where given, are its time instead.
+
 Each problem's ``solvers.py`` has them in ``SOLVERS``, the default first; in ``BASELINES`` the heuristics that a trained
 policy has to beat; and in ``OWN_UP_TO`` the number of nodes up to which ``own`` does as well as any.  Of our own:
 
@@ -50,7 +52,7 @@ from rlkit.errors import UserError, install_extra, nearest
 
 Array = NDArray[np.float64]
 Solution = NDArray[np.int64]
-Solver = Callable[[Problem, Instance, float, int], Solution]  # problem, instance, effort, seed
+Solver = Callable[[Problem, Instance, float, int, float | None], Solution]  # problem, instance, effort, seed, seconds
 Task = tuple[str, dict[str, Any], int, int, int, str, float]  # problem, settings, seed, start, size, solver, effort
 
 MOST_EXACT = 12  # nodes of a tour that :func:`held_karp` takes
@@ -105,14 +107,21 @@ def choose_solver(problem: Problem, name: str) -> str:
 
 
 def solve(
-    problem: Problem, instance: Instance, solver: str | None = None, effort: float = 1.0, seed: int = 0
+    problem: Problem,
+    instance: Instance,
+    solver: str | None = None,
+    effort: float = 1.0,
+    seed: int = 0,
+    seconds: float | None = None,
 ) -> Solution:
     """A solution of ``instance``, padded; ``effort`` scales the time or iterations of those that are not exact.
+
+    ``seconds`` are its time instead, if they are given.  An array ``cost`` in ``instance`` stands for its distances.
 
     Raises UserError for an unknown solver or one that is not installed, or an instance too large for an exact one.
     """
     run: Solver = problem.part("solvers", "SOLVERS")[solver_name(problem, solver)]
-    return problem.padded(run(problem, instance, effort, seed))
+    return problem.padded(run(problem, instance, effort, seed, seconds))
 
 
 def solve_chunk(task: Task) -> NDArray[np.int64]:
@@ -270,7 +279,7 @@ def local_search(cost: Array, restarts: int, generator: np.random.Generator) -> 
     return np.roll(best, -int(np.argmin(best)))
 
 
-def own_tour(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def own_tour(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """The shortest tour, from 13 nodes on a short one."""
     cost = costs_of(instance)
     if len(cost) <= MOST_EXACT:

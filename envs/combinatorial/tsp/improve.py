@@ -21,12 +21,18 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from rlkit.envs.combinatorial.costs import Array, Costs, cost
+from rlkit.envs.combinatorial.bisimulation import Instance
+from rlkit.envs.combinatorial.costs import NEIGHBOURS, Array, Costs, cost
+from rlkit.envs.combinatorial.solvers import MOST_EXACT, held_karp
 
 LEAST_GAIN = 1e-9  # of a move, in units of the longest listed way; less is rounding
 SEGMENT = 3  # cities that move together
 REACH = 50  # places of a double bridge's parts
 MOST_FLIPS = 4096  # of one search that may have to be undone; it ends there
+LEAST_NODES = 5  # of a tour that moves can change
+MOST_INSERTED = 10_000  # cities; insertion takes their square
+HEAT = 0.1  # of the annealing at first, in mean ways to the nearest city; more: wider, and later good
+RANDOM = 1 << 30
 
 
 class Tour(NamedTuple):
@@ -264,14 +270,14 @@ def improve_tour(costs, tour, least):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def iterate(costs, tour, least, count):
-    """``count`` double bridges, each with the search around it, undone where the tour became longer; n >= 8.
+def iterate(costs, tour, least, count, heat, best, lengths):
+    """``count`` double bridges, each with the search around it, undone where the tour became too long; n >= 8.
 
-    Returns what was gained.
+    Longer by up to -``heat`` log u is not too long, u uniform (simulated annealing).  ``lengths [2]`` are the tour's and
+    the best one's, which ``best`` int32 ``[n]`` is; both are kept up.
     """
     order, n = tour.order, len(tour.order)
     reach = min(REACH, (n - 2) // 2)
-    gained = 0.0
     for _ in range(count):
         first = draw(tour.random, n)
         former, latter = 1 + draw(tour.random, reach), 1 + draw(tour.random, reach)
@@ -285,34 +291,175 @@ def iterate(costs, tour, least, count):
         for city in (x, a, b, c, d, y):
             size = enqueue(tour, 0, size, city)
         more, noted = settle(costs, tour, size, least, noted, True)
-        if gain + more < 0.0:
+        gain += more
+        if gain < heat * np.log((draw(tour.random, RANDOM) + 1) / RANDOM):
             for k in range(noted - 1, -1, -1):
                 flip(tour, tour.flips[k, 0], tour.flips[k, 1])
-        else:
-            gained += gain + more
-    return gained
+            continue
+        lengths[0] -= gain
+        if lengths[0] < lengths[1] - least:
+            lengths[1] = lengths[0]
+            best[:] = order
 
 
-def make_tour(costs: Costs, order: NDArray[np.int64], near: NDArray[np.int32], seed: int = 0) -> Tour:
-    """The tour ``order`` int64 ``[n]``, ready to be searched."""
+@njit(cache=True, nogil=True)
+@no_type_check
+def nearest(costs, most):
+    """The ``most`` nearest of every city, int32 ``[n, most]``, and what it costs to go there, by looking at all."""
+    n = len(costs.array)
+    near, away = np.empty((n, most), np.int32), np.full((n, most), np.inf)
+    for i in range(n):
+        for j in range(n):
+            if j == i:
+                continue
+            way, k = cost(costs, i, j), most - 1
+            if most == 0 or way >= away[i, k]:
+                continue
+            while k > 0 and away[i, k - 1] > way:
+                near[i, k], away[i, k] = near[i, k - 1], away[i, k - 1]
+                k -= 1
+            near[i, k], away[i, k] = j, way
+    return near, away
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def start(order, near, away, seed):
+    """A :class:`Tour` of ``order`` int ``[n]``."""
     n = len(order)
-    place = np.empty(n, np.int32)
-    place[order] = np.arange(n)
-    rows = np.repeat(np.arange(n), near.shape[1])
-    pairs = np.stack((rows, near.reshape(-1)), axis=1).astype(np.int64)
-    away = pair_costs(costs, pairs).reshape(near.shape)
-    state = np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
-    return Tour(
-        order.astype(np.int32),
-        place,
-        near,
-        away,
-        np.empty(n, np.int32),
-        np.zeros(n, np.bool_),
-        np.empty(6, np.int32),
-        np.empty((MOST_FLIPS, 2), np.int32),
-        state,
-    )
+    cities, place = np.empty(n, np.int32), np.empty(n, np.int32)
+    for k in range(n):
+        cities[k], place[order[k]] = order[k], k
+    queue, waiting = np.empty(n, np.int32), np.zeros(n, np.bool_)
+    touched, flips, random = np.empty(6, np.int32), np.empty((MOST_FLIPS, 2), np.int32), np.empty(1, np.uint64)
+    random[0] = np.uint64(seed) | np.uint64(1)
+    return Tour(cities, place, near, away, queue, waiting, touched, flips, random)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def longest(away):
+    """Of the listed ways, ``[n, K]``: what gains are compared with."""
+    return away.max() if away.size else 0.0
+
+
+@njit(cache=True, nogil=True, parallel=True)
+@no_type_check
+def improve_tours(array, norm, rounding, tours):
+    """Every one of ``tours [B, n]`` to a local optimum, in place; each begins where it began.  n >= 5."""
+    count, n = tours.shape
+    for b in prange(count):
+        costs = Costs(array[b], norm, rounding)
+        near, away = nearest(costs, min(NEIGHBOURS, n - 1))
+        tour = start(tours[b], near, away, 0)
+        improve_tour(costs, tour, LEAST_GAIN * longest(away))
+        here = tour.place[tours[b, 0]]
+        for k in range(n):
+            tours[b, k] = tour.order[(here + k) % n]
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def insert_cities(costs, order):
+    """The tour, int64 ``[n]`` from city 0, of inserting cities in ``order [n]`` where they cost least; ties to the one
+    met first on the way from the city that came in first."""
+    n = len(order)
+    following = np.empty(n, np.int64)
+    first = order[0]
+    following[first] = first
+    for k in range(1, n):
+        j, at, least, here = order[k], first, np.inf, first
+        for _ in range(k):
+            there = following[here]
+            more = cost(costs, here, j) + cost(costs, j, there) - cost(costs, here, there)
+            if more < least:
+                least, at = more, here
+            here = there
+        following[j] = following[at]
+        following[at] = j
+    tour = np.zeros(n, np.int64)
+    for k in range(1, n):
+        tour[k] = following[tour[k - 1]]
+    return tour
+
+
+# ---- what others call ------------------------------------------------------------------------------------------------
+
+
+def improve(instances: Instance, costs: Costs, solutions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``solutions [B, n]`` of a batch to local optima; ``costs`` has one row for each."""
+    found = np.ascontiguousarray(solutions, np.int64).copy()
+    if found.shape[1] >= LEAST_NODES:
+        improve_tours(costs.array, costs.norm, costs.rounding, found)
+    return found
+
+
+def insert(instance: Instance, costs: Costs, seed: int) -> NDArray[np.int64]:
+    """Random insertion."""
+    return insert_cities(costs, np.random.Generator(np.random.PCG64(seed)).permutation(costs.nodes))
+
+
+def objective(instance: Instance, costs: Costs, solution: NDArray[np.int64]) -> float:
+    """Length of the closed tour ``solution [n]``."""
+    return costs.along(np.append(solution, solution[0]))
+
+
+class Search:
+    """Iterated local search from a random insertion, from a space-filling curve above :data:`MOST_INSERTED` cities;
+    up to 12 cities exact."""
+
+    def __init__(self, instance: Instance, costs: Costs, seed: int) -> None:
+        self.costs, n = costs, costs.nodes
+        self.finished = n <= MOST_EXACT
+        if self.finished:
+            matrix = np.array([[cost(costs, i, j) for j in range(n)] for i in range(n)])
+            order = held_karp(matrix) if n > 2 else np.arange(n)
+        else:
+            order = insert(instance, costs, seed) if n <= MOST_INSERTED else curve(costs.array)
+        near = costs.neighbours()
+        self.tour = start(order, near, self._away(near), np.uint64(seed))
+        self.least = LEAST_GAIN * longest(self.tour.away)
+        self.heat = HEAT * float(self.tour.away[:, 0].mean()) if n > 1 else 0.0
+        self.best, self.settled = self.tour.order.copy(), False
+        self.lengths = np.full(2, costs.along(np.append(order, order[0])))
+
+    def _away(self, near: NDArray[np.int32]) -> Array:
+        pairs = np.stack((np.repeat(np.arange(len(near)), near.shape[1]), near.reshape(-1)), axis=1)
+        return np.asarray(pair_costs(self.costs, pairs)).reshape(near.shape)
+
+    @property
+    def solution(self) -> NDArray[np.int64]:
+        """int64 ``[n]`` from city 0."""
+        return np.roll(self.best, -int(np.argmin(self.best))).astype(np.int64)
+
+    @property
+    def objective(self) -> float:
+        return float(self.lengths[1])
+
+    def advance(self, share: float, count: int) -> None:
+        """The local search first, then ``count`` double bridges, cooled as time goes by."""
+        if not self.settled:
+            self.lengths -= improve_tour(self.costs, self.tour, self.least)
+            self.best[:], self.settled = self.tour.order, True
+        else:
+            iterate(self.costs, self.tour, self.least, count, self.heat * (1.0 - share), self.best, self.lengths)
+
+
+def curve(points: Array) -> NDArray[np.int64]:
+    """The order of ``points [n, d]`` along Hilbert's curve through the first two axes (Hilbert 1891)."""
+    low, extent = points[:, :2].min(axis=0), np.ptp(points[:, :2], axis=0).max() or 1.0
+    x, y = (np.clip((points[:, :2] - low) / extent, 0.0, 1.0) * (2**16 - 1)).astype(np.int64).T
+    along = np.zeros(len(points), np.int64)
+    side = 2**15
+    while side:
+        right, up = (x & side) > 0, (y & side) > 0
+        along += side * side * ((3 * right) ^ up)
+        turned = ~up
+        mirrored = turned & right
+        x, y = np.where(mirrored, 2**16 - 1 - x, x), np.where(mirrored, 2**16 - 1 - y, y)
+        x, y = np.where(turned, y, x), np.where(turned, x, y)
+        side //= 2
+    return np.argsort(along, kind="stable")
 
 
 @njit(cache=True, nogil=True)
