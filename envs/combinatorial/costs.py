@@ -113,11 +113,17 @@ def costs_of_file(found: Any) -> Costs:
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 @no_type_check
 def cost(costs, i, j):
-    """From node ``i`` to ``j``."""
-    array, norm = costs.array, costs.norm
+    """From node ``i`` to ``j``.  Unpacked where it is called: to hand a tuple of arrays on takes longer than to measure."""
+    return cost_between(costs.array, costs.norm, costs.rounding, i, j)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def cost_between(array, norm, rounding, i, j):
+    """:func:`cost` of its parts."""
     if norm == MATRIX:
         return array[i, j]
     if norm == EUCLID or norm == ATT:
@@ -139,9 +145,9 @@ def cost(costs, i, j):
         for axis in range(array.shape[1]):
             step = abs(array[i, axis] - array[j, axis])
             found = found + step if norm == MANHATTAN else max(found, step)
-    if costs.rounding == NEAREST:
+    if rounding == NEAREST:
         return np.floor(found + 0.5)
-    if costs.rounding == UP:
+    if rounding == UP:
         return np.ceil(found)
     return found
 

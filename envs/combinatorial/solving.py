@@ -24,7 +24,7 @@ from rlkit.envs.combinatorial.tasks import Task, read_task
 from rlkit.envs.combinatorial.tsplib import Number
 from rlkit.errors import UserError, nearest, shown
 
-AGENTS = ("bq", "ptrnet")
+AGENTS = {"bq": "reduces", "ptrnet": "points"}  # and what a problem has that they solve
 OWN = ("search", "insertion")
 LEAST_SECONDS, MOST_SECONDS = 1e-3, 1e7
 
@@ -76,18 +76,10 @@ class Answer:
 # ---- methods ---------------------------------------------------------------------------------------------------------
 
 
-def weights_of(agent: str, kind: type[Problem]) -> Path | None:
-    """The artefact of ``agent`` for the problem that ships, or None."""
-    try:
-        return registry.shipped_weights(agent, kind.name)
-    except UserError:
-        return None
-
-
 def methods_of(kind: type[Problem]) -> list[str]:
     """Methods that know the problem, ``auto`` aside."""
     found = list(OWN) if improves(kind) else []
-    found += [agent for agent in AGENTS if weights_of(agent, kind) is not None]
+    found += [agent for agent, has in AGENTS.items() if getattr(kind, has)]
     solvers: dict[str, Solver] = kind.part("solvers", "SOLVERS")
     return found + [name for name in solvers if name != "own" or not improves(kind)]
 
@@ -212,8 +204,7 @@ def run(
     if method == "insertion":
         return searched(kind, task.instance, seconds, make=restarts(kind, improve), **limits)
     if method in AGENTS:
-        path = weights_of(method, kind)
-        agent = registry.agent_class(method).load(path)
+        agent = registry.agent_class(method).load(registry.shipped_weights(method, kind.name))
         found = agent.solve(task.benchmark if task.benchmark is not None else task.instance).solutions[0]
         if improve and improves(kind):
             found = task.improved(found)

@@ -40,7 +40,7 @@ class Tour(NamedTuple):
 
     order, place: int32 ``[n]``, the city at every place and the place of every city; near: int32 ``[n, K]``, nearest
     cities, and away: float64, what it costs to go there; queue: int32 ``[n]``, a ring; waiting: bool ``[n]``, what is in
-    it; touched: int32 ``[6]``, ends of the edges of the last move; flips: int32 ``[F, 2]``, first and last place of
+    it; touched: int32 ``[6]``, ends of the edges of the last move; saved: float64 ``[4]``, for Or-opt; flips: int32 ``[F, 2]``, first and last place of
     what was flipped; random: uint64 ``[1]``, the generator's state.
     """
 
@@ -51,6 +51,7 @@ class Tour(NamedTuple):
     queue: NDArray[np.int32]
     waiting: NDArray[np.bool_]
     touched: NDArray[np.int32]
+    saved: Array
     flips: NDArray[np.int32]
     random: NDArray[np.uint64]
 
@@ -72,11 +73,17 @@ def draw(random, most):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def flip(tour, first, last):
+def wrapped(place, n):
+    """``place`` within the ring of ``n``, which it is less than one round away from; cheaper than a division."""
+    return place - n if place >= n else place + n if place < 0 else place
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def flip(order, place, first, last):
     """Turn the stretch from place ``first`` on to ``last`` round."""
-    order, place = tour.order, tour.place
     n = len(order)
-    for _ in range(((last - first) % n + 1) // 2):
+    for _ in range((wrapped(last - first, n) + 1) // 2):
         a, b = order[first], order[last]
         order[first], order[last] = b, a
         place[b], place[a] = first, last
@@ -86,52 +93,67 @@ def flip(tour, first, last):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def flip_noted(tour, first, last, noted):
+def flip_noted(order, place, flips, first, last, noted):
     """:func:`flip`, noted among the flips as number ``noted``; returns the next number."""
-    n = len(tour.order)
-    first, last = first % n, last % n
-    flip(tour, first, last)
-    tour.flips[noted, 0], tour.flips[noted, 1] = first, last
+    n = len(order)
+    first, last = wrapped(first, n), wrapped(last, n)
+    flip(order, place, first, last)
+    flips[noted, 0], flips[noted, 1] = first, last
     return noted + 1
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def swap_stretches(tour, first, middle, last, turned, noted):
+def swap_stretches(order, place, flips, first, middle, last, turned, noted):
     """Stretches ``first`` .. ``middle`` - 1 and ``middle`` .. ``last`` change places; turned: 1 leaves the former one
     turned round, 2 the latter, 0 none."""
-    n = len(tour.order)
-    latter = (last - middle) % n + 1
-    noted = flip_noted(tour, first, last, noted)
+    latter = wrapped(last - middle, len(order)) + 1
+    noted = flip_noted(order, place, flips, first, last, noted)
     if turned != 2:
-        noted = flip_noted(tour, first, first + latter - 1, noted)
+        noted = flip_noted(order, place, flips, first, first + latter - 1, noted)
     if turned != 1:
-        noted = flip_noted(tour, first + latter, last, noted)
+        noted = flip_noted(order, place, flips, first + latter, last, noted)
     return noted
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def touch(tour, a, b, c, d, e, f):
+def move_segment(order, place, flips, end, step, size, beside, other, noted):
+    """The segment that goes on from city ``end`` in direction ``step`` for ``size`` cities moves between the neighbours
+    ``beside`` and ``other``, ``end`` next to ``beside``."""
+    n = len(order)
+    first = place[end] if step == 1 else wrapped(place[end] - (size - 1), n)
+    last = wrapped(first + size - 1, n)
+    forward = order[wrapped(place[beside] + 1, n)] == other
+    before, behind = (beside, other) if forward else (other, beside)
+    turned = (step == 1) != forward
+    if wrapped(place[before] - last, n) <= wrapped(first - place[behind], n):  # the shorter way round
+        middle = wrapped(last + 1, n)
+        return swap_stretches(order, place, flips, first, middle, place[before], 1 if turned else 0, noted)
+    return swap_stretches(order, place, flips, place[behind], first, last, 2 if turned else 0, noted)
+
+
+@njit(cache=True, nogil=True, inline="always")
+@no_type_check
+def touch(touched, a, b, c, d, e, f):
     """These are the ends of the edges of a move."""
-    touched = tour.touched
     touched[0], touched[1], touched[2], touched[3], touched[4], touched[5] = a, b, c, d, e, f
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 @no_type_check
 def two_opt(costs, tour, a, least, noted):
     """The first move of 2-opt at city ``a`` that gains ``least``: (gain, flips noted), gain 0 where there is none."""
     order, place, near, away = tour.order, tour.place, tour.near, tour.away
     n = len(order)
     for step in (1, -1):
-        b = order[(place[a] + step) % n]
+        b = order[wrapped(place[a] + step, n)]
         old = cost(costs, a, b)
         for k in range(near.shape[1]):
             c = near[a, k]
             if old - away[a, k] <= least:
                 break
-            d = order[(place[c] + step) % n]
+            d = order[wrapped(place[c] + step, n)]
             if d == a:
                 continue
             gain = old - away[a, k] + cost(costs, c, d) - cost(costs, b, d)
@@ -140,31 +162,14 @@ def two_opt(costs, tour, a, least, noted):
                     first, last = place[b], place[c]
                 else:  # b a .. d c becomes b d .. a c
                     first, last = place[a], place[d]
-                if 2 * ((last - first) % n + 1) > n:
+                if 2 * (wrapped(last - first, n) + 1) > n:
                     first, last = last + 1, first - 1
-                touch(tour, a, b, c, d, a, b)
-                return gain, flip_noted(tour, first, last, noted)
+                touch(tour.touched, a, b, c, d, a, b)
+                return gain, flip_noted(order, place, tour.flips, first, last, noted)
     return 0.0, noted
 
 
-@njit(cache=True, nogil=True)
-@no_type_check
-def move_segment(tour, end, step, size, beside, other, noted):
-    """The segment that goes on from city ``end`` in direction ``step`` for ``size`` cities moves between the neighbours
-    ``beside`` and ``other``, ``end`` next to ``beside``."""
-    order, place = tour.order, tour.place
-    n = len(order)
-    first = place[end] if step == 1 else (place[end] - (size - 1)) % n
-    last = (first + size - 1) % n
-    forward = order[(place[beside] + 1) % n] == other
-    before, behind = (beside, other) if forward else (other, beside)
-    turned = (step == 1) != forward
-    if (place[before] - last) % n <= (first - place[behind]) % n:  # the shorter way round
-        return swap_stretches(tour, first, (last + 1) % n, place[before], 1 if turned else 0, noted)
-    return swap_stretches(tour, place[behind], first, last, 2 if turned else 0, noted)
-
-
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 @no_type_check
 def or_opt(costs, tour, a, least, noted):
     """The first move of Or-opt at city ``a`` that gains ``least``: (gain, flips noted), gain 0 where there is none."""
@@ -174,27 +179,32 @@ def or_opt(costs, tour, a, least, noted):
     for step in (1, -1):
         here = place[a]
         # a is the end of a segment, which leaves p and comes beside c
-        p = order[(here - step) % n]
+        p = order[wrapped(here - step, n)]
         old = cost(costs, p, a)
+        q, saved = a, tour.saved
+        for size in range(1, most + 1):  # without p .. q being joined through the segment
+            e, q = q, order[wrapped(here + step * size, n)]
+            saved[size] = old + cost(costs, e, q) - cost(costs, p, q)
         for k in range(near.shape[1]):
             c = near[a, k]
-            won = old - away[a, k]
-            if won <= least:
+            if old - away[a, k] <= least:
                 break
-            behind = ((place[c] - here) * step) % n  # how far c is, in the segment's direction
-            for size in range(1, most + 1):
-                if behind < size:
-                    break
-                e, q = order[(here + step * (size - 1)) % n], order[(here + step * size) % n]
-                saved = won + cost(costs, e, q) - cost(costs, p, q)
-                for side in (1, -1):
-                    d = order[(place[c] + side) % n]
-                    if d == a or d == e:
+            behind = wrapped((place[c] - here) * step, n)  # how far c is, in the segment's direction
+            for side in (1, -1):
+                d = order[wrapped(place[c] + side, n)]
+                if d == a:
+                    continue
+                won = cost(costs, c, d) - away[a, k]
+                for size in range(1, min(most, behind) + 1):
+                    if saved[size] + won <= least:
                         continue
-                    gain = saved + cost(costs, c, d) - cost(costs, e, d)
+                    e = order[wrapped(here + step * (size - 1), n)]
+                    if d == e:
+                        continue
+                    gain = saved[size] + won - cost(costs, e, d)
                     if gain > least:
-                        touch(tour, p, q, a, e, c, d)
-                        return gain, move_segment(tour, a, step, size, c, d, noted)
+                        touch(tour.touched, p, order[wrapped(here + step * size, n)], a, e, c, d)
+                        return gain, move_segment(order, place, tour.flips, a, step, size, c, d, noted)
         # between a and c comes a segment whose end e is near a
         c = p
         for k in range(near.shape[1]):
@@ -204,30 +214,32 @@ def or_opt(costs, tour, a, least, noted):
                 break
             there = place[e]
             for way in (1, -1):
-                p = order[(there - way) % n]
-                saved = won + cost(costs, p, e)
+                p = order[wrapped(there - way, n)]
+                more = won + cost(costs, p, e)
                 for size in range(1, most + 1):
-                    f, q = order[(there + way * (size - 1)) % n], order[(there + way * size) % n]
+                    f, q = order[wrapped(there + way * (size - 1), n)], order[wrapped(there + way * size, n)]
                     if f == a or f == c:
                         break
                     if p == a and q == c or p == c and q == a:
                         continue  # n is size + 2: nothing moves
-                    gain = saved + cost(costs, f, q) - cost(costs, p, q) - cost(costs, f, c)
+                    gain = more + cost(costs, f, q) - cost(costs, f, c)
+                    if gain <= least:
+                        continue
+                    gain -= cost(costs, p, q)
                     if gain > least:
-                        touch(tour, p, q, e, f, a, c)
-                        return gain, move_segment(tour, e, way, size, a, c, noted)
+                        touch(tour.touched, p, q, e, f, a, c)
+                        return gain, move_segment(order, place, tour.flips, e, way, size, a, c, noted)
     return 0.0, noted
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def enqueue(tour, head, size, city):
+def enqueue(queue, waiting, head, size, city):
     """Put ``city`` at the end of the queue unless it waits; returns the queue's size."""
-    if tour.waiting[city]:
+    if waiting[city]:
         return size
-    n = len(tour.queue)
-    tour.queue[(head + size) % n] = city
-    tour.waiting[city] = True
+    queue[wrapped(head + size, len(queue))] = city
+    waiting[city] = True
     return size + 1
 
 
@@ -241,7 +253,7 @@ def settle(costs, tour, size, least, noted, undoable):
             if undoable:
                 while size:
                     tour.waiting[tour.queue[head]] = False
-                    head, size = (head + 1) % n, size - 1
+                    head, size = wrapped(head + 1, n), size - 1
                 break
             noted = 0
         a = tour.queue[head]
@@ -250,11 +262,11 @@ def settle(costs, tour, size, least, noted, undoable):
             gain, noted = or_opt(costs, tour, a, least, noted)
         if gain == 0.0:
             tour.waiting[a] = False
-            head, size = (head + 1) % n, size - 1
+            head, size = wrapped(head + 1, n), size - 1
             continue
         gained += gain
         for k in range(len(tour.touched)):
-            size = enqueue(tour, head, size, tour.touched[k])
+            size = enqueue(tour.queue, tour.waiting, head, size, tour.touched[k])
     return gained, noted
 
 
@@ -281,20 +293,20 @@ def iterate(costs, tour, least, count, heat, best, lengths):
     for _ in range(count):
         first = draw(tour.random, n)
         former, latter = 1 + draw(tour.random, reach), 1 + draw(tour.random, reach)
-        middle, last = (first + former) % n, (first + former + latter - 1) % n
-        x, y = order[(first - 1) % n], order[(last + 1) % n]
-        a, b, c, d = order[first], order[(middle - 1) % n], order[middle], order[last]
+        middle, last = wrapped(first + former, n), wrapped(first + former + latter - 1, n)
+        x, y = order[wrapped(first - 1, n)], order[wrapped(last + 1, n)]
+        a, b, c, d = order[first], order[wrapped(middle - 1, n)], order[middle], order[last]
         gain = cost(costs, x, a) + cost(costs, b, c) + cost(costs, d, y)
         gain -= cost(costs, x, c) + cost(costs, d, a) + cost(costs, b, y)
-        noted = swap_stretches(tour, first, middle, last, 0, 0)
+        noted = swap_stretches(order, tour.place, tour.flips, first, middle, last, 0, 0)
         size = 0
         for city in (x, a, b, c, d, y):
-            size = enqueue(tour, 0, size, city)
+            size = enqueue(tour.queue, tour.waiting, 0, size, city)
         more, noted = settle(costs, tour, size, least, noted, True)
         gain += more
         if gain < heat * np.log((draw(tour.random, RANDOM) + 1) / RANDOM):
             for k in range(noted - 1, -1, -1):
-                flip(tour, tour.flips[k, 0], tour.flips[k, 1])
+                flip(order, tour.place, tour.flips[k, 0], tour.flips[k, 1])
             continue
         lengths[0] -= gain
         if lengths[0] < lengths[1] - least:
@@ -333,7 +345,7 @@ def start(order, near, away, seed):
     queue, waiting = np.empty(n, np.int32), np.zeros(n, np.bool_)
     touched, flips, random = np.empty(6, np.int32), np.empty((MOST_FLIPS, 2), np.int32), np.empty(1, np.uint64)
     random[0] = np.uint64(seed) | np.uint64(1)
-    return Tour(cities, place, near, away, queue, waiting, touched, flips, random)
+    return Tour(cities, place, near, away, queue, waiting, touched, np.empty(SEGMENT + 1), flips, random)
 
 
 @njit(cache=True, nogil=True)
