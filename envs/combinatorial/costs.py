@@ -32,7 +32,7 @@ NEIGHBOURS = 10  # of a node that local searches look at
 
 
 class Costs(NamedTuple):
-    """Costs between n nodes; kernels take it as it is.
+    """Costs between n nodes; kernels take it as it is.  Of a batch the array has one axis more.
 
     array: float64 ``[n, n]`` where ``norm`` is MATRIX, else points ``[n, 2]`` or ``[n, 3]``, of GEO in radians; norm
     and rounding: see above.
@@ -49,11 +49,16 @@ class Costs(NamedTuple):
     @property
     def symmetric(self) -> bool:
         """Whether every way costs the same in both directions."""
-        return self.norm != MATRIX or bool(np.array_equal(self.array, self.array.T))
+        return self.norm != MATRIX or bool(np.array_equal(self.array, np.swapaxes(self.array, -1, -2)))
 
     def along(self, walk: NDArray[np.int64]) -> float:
         """What the open walk through ``walk`` int64 ``[k]`` costs."""
         return float(along(self, walk))
+
+    def between(self, i: NDArray[Any], j: NDArray[Any]) -> Array:
+        """Costs ``[k]`` from the nodes ``i [k]`` to ``j [k]``."""
+        found: Array = pair_costs(self, i.astype(np.int64), j.astype(np.int64))
+        return found
 
     def neighbours(self, most: int = NEIGHBOURS) -> NDArray[np.int32]:
         """The nearest ``[n, K]`` of each node by the cost of going there, nearest first; K is n - 1 or ``most``."""
@@ -160,3 +165,13 @@ def along(costs, walk):
     for k in range(len(walk) - 1):
         total += cost(costs, walk[k], walk[k + 1])
     return total
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def pair_costs(costs, i, j):
+    """What it costs from each of ``i [k]`` to each of ``j [k]``."""
+    found = np.empty(len(i))
+    for k in range(len(i)):
+        found[k] = cost(costs, i[k], j[k])
+    return found

@@ -105,7 +105,10 @@ def choose(task: Task, method: str) -> tuple[str, str]:
         return best, "it is exact"
     if task.exact:
         return "search", "so few nodes are solved exactly"
-    what = f"for {task.kind.name} alone a solver is best, which is {best}"
+    nodes, name = task.problem.num_nodes if task.problem is not None else task.rows, task.kind.name
+    if nodes <= task.kind.part("improve", "AS_GOOD_UP_TO"):
+        return "search", f"for {name} of so few nodes it does as well as any solver, and ends when it is done"
+    what = f"for {name} alone a solver is best, which is {best}"
     if task.rows > MOST_SQUARE:
         return "search", f"{what}, but it takes a matrix, too large for {task.rows} nodes"
     if not installed(best):
