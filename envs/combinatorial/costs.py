@@ -67,10 +67,10 @@ class Costs(NamedTuple):
         if self.norm != MATRIX:
             return _nearest_points(self._places(), k)
         found = np.empty((n, k), np.int32)
-        for i in range(n):
+        for i in range(n if k else 0):
             row = self.array[i].copy()
             row[i] = np.inf
-            near = np.argpartition(row, k - 1)[:k] if 0 < k < n - 1 else np.delete(np.arange(n), i)
+            near = np.argpartition(row, k - 1)[:k]
             found[i] = near[np.lexsort((near, row[near]))]
         return found
 

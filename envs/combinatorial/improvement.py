@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from threading import Event, Lock
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ MOST_CHAINS = 16  # searches beside each other
 Told = Callable[[float, float], None]  # seconds, objective
 
 
+@runtime_checkable
 class Search(Protocol):
     """A search of one instance, made of ``(instance, costs, seed)``; it has a solution from the beginning.
 
@@ -44,8 +45,6 @@ class Search(Protocol):
     solution: NDArray[np.int64]
     objective: float
     finished: bool
-
-    def __init__(self, instance: Instance, costs: Costs, seed: int) -> None: ...
 
     def advance(self, share: float, count: int) -> None:
         """``count`` rounds; ``share`` of the time, from 0 to 1, is over."""
@@ -128,8 +127,12 @@ def restarts(kind: type[Problem], improve: bool) -> Callable[[Instance, Costs, i
     return Restarts
 
 
-def warm_up(kind: type[Problem], make: Callable[[Instance, Costs, int], Search]) -> None:
-    """Search a small instance for a moment: kernels are compiled, or read where they were before."""
+def warm_up(kind: type[Problem], make: Callable[[Instance, Costs, int], Search] | None = None) -> None:
+    """Search a small instance for a moment: kernels are compiled, or read where they were before.
+
+    ``make`` is the search, by default the problem's own.
+    """
+    make = kind.part("improve", "Search") if make is None else make
     usual: Any = kind()  # type: ignore[call-arg]  # every problem has a size by default
     instance = row(generate(usual, 1, 0), 0)
     search = make(instance, costs_within(instance), 0)
@@ -146,6 +149,7 @@ def searched(
     seed: int = 0,
     chains: int | None = None,
     told: Told | None = None,
+    target: float | None = None,
     make: Callable[[Instance, Costs, int], Search] | None = None,
 ) -> NDArray[np.int64]:
     """The best solution of ``instance`` that is found within ``seconds``, int64 ``[L]``, not padded.
@@ -158,6 +162,7 @@ def searched(
         seed: decides the searches, up to the moment at which the clock stops them.
         chains: searches beside each other, each on a thread; by default one for every core, up to 16.
         told: called with the seconds so far and the objective whenever that has become better.
+        target: an objective that ends the search when it is reached, such as the optimum.
         make: the search, by default the problem's own.
 
     Raises:
@@ -177,6 +182,8 @@ def searched(
                 best[0], best[1] = search.solution.copy(), sign * search.objective
                 if told is not None:
                     told(time.perf_counter() - begin, search.objective)
+                if target is not None and best[1] <= sign * target:
+                    stop.set()
 
     def chain(number: int) -> None:
         search: Search = make(instance, costs, int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))

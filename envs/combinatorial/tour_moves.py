@@ -323,11 +323,17 @@ def settle(costs, tour, size, least, noted, undoable):
 @njit(cache=True, nogil=True)
 @no_type_check
 def improve_tour(costs, tour, least):
-    """Moves until none helps; returns what was gained."""
-    for k in range(len(tour.order)):
-        tour.queue[k] = tour.order[k]
-        tour.waiting[k] = True
-    return settle(costs, tour, len(tour.order), least, 0, False)[0]
+    """Moves until none helps anywhere; returns what was gained.
+
+    The queue alone is not enough: a move that changes what lies between others may make one of theirs possible.
+    """
+    gained, gain, n = 0.0, 1.0, len(tour.order)
+    while gain > 0.0:
+        tour.queue[:] = tour.order
+        tour.waiting[:] = True
+        gain = settle(costs, tour, n, least, 0, False)[0]
+        gained += gain
+    return gained
 
 
 @njit(cache=True, nogil=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def main(argv: list[str]) -> int:
         if shows:
             print(f"\r{seconds:8.2f} s  {objective:.6g}   ", end="", file=sys.stderr, flush=True)
 
-    found = solve(args.what, told=told, **options, **settings)
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        found = solve(args.what, told=told, **options, **settings)
     if shows and first:
         print(file=sys.stderr)
     print(f"{one_line(found.task.name, 100)}: {found.task.kind.name}, {found.task.nodes}")
@@ -83,6 +86,10 @@ def main(argv: list[str]) -> int:
         if path is not None:
             print(f"wrote {path}")
     return 0
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"rlkit: {one_line(message, 600)}", file=sys.stderr)
 
 
 def _value(text: str) -> Any:
