@@ -53,7 +53,11 @@ def save_picture(
 
 
 def draw(
-    axes: Axes, problem: Problem | type[Problem], instance: Instance, solution: Sequence[int], objective: float | None = None
+    axes: Axes,
+    problem: Problem | type[Problem],
+    instance: Instance,
+    solution: Sequence[int],
+    objective: float | None = None,
 ) -> None:
     """Draw on matplotlib's ``axes``: tours, routes, polygons and triangles in the plane, costs and packings as bars."""
     visited = np.array([int(j) for j in solution if j >= 0], np.int64)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlkit import registry
-from rlkit.envs.combinatorial.base import MOST_SQUARE, Problem
+from rlkit.envs.combinatorial.base import MOST_SQUARE, Problem, require_whole
 from rlkit.envs.combinatorial.improvement import Told, improves, restarts, searched, warm_up
 from rlkit.envs.combinatorial.solvers import Solver, solver_version
 from rlkit.envs.combinatorial.solvers import solve as solve_by
@@ -120,7 +120,7 @@ def solve(
     given: Any,
     problem: str | None = None,
     *,
-    seconds: float = 10.0,
+    seconds: Number = 10.0,
     method: str = "auto",
     seed: int = 0,
     improve: bool = True,
@@ -158,6 +158,9 @@ def solve(
             solver that is not installed.
     """
     require_seconds(seconds)
+    seed = require_whole("solve", "seed", seed, 0, 2**32 - 1)
+    if chains is not None:
+        require_whole("solve", "chains", chains, 1, 2**10)
     task = read_task(given, problem, seed, optimum, rounded, settings)
     method, why = choose(task, method)
     if against is not None:
@@ -207,8 +210,9 @@ def run(
     kind = task.kind
     if method in OWN:
         make = restarts(kind, improve) if method == "insertion" else None
-        limits: dict[str, Any] = {"costs": task.costs, "seed": seed, "chains": chains, "told": told}
-        return searched(kind, task.instance, seconds, target=task.optimum, make=make, **limits)
+        target = None if task.optimum is None else float(task.optimum)
+        limits: dict[str, Any] = {"costs": task.costs, "seed": seed, "chains": chains, "told": told, "target": target}
+        return searched(kind, task.instance, seconds, make=make, **limits)
     if method in AGENTS:
         agent = registry.agent_class(method).load(registry.shipped_weights(method, kind.name))
         found = agent.solve(task.benchmark if task.benchmark is not None else task.instance).solutions[0]

@@ -158,6 +158,7 @@ def read_task(
     """
     if problem is not None and problem not in PROBLEMS:
         raise UserError(f"unknown problem {shown(problem)}{nearest(str(problem), PROBLEMS)}")
+    _positive(optimum)
     named = isinstance(given, (str, Path))
     if isinstance(given, str) and given in PROBLEMS and not Path(given).exists():
         return _drawn(given, problem, seed, optimum, settings or {})
@@ -179,6 +180,11 @@ def _drawn(name: str, problem: str | None, seed: int, optimum: Number | None, se
     instance = row(generate(rules, 1, seed), 0)
     costs = costs_within(instance) if improves(type(rules)) else None
     return Task(f"{name}-{rules.num_nodes}-s{seed}", type(rules), instance, costs, None, optimum, _given(optimum))
+
+
+def _positive(optimum: Number | None) -> None:
+    if optimum is not None and not 0 <= optimum <= LARGEST:
+        raise UserError(f"optimum={optimum} is out of range, expected a length of at least 0")
 
 
 def _given(optimum: Number | None) -> str | None:
@@ -329,7 +335,9 @@ def _read_npy(path: Path) -> NDArray[np.float64]:
     try:
         held = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its size is known before memory is taken
     except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise DataError(f"{path}: is no array of NumPy's ({str(error).splitlines()[0] if str(error) else 'empty'})") from None
+        raise DataError(
+            f"{path}: is no array of NumPy's ({str(error).splitlines()[0] if str(error) else 'empty'})"
+        ) from None
     if not isinstance(held, np.ndarray) or held.dtype.kind not in "iuf" or held.ndim != 2 or held.shape[1] != 2:
         form = f"{held.dtype} {held.shape}" if isinstance(held, np.ndarray) else "several arrays"
         raise DataError(f"{path}: holds {form}, expected numbers [n, 2]")

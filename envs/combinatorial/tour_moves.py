@@ -229,7 +229,7 @@ def or_opt(costs, tour, a, least, noted):
                     f, q = order[wrapped(there + way * (size - 1), n)], order[wrapped(there + way * size, n)]
                     if f == a or f == c:
                         break
-                    if p == a and q == c or p == c and q == a:
+                    if (p == a and q == c) or (p == c and q == a):
                         continue  # n is size + 2: nothing moves
                     gain = more + cost(costs, f, q) - cost(costs, f, c)
                     if gain <= least:

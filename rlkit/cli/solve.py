@@ -72,6 +72,7 @@ def main(argv: list[str]) -> int:
             print(f"\r{seconds:8.2f} s  {objective:.6g}   ", end="", file=sys.stderr, flush=True)
 
     with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _warn
         found = solve(args.what, told=told, **options, **settings)
     if shows and first:

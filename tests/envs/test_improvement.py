@@ -74,7 +74,9 @@ def test_neighbours_are_the_nearest(matrix: bool, most: int) -> None:
     near = (Costs(ways, MATRIX) if matrix else Costs(points)).neighbours(most)
     assert near.shape == (30, min(most, 29)) and not (near == np.arange(30)[:, None]).any()
     np.fill_diagonal(ways, np.inf)
-    assert np.take_along_axis(ways, near.astype(np.int64), 1) == pytest.approx(np.sort(ways, axis=1)[:, : near.shape[1]])
+    assert np.take_along_axis(ways, near.astype(np.int64), 1) == pytest.approx(
+        np.sort(ways, axis=1)[:, : near.shape[1]]
+    )
 
 
 def test_the_curve_visits_every_point_once_and_is_short() -> None:
@@ -142,7 +144,9 @@ def test_points_that_coincide_or_lie_on_a_line(name: str, form: str) -> None:
     scale = np.abs(worth(problem, instances, before)).max() + 1.0
     assert (worth(problem, instances, after) <= worth(problem, instances, before) + EPS * scale).all()
     if form == "a line" and name == "tsp":
-        found = improvement.searched(type(problem), row(instances, 0), 5.0, chains=1, target=2 * np.ptp(coords[0, :, 0]))
+        found = improvement.searched(
+            type(problem), row(instances, 0), 5.0, chains=1, target=2 * np.ptp(coords[0, :, 0])
+        )
         assert problem.objective(row(instances, 0), found) == pytest.approx(2 * np.ptp(coords[0, :, 0]))
 
 

@@ -73,7 +73,9 @@ def read_cvrplib(path: str | Path, solution: str | Path | None = None, *, rounde
 
 def _commented(header: Mapping[str, str], path: Path) -> Number | None:
     """The optimum that CVRPLIB's comments end with: ``(..., Optimal value: 784)``."""
-    found = re.search(r"(?:optimal|best) value\s*[:=]\s*([0-9]+(?:\.[0-9]+)?)", header.get("COMMENT", ""), re.IGNORECASE)
+    found = re.search(
+        r"(?:optimal|best) value\s*[:=]\s*([0-9]+(?:\.[0-9]+)?)", header.get("COMMENT", ""), re.IGNORECASE
+    )
     return None if found is None else published_length(float(found[1]), path)
 
 
@@ -147,9 +149,7 @@ def _require_loads(path: Path, routes: NDArray[np.int64], demand: NDArray[np.int
 
 def write_routes(path: Path, name: str, solution: NDArray[np.int64], cost: Number) -> None:
     """Routes ``0 .. 0 .. 0`` as a ``.sol`` file, which numbers customers from 1.  UserError where the disk refuses."""
-    lines = [
-        f"Route #{k}: {' '.join(map(str, route.tolist()))}\n" for k, route in enumerate(split_routes(solution), 1)
-    ]
+    lines = [f"Route #{k}: {' '.join(map(str, route.tolist()))}\n" for k, route in enumerate(split_routes(solution), 1)]
     write_atomically(path, "".join([*lines, f"Cost {cost}\n"]).encode())
 
 

@@ -26,7 +26,7 @@ from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.costs import Costs, cost
 from rlkit.envs.combinatorial.cvrp.solvers import MOST_EXACT as MOST_EXACT
 from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
-from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw, nearest, wrapped
+from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw, nearest
 
 AS_GOOD_UP_TO = MOST_EXACT  # customers up to which the search does as well as any solver, and ends sooner
 LISTED = 15  # customers that moves look at
@@ -339,7 +339,9 @@ class Routes(NamedTuple):
 def empty_routes(n):
     """Of n customers, none of whom is served."""
     nodes = np.arange(2 * n + 2).astype(np.int32)
-    return Routes(nodes, nodes.copy(), np.full(n + 1, -1, np.int32), np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64))
+    return Routes(
+        nodes, nodes.copy(), np.full(n + 1, -1, np.int32), np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -575,7 +577,10 @@ class Search:
             self._best = exact_cvrp({**instance, "cost": matrix})
             self.lengths = np.full(2, costs.along(self._best))
             return
-        self.now, self.tried, self.best = (inserted_routes(costs, self.demand, self.capacity, seed), *map(empty_routes, (n, n)))
+        self.now, self.tried, self.best = (
+            inserted_routes(costs, self.demand, self.capacity, seed),
+            *map(empty_routes, (n, n)),
+        )
         self.random = np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
         copy_routes(self.now, self.best)
         self.near = costs.neighbours(min(n, 10 * REMOVED))

@@ -290,6 +290,4 @@ class Search:
         if self.finished:
             return
         heat, given = self.heat * (1.0 - share), (self.best, self.worth, self.random)
-        self.size = anneal(
-            self.costs, self.tour, self.size, self.prize, self.budget, self.least, heat, count, *given
-        )
+        self.size = anneal(self.costs, self.tour, self.size, self.prize, self.budget, self.least, heat, count, *given)

@@ -39,7 +39,7 @@ def read_tsplib(path: str | Path, optimum: Number | None = None, *, rounded: boo
     """
     path = Path(path)
     header, sections = parse(path, ("TSP", "ATSP"))
-    n = dimension(header, path)
+    n = dimension(header, path, 1)
     kind, coords, matrix = read_geometry(path, header, sections, n)
     optimum = published_length(optimum, path)
     whole = is_rounded(kind, matrix, optimum, rounded, path)
