@@ -121,7 +121,7 @@ def costs_of_file(found: Any) -> Costs:
 @njit(cache=True, nogil=True, inline="always")
 @no_type_check
 def cost(costs, i, j):
-    """From node ``i`` to ``j``.  Unpacked where it is called: to hand a tuple of arrays on takes longer than to measure."""
+    """From node ``i`` to ``j``; unpacked where it is called, as handing a tuple on takes longer than measuring."""
     return cost_between(costs.array, costs.norm, costs.rounding, i, j)
 
 
@@ -131,7 +131,7 @@ def cost_between(array, norm, rounding, i, j):
     """:func:`cost` of its parts."""
     if norm == MATRIX:
         return array[i, j]
-    if norm == EUCLID or norm == ATT:
+    if norm in (EUCLID, ATT):
         x, y = array[i, 0] - array[j, 0], array[i, 1] - array[j, 1]
         square = x * x + y * y
         if array.shape[1] == 3:

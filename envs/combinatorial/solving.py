@@ -94,7 +94,7 @@ def installed(solver: str) -> bool:
 
 
 def choose(task: Task, method: str) -> tuple[str, str]:
-    """``(method, why)``, for ``auto`` the one that is best.  Raises UserError for one that does not know the problem."""
+    """``(method, why)``, for ``auto`` the best one.  Raises UserError for one that does not know the problem."""
     known = methods_of(task.kind)
     if method != "auto":
         if method not in known:

@@ -47,9 +47,9 @@ class Tour(NamedTuple):
     """A tour and what a search of it works with; kernels take it as it is.
 
     order, place: int32 ``[n]``, the city at every place and the place of every city; near: int32 ``[n, K]``, nearest
-    cities, and away: float64, what it costs to go there; queue: int32 ``[n]``, a ring; waiting: bool ``[n]``, what is in
-    it; touched: int32 ``[6]``, ends of the edges of the last move; saved: float64 ``[4]``, for Or-opt; flips: int32 ``[F, 2]``, first and last place of
-    what was flipped; random: uint64 ``[1]``, the generator's state; symmetric: whether ways cost the same both ways.
+    cities, and away: float64, what it costs to go there; queue: int32 ``[n]``, a ring; waiting: bool ``[n]``, what is
+    in it; touched: int32 ``[6]``, ends of the edges of the last move; saved: float64 ``[4]``, what leaving saves by a
+    segment's size; flips: int32 ``[F, 2]``, first and last place of what was flipped; random: uint64 ``[1]``, the generator's state; symmetric: whether ways cost the same both ways.
     """
 
     order: NDArray[np.int32]
@@ -227,7 +227,7 @@ def or_opt(costs, tour, a, least, noted):
                 more = won + cost(costs, p, e)
                 for size in range(1, most + 1):
                     f, q = order[wrapped(there + way * (size - 1), n)], order[wrapped(there + way * size, n)]
-                    if f == a or f == c:
+                    if f in (a, c):
                         break
                     if (p == a and q == c) or (p == c and q == a):
                         continue  # n is size + 2: nothing moves
@@ -341,8 +341,8 @@ def improve_tour(costs, tour, least):
 def iterate(costs, tour, least, count, heat, best, lengths):
     """``count`` double bridges, each with the search around it, undone where the tour became too long; n >= 8.
 
-    Longer by up to -``heat`` log u is not too long, u uniform (simulated annealing).  ``lengths [2]`` are the tour's and
-    the best one's, which ``best`` int32 ``[n]`` is; both are kept up.
+    Longer by up to -``heat`` log u is not too long, u uniform (simulated annealing).  ``lengths [2]`` are the tour's
+    and the best one's, which ``best`` int32 ``[n]`` is; both are kept up.
     """
     order, n = tour.order, len(tour.order)
     reach = min(REACH, (n - 2) // 2)

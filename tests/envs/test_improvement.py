@@ -296,14 +296,14 @@ def test_orienteering_is_a_local_optimum(nodes: int) -> None:
             assert length(tour[:i] + tour[i : j + 1][::-1] + tour[j + 1 :]) >= length(tour) - 1e-8
             for a, b in ((i, j), (j, i)):
                 left = tour[:a] + tour[a + 1 :]
-                assert length(left[:b] + [tour[a]] + left[b:]) >= length(tour) - 1e-8
+                assert length([*left[:b], tour[a], *left[b:]]) >= length(tour) - 1e-8
         for node in others:
             for k in range(1, len(tour)):
-                assert prize[node] == 0 or length(tour[:k] + [node] + tour[k:]) > budget
+                assert prize[node] == 0 or length([*tour[:k], node, *tour[k:]]) > budget
             for out in range(1, len(tour) - 1):
                 left = tour[:out] + tour[out + 1 :]
                 for k in range(1, len(left)):
-                    changed = left[:k] + [node] + left[k:]
+                    changed = [*left[:k], node, *left[k:]]
                     better = prize[node] > prize[tour[out]] + EPS
                     assert not (better and length(changed) <= budget)
 

@@ -163,9 +163,7 @@ def test_optima_of_tsplib(name: str, optimum: int) -> None:
 # ---- what is said ----------------------------------------------------------------------------------------------------
 
 
-def test_the_optimum_beside_a_file_is_found_and_ends_the_search(
-    cities: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_optimum_beside_a_file_ends_the_search(cities: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best = rlkit.solve(cities, seconds=5, method="search", out=cities.with_suffix(".opt.tour"))
     begin = time.perf_counter()
     assert main(["solve", str(cities), "--method", "search", "--seconds", "60"]) == 0
@@ -369,7 +367,7 @@ def test_bad_arrays_are_one_sentence(given: Any, problem: str | None, said: str)
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), float("inf"), True, "10", None])
 def test_bad_seconds_are_one_sentence(seconds: Any) -> None:
-    with pytest.raises(UserError, match="seconds=.* is out of range"):
+    with pytest.raises(UserError, match=r"seconds=.* is out of range"):
         require_seconds(seconds)
 
 

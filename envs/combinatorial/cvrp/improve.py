@@ -1,7 +1,7 @@
 """Shorter routes: moves within and between routes, and a search that ruins and recreates.
 
-:func:`settle` works on one walk ``0 .. 0 .. 0`` with an empty route at its end, the K nearest customers listed for each.
-Its moves join customer u to a listed one v, and are made where loads stay within the capacity:
+:func:`settle` works on one walk ``0 .. 0 .. 0`` with an empty route at its end, the K nearest customers listed for
+each.  Its moves join customer u to a listed one v, and are made where loads stay within the capacity:
 
 2-opt      a stretch is turned round: u and v, and what followed them, become neighbours; across routes too
 2-opt*     the ends of two routes change places: v follows u
@@ -40,8 +40,8 @@ class Walk(NamedTuple):
     """Routes one after the other, and what is known of every place; kernels take it as it is.
 
     nodes: int32 ``[M]``, ``0 .. 0 .. 0``, of which the first ``size [0]`` count; place: int32 ``[n + 1]``, of each
-    customer; route: int32 ``[M]``, which route a place is in, a depot in the one that it begins; sum: int64 ``[M]``, the
-    load up to a place; load: int64 ``[M]``, of each route; spare: int32 ``[M]``.
+    customer; route: int32 ``[M]``, which route a place is in, a depot in the one that it begins; sum: int64 ``[M]``,
+    the load up to a place; load: int64 ``[M]``, of each route; spare: int32 ``[M]``.
     """
 
     nodes: NDArray[np.int32]
@@ -324,14 +324,14 @@ class Routes(NamedTuple):
     """Routes as rings; kernels take it as it is.  Node n + 1 + r stands for the depot of route r.
 
     following and preceding: int32 ``[2 n + 2]``; route: int32 ``[n + 1]``, of each customer, -1 while it is in none;
-    load and count: int64 ``[n + 1]``, of each route.
+    load and served: int64 ``[n + 1]``, of each route, what it carries and how many customers it has.
     """
 
     following: NDArray[np.int32]
     preceding: NDArray[np.int32]
     route: NDArray[np.int32]
     load: NDArray[np.int64]
-    count: NDArray[np.int64]
+    served: NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)
@@ -352,7 +352,7 @@ def copy_routes(source, target):
     target.preceding[:] = source.preceding
     target.route[:] = source.route
     target.load[:] = source.load
-    target.count[:] = source.count
+    target.served[:] = source.served
 
 
 @njit(cache=True, nogil=True)
@@ -362,7 +362,7 @@ def recreate(costs, routes, demand, capacity, order, size, blink, random):
 
     A place is overlooked with probability ``blink``; a route more is opened where that costs no more.
     """
-    following, preceding, load, count = routes.following, routes.preceding, routes.load, routes.count
+    following, preceding, load, count = routes.following, routes.preceding, routes.load, routes.served
     n, total = len(demand) - 1, 0.0
     for k in range(size):
         c = order[k]
@@ -405,11 +405,11 @@ def recreate(costs, routes, demand, capacity, order, size, blink, random):
 def open_route(routes, demand, c):
     """Customer ``c`` gets the first empty route."""
     r = 0
-    while routes.count[r] > 0:
+    while routes.served[r] > 0:
         r += 1
     ring = len(demand) + r
     routes.following[ring], routes.preceding[ring], routes.following[c], routes.preceding[c] = c, c, ring, ring
-    routes.route[c], routes.load[r], routes.count[r] = r, demand[c], 1
+    routes.route[c], routes.load[r], routes.served[r] = r, demand[c], 1
 
 
 @njit(cache=True, nogil=True)
@@ -421,7 +421,7 @@ def take_out(costs, routes, demand, c):
     routes.following[before], routes.preceding[behind] = behind, before
     routes.route[c] = -1
     routes.load[r] -= demand[c]
-    routes.count[r] -= 1
+    routes.served[r] -= 1
     a, b = before if before <= n else 0, behind if behind <= n else 0
     return cost(costs, a, c) + cost(costs, c, b) - cost(costs, a, b)
 
@@ -448,7 +448,7 @@ def ruin(costs, routes, demand, near, average, out, random):
             known = known or ruined[m] == r
         if known:
             continue
-        length = 1 + draw(random, min(string, routes.count[r]))
+        length = 1 + draw(random, min(string, routes.served[r]))
         first, back = c, 0  # as far back as the string may begin
         while back < length - 1 and routes.preceding[first] <= n:
             first, back = routes.preceding[first], back + 1
@@ -494,14 +494,17 @@ def arrange(costs, demand, out, size, random):
 @njit(cache=True, nogil=True)
 @no_type_check
 def anneal(costs, now, tried, best, demand, capacity, near, heat, count, lengths, random):
-    """``count`` rounds of ruin and recreate at temperature ``heat``; ``lengths [2]`` of ``now`` and ``best`` are kept up."""
+    """``count`` rounds of ruin and recreate at temperature ``heat``: ``(now, tried)``.
+
+    ``lengths [2]`` of ``now`` and ``best`` are kept up.
+    """
     n = len(demand) - 1
     out = np.empty(n, np.int64)
     for _ in range(count):
         copy_routes(now, tried)
         used = 0
         for r in range(n):
-            used += now.count[r] > 0
+            used += now.served[r] > 0
         size, saved = ruin(costs, tried, demand, near, n // max(1, used), out, random)
         arrange(costs, demand, out, size, random)
         length = lengths[0] - saved + recreate(costs, tried, demand, capacity, out, size, BLINK, random)
@@ -520,7 +523,7 @@ def walk_of(routes, n):
     """Routes as one walk ``0 .. 0 .. 0``, int64."""
     found, size = np.zeros(2 * n + 1, np.int64), 1
     for r in range(n):
-        if routes.count[r] > 0:
+        if routes.served[r] > 0:
             node = routes.following[n + 1 + r]
             while node <= n:
                 found[size] = node

@@ -77,7 +77,7 @@ def shorten(costs, tour, size, least):
 @njit(cache=True, nogil=True)
 @no_type_check
 def place_for(costs, tour, size, j, without):
-    """Where node ``j`` costs least, and what: ``(place, cost)``; it comes behind the place.  ``without`` is passed by."""
+    """Where node ``j`` costs least, and what: ``(place, cost)``; it comes behind it.  ``without`` is passed by."""
     at, least = -1, np.inf
     for i in range(size - 1):
         a, b = tour[i], tour[i + 1]
