@@ -220,7 +220,7 @@ def _file(path: Path, problem: str | None, optimum: Number | None, rounded: bool
 
 
 def _benchmark(found: Benchmark, problem: str | None, optimum: Number | None, source: str | None) -> Task:
-    if problem not in (None, found.problem) and (problem, found.problem) != ("atsp", "tsp"):
+    if problem not in (None, found.problem):
         raise UserError(f"{found.name}: is an instance of {found.problem}, expected problem={found.problem}")
     best = found.optimum if optimum is None else optimum
     kind = type(make_problem(found.problem))
@@ -272,10 +272,16 @@ def _bare(given: Any, problem: str | None, where: str) -> dict[str, Any]:
         array = np.asarray(given, np.float64)
     except (TypeError, ValueError):
         raise UserError(f"{where}: {shown(given)} is not an array of numbers, expected [n, 2] or [n, n]") from None
-    if array.ndim == 2 and len(array) and array.shape[1] == 2 and problem != "atsp":
-        return {"coords": array}
-    if array.ndim == 2 and len(array) and array.shape[0] == array.shape[1] and problem in (None, "atsp"):
-        return {"cost": array}
+    for kind in problem_kinds():
+        usual: Any = kind()  # type: ignore[call-arg]
+        shapes = usual.shapes()
+        if kind.name == problem and len(shapes) > 1:
+            raise UserError(f"{where}: {kind.name} has several arrays, expected a mapping of {', '.join(shapes)}")
+        if problem not in (None, kind.name) or len(shapes) > 1 or not array.size:
+            continue
+        key, (shape, _) = next(iter(shapes.items()))
+        if array.shape == tuple(len(array) if side == usual.num_points else side for side in shape):
+            return {key: array}
     raise UserError(f"{where}: has shape {array.shape}, expected coordinates [n, 2] or costs [n, n]")
 
 

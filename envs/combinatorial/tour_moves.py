@@ -28,7 +28,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.bisimulation import Instance
-from rlkit.envs.combinatorial.costs import NEIGHBOURS, Array, Costs, cost, cost_between
+from rlkit.envs.combinatorial.costs import MATRIX, NEIGHBOURS, Array, Costs, cost, cost_between
 from rlkit.envs.combinatorial.solvers import MOST_EXACT, held_karp
 
 LEAST_GAIN = 1e-9  # of a move, in units of the longest listed way; less is rounding
@@ -36,7 +36,7 @@ SEGMENT = 3  # cities that move together
 REACH = 50  # places of a double bridge's parts
 MOST_FLIPS = 4096  # of one search that may have to be undone; it ends there
 LEAST_NODES = 5  # of a tour that moves can change
-MOST_INSERTED = 10_000  # cities; insertion takes their square
+MOST_INSERTED = 2_000  # cities; insertion takes their square
 HEAT = 0.7  # of the annealing at first, in mean ways to the nearest city; more: wider, and later good
 ROUNDS = 40  # for each city, of a cycle
 PATIENCE = 4  # cycles without a better tour
@@ -49,7 +49,8 @@ class Tour(NamedTuple):
     order, place: int32 ``[n]``, the city at every place and the place of every city; near: int32 ``[n, K]``, nearest
     cities, and away: float64, what it costs to go there; queue: int32 ``[n]``, a ring; waiting: bool ``[n]``, what is
     in it; touched: int32 ``[6]``, ends of the edges of the last move; saved: float64 ``[4]``, what leaving saves by a
-    segment's size; flips: int32 ``[F, 2]``, first and last place of what was flipped; random: uint64 ``[1]``, the generator's state; symmetric: whether ways cost the same both ways.
+    segment's size; flips: int32 ``[F, 2]``, first and last place of what was flipped; random: uint64
+    ``[1]``, the generator's state; symmetric: whether ways cost the same both ways.
     """
 
     order: NDArray[np.int32]
@@ -487,7 +488,8 @@ class Search:
             np.fill_diagonal(matrix, 0.0)
             order = held_karp(matrix) if n > 2 else np.arange(n)
         else:
-            order = insert({}, costs, seed) if n <= MOST_INSERTED else curve(costs.array)
+            inserted = n <= MOST_INSERTED or costs.norm == MATRIX
+            order = insert({}, costs, seed) if inserted else curve(costs.array)
         self.near = costs.neighbours(NEIGHBOURS if n > MOST_EXACT else 0)
         self.away = costs.between(np.repeat(np.arange(n), self.near.shape[1]), self.near.reshape(-1))
         self.away = self.away.reshape(self.near.shape)

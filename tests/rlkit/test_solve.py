@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -353,7 +355,7 @@ def test_a_solver_that_is_not_installed(
         ({"coords": SQUARE, "demands": [1]}, None, "has arrays coords, demands"),
         ({"coords": SQUARE[None]}, None, "expected one instance"),
         (SQUARE, "tps", "unknown problem 'tps'; did you mean 'tsp'"),
-        (SQUARE, "cvrp", "expected coords, demand, capacity"),
+        (SQUARE, "cvrp", "expected a mapping of coords, demand, capacity"),
         (-np.ones((5, 5)), None, "zero on the diagonal"),
         (7, None, "expected coordinates"),
         (None, None, "expected"),
@@ -375,3 +377,26 @@ def test_solving_loads_no_torch(cities: Path) -> None:
     code = f"import rlkit, sys; rlkit.solve({str(cities)!r}, seconds=0.1, chains=1); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command and every block of Python on the page, and what it says is printed."""
+    page = (Path(rlkit.__file__).resolve().parents[1] / "docs" / "solve.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    points = np.random.default_rng(0).random((30, 2))
+    np.savetxt("cities.csv", points, delimiter=",")
+    blocks = re.findall(r"```(bash|python|text)\n(.*?)```", page, re.DOTALL)
+    said = ""
+    for language, block in blocks:
+        if language == "bash":
+            capsys.readouterr()
+            for line in block.splitlines():
+                command, *words = shlex.split(line)
+                assert command == "rlkit" and main(words) == 0
+            said = capsys.readouterr().out
+        elif language == "text":
+            assert re.sub(r"seconds .*", "", block) == re.sub(r"seconds .*", "", said)
+        else:
+            exec(compile(block, "solve.md", "exec"), {})
+    assert {language for language, _ in blocks} == {"bash", "python", "text"}
+    assert read_tour(tmp_path / "cities.tour").shape == (30,) and (tmp_path / "cities.svg").exists()
