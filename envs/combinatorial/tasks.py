@@ -277,7 +277,7 @@ def _bare(given: Any, problem: str | None, where: str) -> dict[str, Any]:
         shapes = usual.shapes()
         if kind.name == problem and len(shapes) > 1:
             raise UserError(f"{where}: {kind.name} has several arrays, expected a mapping of {', '.join(shapes)}")
-        if problem not in (None, kind.name) or len(shapes) > 1 or not array.size:
+        if problem not in (None, kind.name) or len(shapes) > 1 or not array.ndim or not array.size:
             continue
         key, (shape, _) = next(iter(shapes.items()))
         if array.shape == tuple(len(array) if side == usual.num_points else side for side in shape):
