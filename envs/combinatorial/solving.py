@@ -107,7 +107,7 @@ def choose(task: Task, method: str) -> tuple[str, str]:
         return "search", "so few nodes are solved exactly"
     nodes, name = task.problem.num_nodes if task.problem is not None else task.rows, task.kind.name
     if nodes <= task.kind.part("improve", "AS_GOOD_UP_TO"):
-        return "search", f"for {name} of so few nodes it does as well as any solver, and ends when it is done"
+        return "search", f"for {name} of so few nodes it does as well as any solver"
     what = f"for {name} alone a solver is best, which is {best}"
     if task.rows > MOST_SQUARE:
         return "search", f"{what}, but it takes a matrix, too large for {task.rows} nodes"

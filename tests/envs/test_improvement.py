@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rlkit.envs.combinatorial import improvement, solvers, tsplib
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row, stack
 from rlkit.envs.combinatorial.costs import MATRIX, Costs, costs_of_file, costs_within
-from rlkit.envs.combinatorial.tour_moves import curve
+from rlkit.envs.combinatorial.tour_search import curve
 from rlkit.errors import UserError
 
 IMPROVED = ("tsp", "atsp", "cvrp", "op")

@@ -28,7 +28,7 @@ from rlkit.envs.combinatorial.cvrp.solvers import MOST_EXACT as MOST_EXACT
 from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
 from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw, nearest
 
-AS_GOOD_UP_TO = MOST_EXACT  # customers up to which the search does as well as any solver, and ends sooner
+AS_GOOD_UP_TO = MOST_EXACT  # customers up to which the search does as well as any solver
 LISTED = 15  # customers that moves look at
 SEGMENT = 3  # customers that move together
 REMOVED, STRING = 10, 10  # customers that leave in a round, on average, and at most one route

@@ -24,7 +24,7 @@ from rlkit.envs.combinatorial.op.solvers import MOST_EXACT as MOST_EXACT
 from rlkit.envs.combinatorial.op.solvers import exact_op
 from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw
 
-AS_GOOD_UP_TO = MOST_EXACT  # nodes up to which the search does as well as any solver, and ends sooner
+AS_GOOD_UP_TO = 100  # nodes up to which the search does as well as any solver
 MOST_TAKEN = 0.3  # of a tour, in one round of the search
 NOISE = 0.5  # of the scores of insertion
 HEAT = 0.02  # of the annealing at first, in prizes of the first tour
