@@ -6,6 +6,8 @@
     agent.save("hopper.rlk")
     agent = rlkit.load("hopper.rlk")
 
+    print(rlkit.solve("berlin52.tsp").objective)            # a file of cities, coordinates, or a problem's name
+
 Names are loaded when they are first used: ``import rlkit`` alone brings in neither torch nor Gymnasium.
 """
 
@@ -33,5 +35,6 @@ if TYPE_CHECKING:
     from rlkit.rooms import agents as agents
     from rlkit.rooms import envs as envs
     from rlkit.run.together import train_together as train_together
+    from rlkit.solving import solve as solve
 else:
     __getattr__, __dir__, __all__ = _lazy_names(__name__, __file__)

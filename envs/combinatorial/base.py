@@ -111,9 +111,18 @@ class Problem(ABC):
     @classmethod
     def readers(cls) -> dict[str, Callable[..., Any]]:
         """What reads a file of an instance, by the file's suffix; nothing where there is no format."""
+        return cls._formats("READERS")
+
+    @classmethod
+    def writers(cls) -> dict[str, Callable[..., None]]:
+        """What writes a solution, by the file's suffix: from path, name, solution and objective."""
+        return cls._formats("WRITERS")
+
+    @classmethod
+    def _formats(cls, name: str) -> dict[str, Callable[..., Any]]:
         found: dict[str, Callable[..., Any]] = {}
         if find_spec(f"{cls.__module__.rpartition('.')[0]}.files") is not None:
-            found |= cls.part("files", "READERS")
+            found |= cls.part("files", name)
         return found
 
     def target(self, instance: Instance) -> NDArray[np.int64]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.bisimulation import Instance
+from rlkit.system.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from rlkit.envs.combinatorial.base import Problem
 
+CROWD = 200  # points from which on they are drawn smaller
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf")
 
 
@@ -32,8 +36,28 @@ def picture(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def save_picture(
+    path: Path, problem: type[Problem], instance: Instance, solution: Sequence[int], objective: float | None = None
+) -> None:
+    """``instance`` with ``solution`` as a file, whose suffix says in which format.
+
+    Raises UserError where the disk refuses; a picture that was there is as it was.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 6.0), dpi=150, layout="constrained")
+    draw(figure.add_subplot(), problem, instance, solution, objective)
+    held = BytesIO()
+    figure.savefig(held, format=path.suffix[1:])
+    write_atomically(path, held.getvalue())
+
+
 def draw(
-    axes: Axes, problem: Problem, instance: Instance, solution: Sequence[int], objective: float | None = None
+    axes: Axes,
+    problem: Problem | type[Problem],
+    instance: Instance,
+    solution: Sequence[int],
+    objective: float | None = None,
 ) -> None:
     """Draw on matplotlib's ``axes``: tours, routes, polygons and triangles in the plane, costs and packings as bars."""
     visited = np.array([int(j) for j in solution if j >= 0], np.int64)
@@ -43,10 +67,10 @@ def draw(
 
 
 def scatter(axes: Axes, coords: NDArray[np.float64], sizes: Any = 14.0) -> None:
-    """Points ``[n, 2]``, of one size or of ``sizes [n]``."""
+    """Points ``[n, 2]``, of one size or of ``sizes [n]``; the smaller the more of them there are."""
     axes.set_aspect("equal")
     axes.set_xticks([])
-    axes.scatter(coords[:, 0], coords[:, 1], s=sizes, color="#444444", zorder=3)
+    axes.scatter(coords[:, 0], coords[:, 1], s=sizes * min(1.0, CROWD / len(coords)), color="#444444", zorder=3)
 
 
 def depot(axes: Axes, place: NDArray[np.float64]) -> None:

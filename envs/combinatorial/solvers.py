@@ -18,13 +18,15 @@ delaunay
 ``own`` is known for every problem and needs no package; for cvrp and op it is exact and takes small instances only.
 The packages come with ``pip install 'rlkit-papers[labels]'``.
 
+Effort scales the time or the iterations of those that are not exact; ``seconds``, where given, are its time instead.
+
 Each problem's ``solvers.py`` has them in ``SOLVERS``, the default first; in ``BASELINES`` the heuristics that a trained
 policy has to beat; and in ``OWN_UP_TO`` the number of nodes up to which ``own`` does as well as any.  Of our own:
 
 ========================  ============================================================================================
 :func:`held_karp`         shortest tour through every subset, by dynamic programming (Held & Karp 1962); exact TSP and
                           ATSP, and the table behind the exact solvers of CVRP and OP
-:func:`local_search`      2-opt and Or-opt from random tours; the best of several, for TSP
+:func:`local_search`      the moves of ``tour_moves.py`` from random tours; the best of several
 heuristics                nearest neighbour, random insertion
 ========================  ============================================================================================
 
@@ -46,11 +48,13 @@ from numpy.typing import NDArray
 from rlkit import __version__
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row
 from rlkit.envs.combinatorial.bisimulation import Instance, State
+from rlkit.envs.combinatorial.costs import MATRIX, Costs
+from rlkit.envs.combinatorial.tour_moves import LEAST_NODES, improve_tours, insert_cities
 from rlkit.errors import UserError, install_extra, nearest
 
 Array = NDArray[np.float64]
 Solution = NDArray[np.int64]
-Solver = Callable[[Problem, Instance, float, int], Solution]  # problem, instance, effort, seed
+Solver = Callable[[Problem, Instance, float, int, float | None], Solution]  # problem, instance, effort, seed, seconds
 Task = tuple[str, dict[str, Any], int, int, int, str, float]  # problem, settings, seed, start, size, solver, effort
 
 MOST_EXACT = 12  # nodes of a tour that :func:`held_karp` takes
@@ -105,14 +109,21 @@ def choose_solver(problem: Problem, name: str) -> str:
 
 
 def solve(
-    problem: Problem, instance: Instance, solver: str | None = None, effort: float = 1.0, seed: int = 0
+    problem: Problem,
+    instance: Instance,
+    solver: str | None = None,
+    effort: float = 1.0,
+    seed: int = 0,
+    seconds: float | None = None,
 ) -> Solution:
     """A solution of ``instance``, padded; ``effort`` scales the time or iterations of those that are not exact.
+
+    ``seconds`` are its time instead, if they are given.  An array ``cost`` in ``instance`` stands for its distances.
 
     Raises UserError for an unknown solver or one that is not installed, or an instance too large for an exact one.
     """
     run: Solver = problem.part("solvers", "SOLVERS")[solver_name(problem, solver)]
-    return problem.padded(run(problem, instance, effort, seed))
+    return problem.padded(run(problem, instance, effort, seed, seconds))
 
 
 def solve_chunk(task: Task) -> NDArray[np.int64]:
@@ -211,66 +222,21 @@ def held_karp(cost: Array) -> NDArray[np.int64]:
 # ---- local search ----------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
-@no_type_check
-def improve(cost, tour, symmetric):
-    """Shorten ``tour [n]`` in place by 2-opt (only if ``symmetric``) and Or-opt moves until none helps."""
-    n = len(tour)
-    moved = np.empty_like(tour)
-    better = True
-    while better:
-        better = False
-        if symmetric:
-            for i in range(n - 1):
-                for j in range(i + 2, n if i else n - 1):
-                    a, b, c, d = tour[i], tour[i + 1], tour[j], tour[(j + 1) % n]
-                    if cost[a, c] + cost[b, d] < cost[a, b] + cost[c, d] - 1e-12:
-                        low, high = i + 1, j
-                        while low < high:
-                            tour[low], tour[high] = tour[high], tour[low]
-                            low += 1
-                            high -= 1
-                        better = True
-        for size in range(1, min(4, n - 2)):  # move a segment of up to three nodes elsewhere, perhaps turned round
-            for i in range(n):
-                a, first, last, d = tour[i - 1], tour[i], tour[(i + size - 1) % n], tour[(i + size) % n]
-                gain = cost[a, first] + cost[last, d] - cost[a, d]
-                best, place, turned = -1e-12, -1, False
-                for k in range(size, n - 1):  # between the k-th and the next node behind i
-                    u, v = tour[(i + k) % n], tour[(i + k + 1) % n]
-                    change = cost[u, first] + cost[last, v] - cost[u, v] - gain
-                    if change < best:
-                        best, place, turned = change, k, False
-                    change = cost[u, last] + cost[first, v] - cost[u, v] - gain
-                    if symmetric and change < best:
-                        best, place, turned = change, k, True
-                if place < 0:
-                    continue
-                for k in range(n):
-                    moved[k] = tour[(i + k) % n]
-                for k in range(size, place + 1):
-                    tour[k - size] = moved[k]
-                for k in range(size):
-                    tour[place - size + 1 + k] = moved[size - 1 - k] if turned else moved[k]
-                for k in range(place + 1, n):
-                    tour[k] = moved[k]
-                better = True
-
-
 def local_search(cost: Array, restarts: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """The best of ``restarts`` random tours after :func:`improve`, from node 0."""
-    symmetric = bool(np.array_equal(cost, cost.T))
+    """The best of ``restarts`` random tours at their local optima, from node 0."""
+    costs = Costs(np.ascontiguousarray(cost, np.float64), MATRIX)
     best, shortest = np.arange(len(cost)), np.inf
     for _ in range(restarts):
         tour = generator.permutation(len(cost))
-        improve(cost, tour, symmetric)
+        if len(tour) >= LEAST_NODES:
+            improve_tours(costs.array[None], costs.norm, costs.rounding, costs.symmetric, tour[None])
         length = float(cost[tour, np.roll(tour, -1)].sum())
         if length < shortest - 1e-12:
             best, shortest = tour, length
     return np.roll(best, -int(np.argmin(best)))
 
 
-def own_tour(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def own_tour(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """The shortest tour, from 13 nodes on a short one."""
     cost = costs_of(instance)
     if len(cost) <= MOST_EXACT:
@@ -301,13 +267,8 @@ def nearest_tour(problem: Problem, instance: Instance, generator: np.random.Gene
 
 def random_insertion(cost: Array, generator: np.random.Generator) -> NDArray[np.int64]:
     """Cities in random order, each where it lengthens the tour least; from node 0."""
-    order = generator.permutation(len(cost))
-    tour = order[:2]
-    for j in order[2:]:
-        following = np.roll(tour, -1)
-        place = int(np.argmin(cost[tour, j] + cost[j, following] - cost[tour, following]))
-        tour = np.insert(tour, place + 1, j)
-    return np.roll(tour, -int(np.argmin(tour)))
+    costs = Costs(np.ascontiguousarray(cost, np.float64), MATRIX)
+    return np.asarray(insert_cities(costs, generator.permutation(len(cost))))
 
 
 def inserted_tour(problem: Problem, instance: Instance, generator: np.random.Generator) -> Solution:

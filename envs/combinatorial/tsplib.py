@@ -259,7 +259,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
             for number, line in enumerate(iter(lambda: file.readline(MOST_LINE + 1), ""), 1):
                 if len(line) > MOST_LINE or "\0" in line:
-                    raise DataError(f"{path}:{number}: is not a text file of lines, expected TSPLIB's format")
+                    raise DataError(f"{path}:{number}: is not a text file of lines, expected one")
                 if text := line.strip():
                     yield number, text
     except OSError as error:

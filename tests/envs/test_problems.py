@@ -92,10 +92,11 @@ def test_the_registrys_own_file_switches_once() -> None:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_every_problem_has_the_same_files(name: str) -> None:
     found = {path.name for path in FOLDERS[name].glob("*.py")}
-    assert found - {"files.py"} == {"__init__.py", "rules.py", "device.py", "solvers.py", "drawing.py"}
+    assert found - {"files.py", "improve.py"} == {"__init__.py", "rules.py", "device.py", "solvers.py", "drawing.py"}
     problem = make_problem(name)
     assert ("files.py" in found) == (name in ("tsp", "atsp", "cvrp"))
-    assert ("files.py" in found) == bool(problem.readers())
+    assert ("files.py" in found) == bool(problem.readers()) == bool(problem.writers())
+    assert ("improve.py" in found) == (name in ("tsp", "atsp", "cvrp", "op"))
     assert all(suffix.startswith(".") and callable(read) for suffix, read in problem.readers().items())
     assert "own" in problem.part("solvers", "SOLVERS") and problem.part("solvers", "OWN_UP_TO") > 3
     assert callable(problem.part("drawing", "draw"))

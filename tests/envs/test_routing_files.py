@@ -333,7 +333,7 @@ MATRIX = {"kind": "EXPLICIT", "head": "EDGE_WEIGHT_FORMAT: UPPER_ROW\n"}
         (tsp(kind="SPECIAL"), "EDGE_WEIGHT_TYPE 'SPECIAL' is not known"),
         (tsp(n=5), "NODE_COORD_SECTION has 4 lines, expected 5, the DIMENSION"),
         (tsp(n=3), "NODE_COORD_SECTION has 4 lines, expected 3, the DIMENSION"),
-        (tsp(n=2), "DIMENSION is '2', expected a whole number of at least 3"),
+        (tsp(n=0), "DIMENSION is '0', expected a whole number of at least 1"),
         (tsp().replace("DIMENSION: 4", "DIMENSION: 4.0"), "DIMENSION is '4.0'"),
         (tsp().replace("DIMENSION: 4", "DIMENSION: " + "9" * 5000), "DIMENSION is '9999"),
         (tsp().replace("DIMENSION: 4", "DIMENSION: 4\nDIMENSION: 4"), "a second DIMENSION"),

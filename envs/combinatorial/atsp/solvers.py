@@ -16,7 +16,7 @@ from rlkit.errors import UserError
 OWN_UP_TO = 12  # nodes, which are solved exactly
 
 
-def fast_tsp(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def fast_tsp(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """Effort 1 is 3 ms a node."""
     package: Any = solvers.load("fast_tsp", "fast-tsp")
     cost = instance["cost"]
@@ -24,8 +24,9 @@ def fast_tsp(problem: Problem, instance: Instance, effort: float, seed: int) -> 
     if n <= OWN_UP_TO:
         return solvers.own_tour(problem, instance, effort, seed)
     whole = symmetric(cost).tolist()
+    first = 3e-3 * effort * n if seconds is None else seconds
     for more in (1, 3, 9):  # a search cut short may leave a node's halves apart
-        found = from_symmetric(np.array(package.find_tour(whole, 0.3 * more * effort * n / 100)), n)
+        found = from_symmetric(np.array(package.find_tour(whole, more * first)), n)
         if found is not None:
             return found
     raise UserError("fast-tsp found no tour of the asymmetric problem, expected more effort or solver=own")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.base import LARGEST_WHOLE
+from rlkit.envs.combinatorial.cvrp.rules import split_routes
 from rlkit.envs.combinatorial.tsplib import (
     MOST_NUMBER,
     NORMS,
@@ -35,6 +36,7 @@ from rlkit.envs.combinatorial.tsplib import (
     until_end,
 )
 from rlkit.errors import DataError
+from rlkit.system.files import write_atomically
 
 
 def read_cvrplib(path: str | Path, solution: str | Path | None = None, *, rounded: bool | None = None) -> Benchmark:
@@ -46,7 +48,8 @@ def read_cvrplib(path: str | Path, solution: str | Path | None = None, *, rounde
         path: the file.
         solution: routes of customers 1 to n, and their cost, which is taken as it is written.
         rounded: whether lengths are rounded; by default as the solution's cost shows: not if it has a fraction, or is
-            the exact length of its routes and not the rounded one; without a solution they are.
+            the exact length of its routes and not the rounded one; without a solution as the optimum in the comment
+            shows, if there is one.
 
     Raises:
         DataError: a file that cannot be read, is of another type, not whole, or holds what is not understood; a
@@ -57,7 +60,7 @@ def read_cvrplib(path: str | Path, solution: str | Path | None = None, *, rounde
     n = dimension(header, path, 4)
     kind, coords, matrix = read_geometry(path, header, sections, n)
     load, scale = _demands(path, header, sections, n)
-    routes, cost = (None, None) if solution is None else _read_solution(Path(solution), n)
+    routes, cost = (None, _commented(header, path)) if solution is None else _read_solution(Path(solution), n)
     whole = is_rounded(kind, matrix, cost, rounded, path)
     found = Benchmark(file_name(header, path), "cvrp", {}, kind, coords, matrix, whole, cost, routes, scale)
     if routes is not None:
@@ -66,6 +69,14 @@ def read_cvrplib(path: str | Path, solution: str | Path | None = None, *, rounde
             exact = replace(found, rounded=False)
             found = exact if abs(exact.length(routes) - (cost or 0.0)) < 1e-9 * max(1.0, cost or 0.0) else found
     return replace(found, instance={**seen(found, path), **load})
+
+
+def _commented(header: Mapping[str, str], path: Path) -> Number | None:
+    """The optimum that CVRPLIB's comments end with: ``(..., Optimal value: 784)``."""
+    found = re.search(
+        r"(?:optimal|best) value\s*[:=]\s*([0-9]+(?:\.[0-9]+)?)", header.get("COMMENT", ""), re.IGNORECASE
+    )
+    return None if found is None else published_length(float(found[1]), path)
 
 
 def _demands(
@@ -136,4 +147,11 @@ def _require_loads(path: Path, routes: NDArray[np.int64], demand: NDArray[np.int
         raise DataError(f"{path}: route {route} carries {loads[route] / capacity:.6g} times the capacity")
 
 
+def write_routes(path: Path, name: str, solution: NDArray[np.int64], cost: Number) -> None:
+    """Routes ``0 .. 0 .. 0`` as a ``.sol`` file, which numbers customers from 1.  UserError where the disk refuses."""
+    lines = [f"Route #{k}: {' '.join(map(str, route.tolist()))}\n" for k, route in enumerate(split_routes(solution), 1)]
+    write_atomically(path, "".join([*lines, f"Cost {cost}\n"]).encode())
+
+
+WRITERS = {".sol": write_routes}
 READERS = {".vrp": read_cvrplib}

@@ -14,6 +14,7 @@ from rlkit.envs.combinatorial.solvers import (
     Solution,
     Solver,
     closed_tours,
+    costs_of,
     distances,
     held_karp_table,
     load,
@@ -44,7 +45,7 @@ def _partition(closed, load, capacity):
 
 def exact_cvrp(instance: Instance) -> NDArray[np.int64]:
     """Optimal routes ``0 .. 0 .. 0``.  Raises UserError above 10 customers."""
-    cost, demand = distances(instance["coords"]), instance["demand"]
+    cost, demand = np.asarray(costs_of(instance), np.float64), instance["demand"]
     m = len(demand) - 1
     require_small("cvrp", m, MOST_EXACT)
     best, last = held_karp_table(cost)
@@ -59,19 +60,20 @@ def exact_cvrp(instance: Instance) -> NDArray[np.int64]:
     return np.array(solution, np.int64)
 
 
-def own(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def own(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """Optimal routes."""
     return exact_cvrp(instance)
 
 
-def hygese(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def hygese(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """Effort 1 is 1,000 iterations without improvement."""
     if problem.num_nodes <= MOST_EXACT:
         return exact_cvrp(instance)
     package: Any = load("hygese", "hygese")
-    settings = package.AlgorithmParameters(nbIter=max(1, round(1000 * effort)), timeLimit=0.0, seed=seed % 2**31)
+    rounds = max(1, round(1000 * effort)) if seconds is None else 2**30
+    settings = package.AlgorithmParameters(nbIter=rounds, timeLimit=seconds or 0.0, seed=seed % 2**31)
     data = {
-        "distance_matrix": distances(instance["coords"]) * HYGESE_SCALE,
+        "distance_matrix": costs_of(instance) * (1.0 if "cost" in instance else HYGESE_SCALE),  # a file's own are large
         "demands": instance["demand"],
         "vehicle_capacity": int(instance["capacity"]),
     }

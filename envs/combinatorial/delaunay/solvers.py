@@ -9,7 +9,7 @@ from rlkit.envs.combinatorial.solvers import Solution, Solver
 OWN_UP_TO = MOST_NODES  # it is exact
 
 
-def own(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def own(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """The triangulation."""
     return problem.target(instance)
 

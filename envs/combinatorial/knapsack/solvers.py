@@ -100,7 +100,7 @@ def padded_density_greedy(problem: Problem, instance: Instance, generator: np.ra
     return problem.padded(density_greedy(instance))
 
 
-def own(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def own(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """The best items: by the table where all weights are multiples of the unit, else by branch and bound."""
     weight = instance["weight"] * UNIT
     whole = np.round(weight).astype(np.int64)
@@ -110,7 +110,7 @@ def own(problem: Problem, instance: Instance, effort: float, seed: int) -> Solut
     return np.flatnonzero(knapsack_table(whole, instance["value"], min(capacity, int(whole.sum()))))
 
 
-def ortools(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def ortools(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """The best items, by OR-tools."""
     knapsack: Any = load("ortools.algorithms.python.knapsack_solver", "ortools")
     scale = 10**7

@@ -40,12 +40,12 @@ def exact_op(instance: Instance) -> NDArray[np.int64]:
     return np.array([0, *trace(subset, int(ends[subset]), last), 0], np.int64)
 
 
-def own(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def own(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """An optimal tour."""
     return exact_op(instance)
 
 
-def pyvrp(problem: Problem, instance: Instance, effort: float, seed: int) -> Solution:
+def pyvrp(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """Effort 1 is 3,000 iterations; prizes left on the way are added."""
     if problem.num_nodes <= MOST_EXACT:
         return exact_op(instance)
@@ -70,7 +70,8 @@ def pyvrp(problem: Problem, instance: Instance, effort: float, seed: int) -> Sol
             if i != j:
                 model.add_edge(here, there, int(cost[i, j]))
     iterations = max(1, round(3000 * effort))
-    stop = importlib.import_module("pyvrp.stop").MaxIterations(iterations)
+    rules = importlib.import_module("pyvrp.stop")
+    stop = rules.MaxIterations(iterations) if seconds is None else rules.MaxRuntime(seconds)
     best = model.solve(stop, seed=seed % 2**31, collect_stats=False, display=False).best
     visited = [activity.idx + 1 for route in best.routes() for activity in route.schedule() if activity.is_client()]
     tour = np.array([0, *visited, 0], np.int64)

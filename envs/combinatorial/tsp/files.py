@@ -23,6 +23,7 @@ from rlkit.envs.combinatorial.tsplib import (
     until_end,
 )
 from rlkit.errors import DataError
+from rlkit.system.files import write_atomically
 
 
 def read_tsplib(path: str | Path, optimum: Number | None = None, *, rounded: bool | None = None) -> Benchmark:
@@ -38,7 +39,7 @@ def read_tsplib(path: str | Path, optimum: Number | None = None, *, rounded: boo
     """
     path = Path(path)
     header, sections = parse(path, ("TSP", "ATSP"))
-    n = dimension(header, path)
+    n = dimension(header, path, 1)
     kind, coords, matrix = read_geometry(path, header, sections, n)
     optimum = published_length(optimum, path)
     whole = is_rounded(kind, matrix, optimum, rounded, path)
@@ -60,4 +61,14 @@ def read_tour(path: str | Path) -> NDArray[np.int64]:
     return numbers.astype(np.int64) - 1
 
 
+def write_tour(path: Path, name: str, tour: NDArray[np.int64], length: Number) -> None:
+    """``tour`` int64 ``[n]``, counted from 0, as a TSPLIB file of TYPE TOUR, which counts from 1.
+
+    Raises UserError where the disk refuses.
+    """
+    head = f"NAME : {name}\nCOMMENT : length {length}\nTYPE : TOUR\nDIMENSION : {len(tour)}\nTOUR_SECTION\n"
+    write_atomically(path, (head + "".join(f"{city + 1}\n" for city in tour.tolist()) + "-1\nEOF\n").encode())
+
+
+WRITERS = {".tour": write_tour}
 READERS = {".tsp": read_tsplib, ".atsp": read_tsplib}

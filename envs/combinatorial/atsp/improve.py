@@ -1,0 +1,10 @@
+"""Better tours through a matrix: stretches change places, nothing is turned round; 2-opt and Or-opt where the matrix is
+symmetric.  See ``rlkit.envs.combinatorial.tour_search``."""
+
+from rlkit.envs.combinatorial.solvers import MOST_EXACT as MOST_EXACT
+from rlkit.envs.combinatorial.tour_search import Search as Search
+from rlkit.envs.combinatorial.tour_search import improve as improve
+from rlkit.envs.combinatorial.tour_search import insert as insert
+from rlkit.envs.combinatorial.tour_search import objective as objective
+
+AS_GOOD_UP_TO = 50  # nodes up to which the search does as well as any solver, and ends sooner

@@ -1,0 +1,102 @@
+"""``rlkit solve FILE|PROBLEM [num_nodes=100 ...]``: a good solution, its length, gap and time.
+
+A FILE is TSPLIB's or CVRPLIB's, or a table of coordinates; a PROBLEM's name draws an instance.  ``--method auto`` takes
+what is best and says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rlkit.errors import UserError, one_line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rlkit solve", description="Solve a file of cities or routes.")
+    parser.add_argument("what", metavar="FILE|PROBLEM", help=".tsp, .atsp, .vrp, .csv, .txt, .npy; or tsp, cvrp, ...")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of a PROBLEM, such as num_nodes=100")
+    parser.add_argument("--seconds", default="10", metavar="S", help="time for searching (10)")
+    parser.add_argument("--method", default="auto", help="search, insertion, bq, ptrnet, a solver's name, or auto")
+    parser.add_argument("--seed", default="0", metavar="N", help="of the instance that is drawn, and of searches (0)")
+    parser.add_argument("--no-improve", action="store_true", help="leave what bq, ptrnet or insertion give as it is")
+    parser.add_argument("--against", metavar="METHOD", help="compare with this one, given the same time")
+    parser.add_argument("--optimum", metavar="X", help="the best known length (default: NAME.opt.tour or NAME.sol)")
+    parser.add_argument("--exact-lengths", action="store_true", help="lengths of the file are not rounded")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the solution: .tour, or .sol for routes")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it: .svg, .png or .pdf")
+    return parser
+
+
+def number(name: str, text: str, kind: type[int] | type[float] = float) -> Any:
+    """``text`` of an option as a number.  Raises :class:`UserError` where it is none."""
+    try:
+        return kind(text)
+    except ValueError:
+        whole = "a whole number" if kind is int else "a number"
+        raise UserError(f"{name} {one_line(text, 60)} is out of range, expected {whole}") from None
+
+
+def main(argv: list[str]) -> int:
+    """Solve and print; returns 0.  Raises :class:`UserError` for bad input, before anything is searched or written."""
+    args = _parser().parse_intermixed_args(argv)
+    settings = {}
+    for word in args.settings:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"'{one_line(word, 60)}' is no setting, expected one like num_nodes=50")
+        settings[name] = value if not re.fullmatch(r"[-+0-9.eE]+", value) else _value(value)
+    options: dict[str, Any] = {
+        "seconds": number("--seconds", args.seconds),
+        "seed": number("--seed", args.seed, int),
+        "method": args.method,
+        "improve": not args.no_improve,
+        "against": args.against,
+        "optimum": None if args.optimum is None else number("--optimum", args.optimum),
+        "rounded": False if args.exact_lengths else None,
+        "out": args.out,
+        "picture": args.picture,
+    }
+    from rlkit import solve
+
+    shows = sys.stderr.isatty()
+    first: list[float] = []
+
+    def told(seconds: float, objective: float) -> None:
+        first.append(seconds)
+        if shows:
+            print(f"\r{seconds:8.2f} s  {objective:.6g}   ", end="", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _warn
+        found = solve(args.what, told=told, **options, **settings)
+    if shows and first:
+        print(file=sys.stderr)
+    print(f"{one_line(found.task.name, 100)}: {found.task.kind.name}, {found.task.nodes}")
+    print(f"method {found.method}: {found.why}")
+    print(f"{found.task.word} {found.objective:.10g}")
+    if found.gap is not None:
+        print(f"gap {found.gap:.2f} % to {found.reference:.10g}, {found.against}")
+    print(f"seconds {found.seconds:.2f}")
+    for path in (args.out, args.picture):
+        if path is not None:
+            print(f"wrote {path}")
+    return 0
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"rlkit: {one_line(message, 600)}", file=sys.stderr)
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
