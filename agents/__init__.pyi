@@ -83,9 +83,6 @@ class A2PR(_A2PR):
         """Offline TD3 held to the better one of the data's action and a VAE's.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of the actor's hidden layers; the other nets follow them
@@ -134,9 +131,6 @@ class BC(_BC):
         """A deterministic policy fitted to the data's actions.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -181,9 +175,6 @@ class BEER(_BEER):
         """DDPG or TD3 whose critic's features keep within the bound of Bellman's equation.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             regulariser: beer, infer, dr3 or none
             beta: weight of BEER's penalty; larger: features of successive pairs less alike
             bound: mixed (the authors' code), target or bias_correct
@@ -252,9 +243,6 @@ class BQ(_BQ):
             UserError: another environment, or hyperparameters out of range.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             learning_rate: at the beginning
             decay_steps: updates until a cosine has taken it to 0; None: all of learn()'s; 0: it stays
             batch_size: sub-problems, over all processes
@@ -315,9 +303,6 @@ class DRRPO(_DRRPO):
             UserError: an environment that does not say what is known of it.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             method: a key of METHODS
             rho: ρ, radius of total variation of the uncertain factors; larger: more cautious
             eta: η; larger: greedier, further from the reference; counts in units of 1/reward
@@ -376,9 +361,6 @@ class FDVL(_FDVL):
         """Implicit value learning by a dual of total variation or χ².
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -448,9 +430,6 @@ class FeatureDRRPO(_FeatureDRRPO):
         Artefacts hold arrays only; an agent made with functions has to be loaded with the same ones.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             rho: ρ, radius of total variation of every factor, at every step; larger: more cautious, 0: not
             eta: η; larger: greedier, further from the reference; counts in units of 1/reward
             beta: β; larger: explores longer
@@ -508,9 +487,6 @@ class IQL(_IQL):
         """Implicit value learning by expectile regression.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -581,9 +557,6 @@ class IQLearn(_IQLearn):
         """Imitation by soft values that make the expert's the best.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -658,9 +631,6 @@ class MBTL(_MBTL):
             UserError: an environment without a context or options that do not fit it.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             learner: what trains a source: a2c, ddpg, dqn, ppo, sac, td3, or an online agent of rlkit
             learner_kwargs: its own options, such as {gamma: 0.9}; what is not named is the learner's default
             strategy: how sources are chosen: mbtl, random, equidistant, greedy
@@ -742,9 +712,6 @@ class ORPO(_ORPO):
         policy of other spaces.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             ref_policy: π_ref: uniform, scripted, true-reward (PPO for ref_steps), or an artefact
             ref_steps: steps of true-reward; more: a better base policy
             start: the policy's first actor: random, or base: π_ref itself
@@ -815,9 +782,6 @@ class PRDC(_PRDC):
         """Offline TD3 whose actions are held to those of the nearest rows of the data.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -889,9 +853,6 @@ class PtrNet(_PtrNet):
             UserError: another environment, labels that do not fit, or values out of range.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             training: supervised, or reinforce (tsp only)
             network: lstm, or attention (tsp only): the attention model of Kool et al.
             order: in which LSTMs read points: as given, by angle around their mean, or lexicographic
@@ -965,9 +926,6 @@ class ReCOIL(_ReCOIL):
         """Imitation of a few demonstrations among much other data, without a discriminator.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: of the pool, and as many of the expert
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -1029,9 +987,6 @@ class SMODICE(_SMODICE):
         """Imitation of a few demonstrations among much other data, by a discriminator's rewards.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: of the pool, and as many of the expert and of first states
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -1090,9 +1045,6 @@ class SQL(_SQL):
         """Implicit value learning whose policy leaves out poor actions.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -1151,9 +1103,6 @@ class TD3BC(_TD3BC):
         """Offline TD3 with a term that clones the data's actions.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers
@@ -1219,9 +1168,6 @@ class VaGraM(_VaGraM):
         """SAC on short roll-outs of a model that is fitted where the value function is steep.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             model_loss: vagram, mle (MBPO), mse, taylor, itervaml, or none: SAC alone
             members: networks of the ensemble
             elites: of which this many roll out
@@ -1299,9 +1245,6 @@ class XQL(_XQL):
         """Implicit value learning by Gumbel regression.
 
         Args:
-            UNIT: in [0, 1]
-            CHOICES: the words allowed
-            OWN: settings of a machine, which an artefact does not switch on where it is loaded
             batch_size: larger: smoother gradients, slower updates
             learning_rate: larger: faster and less stable
             hidden_sizes: widths of every network's hidden layers

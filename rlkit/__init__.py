@@ -32,5 +32,6 @@ if TYPE_CHECKING:
     from rlkit.data import load_dataset as load_dataset
     from rlkit.rooms import agents as agents
     from rlkit.rooms import envs as envs
+    from rlkit.run.together import train_together as train_together
 else:
     __getattr__, __dir__, __all__ = _lazy_names(__name__, __file__)

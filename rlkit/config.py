@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlkit import registry
 from rlkit.algorithms.hyperparameters import own_name, presets
-from rlkit.errors import UserError, nearest, shown
+from rlkit.errors import UserError, nearest, require_choice, shown
 
 
 @dataclass
@@ -47,6 +47,8 @@ class TrainConfig:
     total_timesteps: int | None = None  # None, here and below: the agent's own (``Agent.defaults``)
     seed: int = 0
     device: str = "cpu"  # small networks are faster there; cuda where there is one
+    engine: str = "auto"  # eager: updates line by line; graph: recorded, on a GPU; stacked: runs of a sweep together
+    precision: str = "float32"  # tf32: faster products on a GPU, of 10 bits of mantissa
     threads: int = 1  # torch threads of this process; several seeds beat several threads
     out: str = "runs/${agent.name}_${env.name}_s${seed}"
     overwrite: bool = False
@@ -61,6 +63,7 @@ class TrainConfig:
 
 POSITIVE = ("total_timesteps", "threads", "log_every", "eval_episodes", "final_episodes")
 NON_NEGATIVE = ("eval_every", "checkpoint_every", "seed")
+WORDS = {"engine": ("auto", "eager", "graph", "stacked"), "precision": ("float32", "tf32")}
 MAX_THREADS = 4096
 
 
@@ -181,6 +184,12 @@ def _checked(config: DictConfig) -> DictConfig:
     for name in NON_NEGATIVE:
         if config[name] is None or config[name] < 0:
             raise UserError(f"{name}={shown(config[name])} is out of range, expected a number of at least 0")
+    for name, words in WORDS.items():
+        require_choice(name, config[name], words)
+    if not config.device.startswith("cuda"):
+        for name, word in (("engine", "graph"), ("precision", "tf32")):
+            if config[name] == word:
+                raise UserError(f"{name}={word} is for a GPU, this run is on device={config.device}; expected another")
     if config.threads > MAX_THREADS:
         raise UserError(f"threads={shown(config.threads)} is out of range, expected at most {MAX_THREADS}")
     if config.seed >= 2**32:

@@ -295,7 +295,7 @@ class BQ(Solver):
         Raises :class:`UserError` for instances that are not sound or a number out of range.
         """
         options: dict[str, Any] = {"beam": beam, "augment": augment, "knn": knn, "reuse": reuse, "seed": seed}
-        with fast_float32():
+        with fast_float32(self.device):
             return solve(self.policy.network, self.problem, instances, self.device, **options)
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> GapEvaluator | None:

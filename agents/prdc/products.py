@@ -30,7 +30,8 @@ SETTLED = 1 << 22  # pairs measured in float64 at once
 
 def square_sums(points: Float[Tensor, "... d"], queries: Float[Tensor, "... d"]) -> Float[Tensor, ...]:
     """``sum_k (points_k - queries_k)^2`` in float64, columns in ascending order: the canonical sum."""
-    total = torch.zeros(torch.broadcast_shapes(points.shape, queries.shape)[:-1], dtype=torch.float64).to(points.device)
+    shape = torch.broadcast_shapes(points.shape, queries.shape)[:-1]
+    total = torch.zeros(shape, dtype=torch.float64, device=points.device)
     for k in range(points.shape[-1]):
         difference = points[..., k].double() - queries[..., k].double()
         total += difference * difference

@@ -24,7 +24,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from rlkit.algorithms.evaluate import Evaluator, measures
+from rlkit.algorithms.evaluate import Evaluation, Evaluator, measures
 from rlkit.errors import UserError
 from rlkit.run.folder import checkpoints
 from rlkit.stats import decimals
@@ -188,11 +188,13 @@ class Evaluate(Spaced):
         self.evaluator, self.every = evaluator, every
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self.answer: Evaluation | None = None  # of the next time, where somebody has made it already
 
     def _on_step(self) -> bool:
         if passed(self.model, self.every) and getattr(self.model, "has_learnt", True):
             started = time.perf_counter()
-            found = self.evaluator(self.model, index=self.num_timesteps)
+            found = self.answer or self.evaluator(self.model, index=self.num_timesteps)
+            self.answer = None
             returns = {f"{name}s": v.tolist() for name, v in found.samples().items() if name != "score"}
             self.history.append({"step": self.num_timesteps, **returns, **found.summary()})
             for key, value in found.summary().items():

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 
+from rlkit.algorithms.samples import SeededSamples
 from rlkit.errors import UserError, refusing, shown
 from rlkit.vector import make_vector_env, play_episodes
 
@@ -175,29 +175,23 @@ class _Player:
         """Raise UserError for what is not finite in a running episode."""
         if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
             return
-        values = values[self.rows]
-        if np.isfinite(values[running]).all():
+        rows = values[self.rows].reshape(len(running), -1)
+        if np.isfinite(rows[running]).all():
             return
-        wrong = running & ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-        episode = self.before + int(np.flatnonzero(wrong)[0])
-        raise UserError(
-            f"'{name}' of {self.evaluator.env_id} is not finite in episode {episode} of the evaluation, "
-            f"step {self.step}"
-        )
+        episode = self.before + int(np.flatnonzero(running & ~np.isfinite(rows).all(axis=1))[0])
+        where = f"{self.evaluator.env_id} is not finite in episode {episode} of the evaluation, step {self.step}"
+        raise UserError(f"'{name}' of {where}")
 
 
 def _play(players: Sequence[_Player], index: int) -> list[Evaluation]:
     """The episodes of call ``index`` in one world, which ``players`` share."""
     episodes = players[0].evaluator.episodes
-    rounds = -(-episodes // MAX_ENVS)
     seeds = [np.random.SeedSequence([player.evaluator.seed, index]).generate_state(episodes) for player in players]
-    totals: list[list[dict[str, np.ndarray]]] = [[] for _ in players]
     # as equal as can be: rounds of one size share their environments
-    for part in np.array_split(np.stack(seeds), rounds, axis=1):  # [R, n] uint32
-        for found, sums in zip(totals, _round(players, part), strict=True):
-            found.append(sums)
+    split = np.array_split(np.stack(seeds), -(-episodes // MAX_ENVS), axis=1)  # [R, n] uint32 each
+    rounds = [_round(players, part) for part in split]
     evaluations = []
-    for player, parts in zip(players, totals, strict=True):
+    for player, parts in zip(players, zip(*rounds, strict=True), strict=True):
         total = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         returns, lengths, scores = total.pop("step"), total.pop("length"), None
         if player.evaluator.reference is not None:
@@ -245,50 +239,10 @@ def require_fitting(agent: Any, env: Any, env_id: str) -> None:
     for what in ("observation", "action"):
         own, other = getattr(agent, f"{what}_space", None), getattr(env, f"single_{what}_space")
         alike = isinstance(own, type(other)) or isinstance(other, type(own))
-        if own is None or (alike and own.shape == other.shape and _count(own) == _count(other)):
+        if own is None or (alike and own.shape == other.shape and _n(own) == _n(other)):
             continue
         raise UserError(f"the agent has the {what} space {shown(own)}, {env_id} has {shown(other)}: expected the same")
 
 
-def _count(space: Any) -> Any:
+def _n(space: Any) -> Any:
     return getattr(space, "n", None)
-
-
-class SeededSamples:
-    """Inside, what ``agent.predict(deterministic=False)`` draws follows from ``seed``; then all is as it was.
-
-    Entered again, it goes on where it was left.  SB3's distributions draw from PyTorch's global generator; other
-    policies from generators that are attributes of the agent or its policy, found as a checkpoint finds them.
-    """
-
-    def __init__(self, agent: Any, seed: int):
-        owners = [vars(owner) for owner in (agent, getattr(agent, "policy", None)) if hasattr(owner, "__dict__")]
-        found = {id(value): value for owner in owners for value in owner.values()}.values()
-        self.torchs = [torch.default_generator, *(value for value in found if isinstance(value, torch.Generator))]
-        device = torch.device(getattr(agent, "device", "cpu"))
-        if device.type == "cuda":
-            index = torch.cuda.current_device() if device.index is None else device.index
-            self.torchs.append(torch.cuda.default_generators[index])
-        self.numpys = [value for value in found if isinstance(value, np.random.Generator)]
-        self.others = self._states()
-        for generator in self.torchs:
-            generator.manual_seed(seed)
-        for random in self.numpys:
-            random.bit_generator.state = type(random.bit_generator)(seed).state
-        self._exchange()
-
-    def _states(self) -> tuple[list[torch.Tensor], list[Any]]:
-        return [one.get_state() for one in self.torchs], [one.bit_generator.state for one in self.numpys]
-
-    def _exchange(self) -> None:
-        states, self.others = self.others, self._states()
-        for generator, tensor in zip(self.torchs, states[0], strict=True):
-            generator.set_state(tensor)
-        for random, state in zip(self.numpys, states[1], strict=True):
-            random.bit_generator.state = state
-
-    def __enter__(self) -> None:
-        self._exchange()
-
-    def __exit__(self, *error: object) -> None:
-        self._exchange()

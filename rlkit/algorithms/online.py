@@ -197,7 +197,7 @@ class OnlineAlgorithm(Persistent):
             raise UserError(f"this {self.name} was loaded without an environment; pass env= to load() to train on")
         self._inside = True
         try:
-            with closing_bars(lambda: self._hooks), self._own_random(), fast_float32():
+            with closing_bars(lambda: self._hooks), self._own_random(), fast_float32(self.device):
                 sb3: Any = super()
                 name = tb_log_name or self.name
                 sb3.learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)

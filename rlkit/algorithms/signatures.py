@@ -18,6 +18,7 @@ KINDS = inspect.Parameter
 def comments(config: type[Any]) -> dict[str, str]:
     """What the source of a config's class, or of those it descends from, says on the line of each field."""
     found: dict[str, str] = {}
+    fields_ = {field.name for field in fields(config)}
     for cls in reversed(config.__mro__):
         if "__dataclass_fields__" not in vars(cls):
             continue
@@ -30,7 +31,7 @@ def comments(config: type[Any]) -> dict[str, str]:
         (tree,) = ast.parse(source).body
         assert isinstance(tree, ast.ClassDef)
         for node in tree.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id in fields_:
                 comment = lines.get(node.end_lineno or node.lineno, "")
                 found[node.target.id] = comment or found.get(node.target.id, "")
     return found

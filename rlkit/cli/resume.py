@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from rlkit.errors import UserError
 
-KEYS = ("total_timesteps", "progress_bar", "device", "threads")
-USAGE = "usage: rlkit resume RUN [total_timesteps=N] [progress_bar=false] [device=NAME] [threads=N]"
+KEYS = ("total_timesteps", "progress_bar", "device", "threads", "engine", "precision")
+USAGE = """usage: rlkit resume RUN [RUN ...] [total_timesteps=N] [progress_bar=false] [device=NAME] [threads=N]
+                          [engine=NAME] [precision=NAME]
+
+  several runs go on together, those of one shape as one program"""
 
 
 def main(argv: list[str]) -> int:
@@ -14,9 +17,15 @@ def main(argv: list[str]) -> int:
         return 0
     settings = dict(a.split("=", 1) for a in argv if a.split("=")[0] in KEYS and "=" in a)
     folders = [a for a in argv if a.split("=")[0] not in KEYS]  # a run's name may hold an equals sign
-    if len(folders) != 1:
-        raise UserError(USAGE)
     from rlkit.run.folder import folder_of
+
+    several = len(folders) > 1
+    if not folders or (several and not all(folder_of(one).is_dir() for one in folders)):
+        raise UserError(" ".join(USAGE.partition("\n\n")[0].split()))
+    if several:
+        from rlkit.run.together import exit_code, resume_runs
+
+        return exit_code(resume_runs([folder_of(one) for one in folders], **settings))
     from rlkit.run.session import resume
 
     return resume(folder_of(folders[0]), **settings)

@@ -17,6 +17,7 @@ HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
   log_every=N eval_every=N checkpoint_every=N
   seed=0 device=cpu out=FOLDER overwrite=false eval_episodes=N final_episodes=N
   -m seed=0,1,2             every combination, in parallel processes (hydra/launcher=basic: one after another)
+  -m seed=0,1,2 engine=stacked    every combination in one process, runs of one shape as one program
   --cfg                     print the configuration and stop
   --help agent=NAME         what the agent counts, and its own defaults"""
 
@@ -97,15 +98,24 @@ def _sweep(overrides: list[str]) -> int:
         for o in ours
     ]
     agents = set()
-    outs = []
+    outs, configs = [], []
     for combination in itertools.product(*choices):  # every job is checked before the first one starts
         config = compose_config([c for c in combination if c is not None])
         agents.add(config.agent.name)
         outs.append(folder_of(config.out))
+        configs.append(config)
     if len({out.resolve() for out in outs}) != len(outs):
         raise UserError(
             "two runs of this sweep would share a folder; put what differs into out=, as out='runs/b${agent.beta}'"
         )
+    if any(config.engine == "stacked" for config in configs):
+        from rlkit.run.together import exit_code, train_runs
+
+        if any(config.engine != "stacked" for config in configs) or any(o.startswith("hydra") for o in overrides):
+            raise UserError(
+                "engine=stacked runs the whole sweep in one process, expected it for all and no hydra/ keys"
+            )
+        return exit_code(train_runs(configs))
     fill_store(sorted(agents))
     launcher = [] if any(o.startswith("hydra/launcher=") for o in overrides) else ["hydra/launcher=joblib"]
     jobs = [] if any("n_jobs" in o for o in overrides) or not launcher else [f"hydra.launcher.n_jobs={os.cpu_count()}"]

@@ -188,6 +188,15 @@ def write(out: Path, name: str, data: bytes) -> None:
     write_atomically(out / name, data)
 
 
+def read_result(out: Path) -> dict[str, Any]:
+    """``result.json`` of the run in ``out``.  Raises :class:`UserError` where there is none."""
+    try:
+        found: dict[str, Any] = json.loads((out / "result.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out} has no result, expected its run to have ended: {error}") from None
+    return found
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint files, oldest first; nothing else that lies there."""
     return sorted(path for path in folder.glob("step_*.rlk") if CHECKPOINT.fullmatch(path.name))

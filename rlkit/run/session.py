@@ -13,8 +13,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from rlkit.algorithms.callbacks import (
 from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.evaluate import Evaluation, Evaluator
 from rlkit.algorithms.hyperparameters import check_seed_and_device, make_config
+from rlkit.algorithms.learner import Learner, Trainer
 from rlkit.algorithms.online import OnlineAlgorithm
 from rlkit.config import read_config
 from rlkit.errors import ArtefactError, UserError, refusing, shown
@@ -51,7 +52,7 @@ from rlkit.run.report import add_best, add_final, as_json, opening, sentence, su
 
 # Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
 FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path", "env.source")
-NOTED = ("device", "threads")  # these may too, but sums may round differently: the run says so
+NOTED = ("device", "threads", "engine", "precision")  # these may too, but sums may round differently: the run says so
 
 
 def train(config: DictConfig) -> int:
@@ -60,9 +61,9 @@ def train(config: DictConfig) -> int:
     folder.check_folder(out, config.overwrite)
     torch.set_num_threads(config.threads)
     agent = build(config)
-    with _writing(out):
+    with writing(out):
         folder.begin(out, config.overwrite)
-        return _Session(config, agent, out).run()
+        return Session(config, agent, out).run()
 
 
 def resume(out: Path, **changes: Any) -> int:
@@ -75,22 +76,32 @@ def resume(out: Path, **changes: Any) -> int:
     if not folder.marked(out):
         _config_of(out)  # before anything is written beside it
     out = _own_folder(out)
-    with _writing(out):
-        folder.reopen(out)
-        before, config = _config_of(out), _config_of(out, changes)
-        if config.total_timesteps < before.total_timesteps:
-            raise UserError(
-                f"total_timesteps={config.total_timesteps} is less than the {before.total_timesteps} of {out}, "
-                "expected more; a run cannot be shortened"
-            )
-        if (out / "model.rlk").exists() and not checkpoints(out / "checkpoints"):
-            raise UserError(
-                f"{out} has a model.rlk and no checkpoint to go on from, expected one in {out / 'checkpoints'}; "
-                "begin again with rlkit train, into another folder or with overwrite=true"
-            )
-        _require_same(out / "checkpoints", config)
+    with writing(out):
+        alone = {"engine": "auto"} if _config_of(out).engine == "stacked" else {}
+        config = reopened(out, {**alone, **changes})
         torch.set_num_threads(config.threads)
-        return _Session(config, build(config), out).run(resuming=True)
+        return Session(config, build(config), out).run(resuming=True)
+
+
+def reopened(out: Path, changes: Mapping[str, Any]) -> DictConfig:
+    """The configuration of the run in ``out``, which the caller has locked, with ``changes``.
+
+    Raises :class:`UserError` as :func:`resume` does.
+    """
+    folder.reopen(out)
+    before, config = _config_of(out), _config_of(out, changes)
+    if config.total_timesteps < before.total_timesteps:
+        raise UserError(
+            f"total_timesteps={config.total_timesteps} is less than the {before.total_timesteps} of {out}, "
+            "expected more; a run cannot be shortened"
+        )
+    if (out / "model.rlk").exists() and not checkpoints(out / "checkpoints"):
+        raise UserError(
+            f"{out} has a model.rlk and no checkpoint to go on from, expected one in {out / 'checkpoints'}; "
+            "begin again with rlkit train, into another folder or with overwrite=true"
+        )
+    _require_same(out / "checkpoints", config)
+    return config
 
 
 def _require_same(saved: Path, config: DictConfig) -> None:
@@ -129,7 +140,7 @@ def _config_of(out: Path, changes: Mapping[str, Any] | None = None) -> DictConfi
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
+def writing(out: Path) -> Iterator[None]:
     """Hold ``out``'s lock, and say where a former run is if the new one ended before its first checkpoint."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -154,8 +165,11 @@ def _own_folder(out: Path) -> Path:
     return own
 
 
-def build(config: DictConfig) -> Persistent:
-    """The agent of a configuration, with what it learns from resolved and announced."""
+def build(config: DictConfig, sources: dict[str, Any] | None = None) -> Persistent:
+    """The agent of a configuration, with what it learns from resolved and announced.
+
+    ``sources``: what was resolved for other runs before, by the settings that decide it; filled here.
+    """
     cls = registry.agent_class(config.agent.name)
     settings: Any = OmegaConf.to_container(config.env.kwargs)
     record = registry.configured(registry.record(config.env.name), settings)
@@ -166,25 +180,56 @@ def build(config: DictConfig) -> Persistent:
     make_config(cls, hyperparameters)  # refuse what is out of range before minutes are spent on data
     check_seed_and_device(config.seed, config.device)
     bar = config.progress_bar and sys.stderr.isatty()
-    source = cls.resolve(record, config.env, bar)
+    sources = {} if sources is None else sources
+    asked = f"{cls.resolve.__qualname__} {json.dumps(OmegaConf.to_container(config.env), sort_keys=True)}"
+    if asked not in sources:
+        sources[asked] = (cls.resolve(record, config.env, bar), config.env)
+    source, config.env = sources[asked]
     agent = cls.over(source, seed=config.seed, device=config.device, **hyperparameters)
     agent.prepare(bar)
+    if isinstance(agent, Learner):
+        agent.engine = "auto" if config.engine == "stacked" else config.engine
+        agent.tf32 = config.precision == "tf32"
+    elif config.engine != "auto":
+        raise UserError(f"engine={config.engine} is for agents that learn by updates alone, not for {agent.name}")
     return agent
 
 
+FINAL = 0  # what a session yields when the final evaluation is next
+
+
 @dataclass
-class _Session:
+class Session:
     """One process's part of a run."""
 
     config: DictConfig
     agent: Any  # a Persistent that learns
     out: Path
 
+    def __post_init__(self) -> None:
+        self.evaluate: Evaluate | None = None
+        self.finishing = False  # all that is left can be done again, and need not be waited for
+        self.closing = False  # the final evaluation is next
+        self.answer: Evaluation | None = None  # of the final evaluation, where somebody has made it already
+
     def run(self, resuming: bool = False) -> int:
+        stopper = StopOnSignal()
+        lessons = self.lessons(stopper, resuming)
+        with handling(partial(self.interrupt, stopper)):
+            while True:
+                try:
+                    most = next(lessons)
+                except StopIteration as end:
+                    return int(end.value)
+                if most != FINAL:
+                    self.agent.advance(most)
+
+    def lessons(self, stopper: StopOnSignal, resuming: bool = False) -> Generator[int, None, int]:
+        """The run but for its updates, which the caller does: yields how many until the next turn, :data:`FINAL`
+        before the final evaluation; returns the exit code."""
         config, agent, out = self.config, self.agent, self.out
         evaluator = agent.evaluator(config.eval_episodes, config.seed)
         self.evaluate = Evaluate(evaluator, config.eval_every) if evaluator is not None else None
-        self.finishing = False  # all that is left can be done again, and need not be waited for
         print("".join(f"{line}\n" for line in opening(agent, config, evaluator)), end="", flush=True)
         extra = self._restore() if resuming else {}
         self.changes = list(extra.get("changes", [])) + self._changed(extra)
@@ -199,7 +244,6 @@ class _Session:
         logger = Logger(str(out), output_formats=writers)
         agent.set_logger(logger)
         self.started = time.perf_counter()
-        stopper = StopOnSignal()
         saver = Checkpoint(
             out / "checkpoints", config.checkpoint_every, self._extra, stopper, saved=partial(folder.forget_former, out)
         )
@@ -211,11 +255,11 @@ class _Session:
             log_interval = None
         if config.progress_bar:
             hooks.append(Progress(self.evaluate))
-        handlers = ExitStack()
-        handlers.enter_context(handling(partial(self._interrupt, stopper)))
         try:
             remaining = config.total_timesteps - agent.num_timesteps
-            if remaining > 0:
+            if remaining > 0 and isinstance(agent, Trainer):
+                yield from agent.lessons(remaining, CallbackList(hooks), log_interval, reset_num_timesteps=False)
+            elif remaining > 0:
                 agent.learn(remaining, CallbackList(hooks), log_interval=log_interval, reset_num_timesteps=False)
             if stopper.signal:
                 path = saver.latest() or saver.save()
@@ -231,6 +275,8 @@ class _Session:
             for name in {agent.defaults.unit, *({"updates"} & result.keys())}:
                 result[f"{name}_per_second"] = round(result[name] / seconds, 2)
             if evaluator is not None:
+                evaluator.episodes, self.closing = config.final_episodes, True
+                yield FINAL
                 try:
                     add_final(result, self._final(evaluator, stopper), evaluator)
                 except KeyboardInterrupt:
@@ -243,7 +289,6 @@ class _Session:
             folder.write(out, "result.json", as_json(result))
             print(sentence(result, out))
         finally:
-            handlers.close()
             logger.close()
             if evaluator is not None:
                 evaluator.close()
@@ -252,20 +297,36 @@ class _Session:
     def _final(self, evaluator: Evaluator, stopper: StopOnSignal) -> Evaluation:
         """The evaluation after the last step, on the log too.  A signal ends it at once: it is repeated on resuming."""
         config, agent = self.config, self.agent
-        evaluator.episodes = config.final_episodes
         bar = episodes_bar("final evaluation", config.final_episodes) if config.progress_bar else nullcontext()
         self.finishing = True
         if stopper.signal:  # it came while the training was being saved
             raise KeyboardInterrupt
         with bar as evaluator.on_progress:
-            found = evaluator(agent, index=0)
+            found = self.answer or evaluator(agent, index=0)
         evaluator.on_progress, self.finishing = None, False
         for key, value in found.summary().items():
             agent.logger.record(f"final/{key}", value)
         agent.logger.dump(agent.num_timesteps)
         return found
 
-    def _interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
+    def due(self) -> tuple[Evaluator, int] | None:
+        """The evaluation that the next turn will make, with its index; None where it makes none."""
+        if self.evaluate is None or self.evaluate.answer is not None:
+            return None
+        if self.closing:
+            return (self.evaluate.evaluator, 0) if self.answer is None else None
+        every, steps = self.config.eval_every, self.agent.num_timesteps
+        due = every and steps % every == 0 and self.agent.has_learnt
+        return (self.evaluate.evaluator, steps) if due else None
+
+    def answered(self, found: Evaluation) -> None:
+        """Take ``found`` for the evaluation that is due."""
+        if self.closing:
+            self.answer = found
+        elif self.evaluate is not None:
+            self.evaluate.answer = found
+
+    def interrupt(self, stopper: StopOnSignal, number: int, frame: FrameType | None) -> None:
         again = stopper.signal or self.finishing
         stopper.stop(number)
         if again:  # a second Ctrl-C does not wait for the step to end, and the final evaluation can be done again
@@ -300,6 +361,8 @@ class _Session:
         """What :data:`NOTED` settings are others than the checkpoint's, said on the console."""
         before = extra.get("config", {})
         changed = [key for key in NOTED if key in before and before[key] != self.config[key]]
+        if "engine" in changed and "stacked" not in (before["engine"], self.config.engine):
+            changed.remove("engine")  # a graph has the bytes of what it recorded
         for key in changed:
             print(f"{key} was {before[key]} and is {self.config[key]}: sums may round differently from here on")
         step = self.agent.num_timesteps
@@ -322,7 +385,7 @@ class _Session:
 
 
 def _require_sound(extra: Mapping[str, Any]) -> None:
-    """Raise ValueError where a checkpoint's ``extra`` is not what :meth:`_Session._extra` makes."""
+    """Raise ValueError where a checkpoint's ``extra`` is not what :meth:`Session._extra` makes."""
     seconds, written = extra.get("seconds", 0.0), extra.get("metrics_bytes", 0)
     lists = [extra.get(name, []) for name in ("evaluations", "changes")]
     if type(seconds) not in (int, float) or not 0 <= seconds < 1e12 or type(written) is not int or written < 0:

@@ -108,6 +108,11 @@ class Stack:
                 learner.tally.sums[name] = own
         return self._sums[name]
 
+    @property
+    def graphs(self) -> bool:
+        """Whether it may be a graph, where there is a GPU."""
+        return self.learners[0].engine != "eager"
+
     def updates(self) -> int:
         return self.learners[0]._n_updates
 
