@@ -74,8 +74,8 @@ def peers(settings: Settings) -> list[Line]:
         return D3rlpyLearner("TD3PlusBC", data, graph, settings, compile_graph).updates
 
     def jax() -> Callable[[int], None]:
-        rows = graph.replay.rows.cpu().numpy()
-        peer = JaxTD3BC(rows, *graph.replay.widths[:2], graph.config.alpha, settings, platform="cuda")
+        rows, (ds, da, *_) = graph.replay.rows.cpu().numpy(), graph.replay.widths
+        peer = JaxTD3BC(rows, ds, da, graph.config.alpha, settings, platform="cuda")
         peer.updates(200)
         return peer.updates
 

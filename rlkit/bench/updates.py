@@ -138,9 +138,9 @@ def jax(settings: Settings, task: str = "hopper") -> list[Line]:
         data = bench_data(task, settings.rows)
         written = learner("td3bc", data, settings)
         compiled = learner("td3bc", data, settings, compile=True)
-        rows, widths = written.replay.rows.numpy(), written.replay.widths
+        rows, (ds, da, *_) = written.replay.rows.numpy(), written.replay.widths
         try:
-            peer = JaxTD3BC(rows, *widths[:2], written.config.alpha, settings)
+            peer = JaxTD3BC(rows, ds, da, written.config.alpha, settings)
         except PeerMissing as error:
             return skipped(lines, error)
         sides = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from rlkit.algorithms.engine.compiled import compiled
+from rlkit.algorithms.engine.compiled import compile_updates
 from rlkit.algorithms.engine.graph import Graph
 from rlkit.algorithms.engine.program import Program
 from rlkit.algorithms.engine.rules import broken
@@ -51,7 +51,7 @@ def engine_of(learner: Learner) -> Engine:
     if learner.engine == "graph" and not on_gpu:
         raise UserError(f"engine=graph records what a GPU does, expected one and not device={learner.device}")
     if learner.engine == "auto" and getattr(learner.config, "compile", False):
-        found = compiled(program)
+        found = compile_updates(program)
         if found is not None:
             return found
     if not on_gpu or learner.engine == "eager" or not program.recordable:

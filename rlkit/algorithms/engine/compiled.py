@@ -93,7 +93,7 @@ class Compiled:
         return f"{text}; pays after {self.seconds / gain:,.0f} updates" if gain > 0 else f"{text}: slower here"
 
 
-def compiled(program: Recordable) -> Compiled | None:
+def compile_updates(program: Recordable) -> Compiled | None:
     """The engine, or None where there can be none; which it is, is one sentence on stdout."""
     try:
         found = Compiled(program)

@@ -75,9 +75,12 @@ template <int N>
 static void panel(const Product& p, I j, I columns) {
   const float* b = p.b + j * p.bn;
   I bk = p.bk;
-  if (p.bn != 1 || columns < N * W) {  // columns side by side, zeros behind the last
-    for (I k = 0; k < p.k; k++)
-      for (I c = 0; c < N * W; c++) p.scratch[k * N * W + c] = c < columns ? b[k * p.bk + c * p.bn] : 0;
+  if (p.bn != 1 || columns < N * W || p.m > 8 * ROWS) {  // side by side and one below the other, zeros behind the last
+    for (I k = 0; k < p.k; k++) {
+      float* to = p.scratch + k * N * W;
+      if (p.bn == 1 && columns == N * W) std::memcpy(to, b + k * p.bk, sizeof(float) * N * W);
+      else for (I c = 0; c < N * W; c++) to[c] = c < columns ? b[k * p.bk + c * p.bn] : 0;
+    }
     b = p.scratch;
     bk = N * W;
   }
