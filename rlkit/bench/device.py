@@ -15,6 +15,7 @@ from rlkit.bench.peers import D3rlpyLearner
 from rlkit.bench.updates import advances, learner
 from rlkit.bench.xla import JaxTD3BC
 
+DEVICE = "cuda"
 RUNS = 45  # three learners' worth of seeds and settings
 RATES = "{:,.0f} updates a second"
 
@@ -40,7 +41,7 @@ def _whole(run: Callable[[int], object]) -> Callable[[int], None]:
 def _agents(name: str, settings: Settings, **more: Any) -> tuple[Any, Any]:
     """A learner on the GPU by graphs, and one as it is written."""
     data = bench_data("hopper", settings.rows)
-    graph, eager = (learner(name, data, settings, device="cuda", **more) for _ in range(2))
+    graph, eager = (learner(name, data, settings, device=DEVICE, **more) for _ in range(2))
     eager.engine = "eager"
     return graph, eager
 
@@ -75,7 +76,7 @@ def peers(settings: Settings) -> list[Line]:
 
     def jax() -> Callable[[int], None]:
         rows, (ds, da, *_) = graph.replay.rows.cpu().numpy(), graph.replay.widths
-        peer = JaxTD3BC(rows, ds, da, graph.config.alpha, settings, platform="cuda")
+        peer = JaxTD3BC(rows, ds, da, graph.config.alpha, settings, platform=DEVICE)
         peer.updates(200)
         return peer.updates
 
@@ -98,7 +99,7 @@ def stacked(settings: Settings) -> list[Line]:
         return [line]
     data = bench_data("hopper", settings.rows)
     alone, _ = _agents("td3bc", settings)
-    together = Graph(Stack([learner("td3bc", data, settings, device="cuda", seed=seed) for seed in range(RUNS)]))
+    together = Graph(Stack([learner("td3bc", data, settings, device=DEVICE, seed=seed) for seed in range(RUNS)]))
 
     def run(n: int) -> None:
         left = n // RUNS
@@ -121,7 +122,7 @@ def neighbours(settings: Settings) -> list[Line]:
         return [line]
     data = bench_data("hopper", settings.rows)
     with cores(settings.threads):
-        ours, peer = (learner("prdc", data, settings, device=device) for device in ("cuda", "cpu"))
+        ours, peer = (learner("prdc", data, settings, device=device) for device in (DEVICE, "cpu"))
         sides = {"ours": Side(_whole(advances(ours)), multiple=20), "peer": Side(advances(peer), multiple=2)}
         times = alternate(sides, settings)
     line.ours, line.peer = times["ours"], times["peer"]

@@ -217,3 +217,78 @@ def test_the_duals_two_solvers_agree() -> None:
         cost = np.concatenate((values, np.zeros(9)))
         best = linprog(cost, A_ub=limits, b_ub=bounds, A_eq=total, b_eq=[1.0], bounds=(0, None))
         assert best.fun == pytest.approx(nu, abs=1e-9)
+
+
+# ---- JAX, GPUs -------------------------------------------------------------------------------------------------------
+
+SHORT = Settings(rows=2000, rounds=1, block_seconds=0.001, batch_size=16)
+
+
+@pytest.mark.parametrize(("row", "module"), [("td3bc-jax", "jax"), ("stepping-envpool", "envpool")])
+def test_peers_that_are_not_installed_are_said(row: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    lines = ROWS[row](SHORT)
+    assert lines and all("installed" in line.skipped and "pip install" in line.skipped for line in lines)
+
+
+def test_the_jax_peer_is_td3bc() -> None:
+    """From the same weights and batch its critics' loss is ours, and its updates change what ours change."""
+    jax = pytest.importorskip("jax")
+    import torch
+
+    from rlkit.agents.td3bc import critic_loss, td_target
+    from rlkit.algorithms.nets import Critics
+    from rlkit.algorithms.replay import Batch
+    from rlkit.bench import xla
+
+    ds, da, n = 3, 2, 64
+    rows = np.random.default_rng(0).standard_normal((n, 2 * ds + da + 2)).astype(np.float32)
+    rows[:] = rows[0]  # whatever is drawn is the same batch
+    peer = xla.JaxTD3BC(rows, ds, da, 2.5, SHORT)
+    critics = Critics(ds, da, (256, 256), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for net, layers in zip(critics.nets, peer.state["online"]["critics"], strict=True):
+            for layer, (weight, bias) in zip([m for m in net if hasattr(m, "weight")], layers, strict=True):
+                layer.weight.copy_(torch.from_numpy(np.array(weight).T))
+                layer.bias.copy_(torch.from_numpy(np.array(bias)))
+        parts = torch.from_numpy(rows[:16]).split([ds, da, 1, 1, ds], dim=1)
+        batch = Batch(*parts, torch.zeros(16, dtype=torch.int64))
+        s2 = jax.numpy.asarray(batch.next_observations.numpy())
+        xla_noise, xla.NOISE = xla.NOISE, 0.0
+        try:
+            a2 = torch.from_numpy(np.array(peer._act(peer.state["target"]["actor"], s2)))
+            ours = critic_loss(critics, batch, td_target(critics, batch, a2, 0.99))
+            state, loss = jax.jit(peer._update, static_argnums=1)(peer.state, False)
+        finally:
+            xla.NOISE = xla_noise
+    assert float(loss) == pytest.approx(float(ours), rel=1e-4)
+    same = jax.tree_util.tree_map(lambda a, b: bool((a == b).all()), state["online"], peer.state["online"])
+    assert not any(jax.tree_util.tree_leaves(same["critics"])[:2]) and all(jax.tree_util.tree_leaves(same["actor"]))
+    before = np.array(peer.state["target"]["actor"][0][0])
+    peer.updates(10)
+    assert float(peer.state["steps"]) == 10 and not np.array_equal(before, peer.state["target"]["actor"][0][0])
+
+
+def test_rows_of_a_gpu_run_where_there_is_one_and_say_so_where_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from rlkit.bench import device
+
+    rows = [name for name in ROWS if name.startswith("gpu-")]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    lines = [line for name in rows for line in ROWS[name](SHORT)]
+    assert len(lines) >= 8 and {line.skipped for line in lines} == {"not measured: there is no CUDA device"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(device, "DEVICE", "cpu")  # a graph that cannot be recorded runs as it is written
+    monkeypatch.setattr(device, "RUNS", 2)
+    lines = [line for name in ("gpu-stacked", "gpu-prdc") for line in ROWS[name](SHORT)]
+    assert all(line.ratio is not None and line.note for line in lines)
+
+
+def test_compiled_rows_and_optimisers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXXFLAGS", "-O0")
+    lines = [line for name in ("compiled", "optimiser") for line in ROWS[name](SHORT)]
+    assert all(line.ratio is not None and line.ratio > 0 for line in lines)
+    monkeypatch.setenv("CXX", "there-is-no-such-compiler")
+    assert all("compiles C++" in line.skipped for line in ROWS["compiled"](SHORT))

@@ -8,9 +8,8 @@ from contextvars import ContextVar
 from torch import Tensor
 
 Function = Callable[..., tuple[Tensor, ...]]
-RECORDING: ContextVar[Callable[[Function, tuple[Tensor, ...]], tuple[Tensor, ...]] | None] = ContextVar(
-    "recording", default=None
-)
+Recording = Callable[[Function, tuple[Tensor, ...]], tuple[Tensor, ...]]
+RECORDING: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 
 def outside(function: Function, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -200,7 +200,7 @@ class Recorder(TorchDispatchMode):
             self._alive.append(seen)
             store = Store(len(self.stores), tuple(tensor.shape), size, plain, None if made else seen)
             self.stores[_key(tensor)] = store
-        return Place(store, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
+        return Place(store, int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
 
     def _places(self, value: Any, made: bool = False) -> Any:
         if isinstance(value, Tensor):
