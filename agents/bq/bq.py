@@ -51,7 +51,7 @@ from rlkit.agents.common.gaps import GapEvaluator
 from rlkit.algorithms.base import Specification
 from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, make_config
-from rlkit.algorithms.nets import Polyak, cosine, freeze
+from rlkit.algorithms.nets import Adam, Average, Schedule, cosine, freeze
 from rlkit.algorithms.solver import Solver
 from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.labels import Labels, read_labels
@@ -180,10 +180,10 @@ class BQ(Solver):
         self.policy = BQPolicy(self.observation_space, self.action_space, self.problem, averaged).to(self.device)
         self.policy.noise = self.noise
         self.parameters = list(self.network.parameters())
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay, fused=True
-        )
-        self.average = Polyak([(self.network, averaged)], 0.0)
+        self.optimiser = Adam(self.parameters, cfg.learning_rate, decoupled_decay=cfg.weight_decay)
+        self.optimiser.schedule = Schedule(self._rate, self.device)
+        # a short average at first
+        self.average = Average([(self.network, averaged)], lambda done: 1.0 - min(cfg.ema, (1 + done) / (10 + done)))
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "optimiser"], []  # the online weights are training state
@@ -238,7 +238,7 @@ class BQ(Solver):
     def update(self, batch: SubProblemBatch) -> dict[str, Tensor]:
         """One step on the joint batch; of several processes each takes its rows, and gradients are averaged."""
         cfg, kinds = self.config, self.network.kinds
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.amp):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=cfg.amp, cache_enabled=False):
             scores = self.network(batch.tokens, batch.cost)  # [batch, r, kinds (+ 1)]
         loss = following = imitation_loss(scores[..., :kinds], batch.target, batch.mask)
         if scores.shape[2] > kinds and batch.before is not None:
@@ -256,22 +256,18 @@ class BQ(Solver):
             flat, told = flat[:-3], flat[-3:]
             norm = flat.norm()
             flat = flat * (cfg.clip / norm.clamp_min(cfg.clip))
-            for parameter, part in zip(self.parameters, flat.split([p.numel() for p in self.parameters]), strict=True):
-                parameter.grad = part.view_as(parameter)
-        rate = self._rate()
-        self.optimiser.param_groups[0]["lr"] = rate
-        self.optimiser.step()
-        done = self._n_updates
-        self.average.tau = 1.0 - min(cfg.ema, (1 + done) / (10 + done))  # a short average at first
+            parts = flat.split([p.numel() for p in self.parameters])
+            self.optimiser.descend([part.view_as(p) for p, part in zip(self.parameters, parts, strict=True)])
         self.average.step()
         names = ("loss", "next_loss", "accuracy")
-        metrics = {**dict(zip(names, told, strict=True)), "gradient_norm": norm}
-        return {**metrics, "learning_rate": torch.tensor(rate), "size": torch.tensor(float(batch.tokens.shape[1]))}
+        rate, size = norm.new_zeros(()) + self.optimiser.param_groups[0]["lr"], norm.new_full((), batch.tokens.shape[1])
+        return {**dict(zip(names, told, strict=True)), "gradient_norm": norm, "learning_rate": rate, "size": size}
 
-    def _rate(self) -> float:
+    def _rate(self, done: int) -> float:
+        """The learning rate after ``done`` updates."""
         cfg = self.config
         steps = self._total_timesteps if cfg.decay_steps is None else cfg.decay_steps
-        return float(cfg.learning_rate * cosine(self._n_updates, steps))
+        return float(cfg.learning_rate * cosine(done, steps))
 
     # ---- solving ---------------------------------------------------------------------------------------------------
 
@@ -328,6 +324,7 @@ class BQ(Solver):
         super().load_state(tensors, values)
         self.network.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("online.")})
         self.sampler.bit_generator.state = values["sampler"]
+        self.average.schedule.done = self._n_updates
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         if not processes()[0]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -100,20 +100,6 @@ class DeterministicPolicy(BasePolicy):
         return self(observation)
 
 
-class Polyak:
-    """``target <- target + tau (online - target)`` over pairs of modules, in one foreach call."""
-
-    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], tau: float):
-        pairs = list(pairs)
-        self.tau = tau
-        self.online = [p for online, _ in pairs for p in online.parameters()]
-        self.target = [p for _, target in pairs for p in target.parameters()]
-
-    @torch.no_grad()
-    def step(self) -> None:
-        torch._foreach_lerp_(self.target, self.online, self.tau)
-
-
 def freeze(module: M) -> M:
     """Mark a target network as never trained by gradient."""
     return module.requires_grad_(False)
@@ -128,6 +114,67 @@ def cosine(updates: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
+class Schedule:
+    """A number for each step, by the count of steps before it.
+
+    On a processor it is Python's own.  On a GPU, where steps may be recorded, it is a scalar there, which whoever
+    replays them writes before (:meth:`plan`).
+    """
+
+    def __init__(self, value: Callable[[int], float], device: torch.device, fixed: bool = False):
+        """``fixed``: the number is always the same."""
+        self.value, self.fixed, self.on_device = value, fixed, device.type != "cpu"
+        self.values = torch.full((1,), value(0), device=device)  # of the next steps
+        self.done = self.place = self.planned = 0
+
+    def plan(self, steps: int) -> None:
+        """Write the numbers of the next ``steps`` where recorded ones read theirs."""
+        self.place = self.planned = steps
+        if len(self.values) < steps:
+            self.values = torch.full((steps,), self.value(0), device=self.values.device)
+        if not self.fixed:
+            self.values[:steps].copy_(torch.tensor([self.value(self.done + k) for k in range(steps)]))
+
+    def next(self) -> float | Tensor:
+        """The number of the next step, which the caller then counts in ``done``."""
+        if not self.on_device:
+            return self.value(self.done)
+        if self.place == self.planned:
+            self.plan(1)
+            self.place = 0
+        self.place += 1
+        return self.values[self.place - 1]
+
+
+class Polyak:
+    """``target <- target + tau (online - target)`` over pairs of modules, in one foreach call."""
+
+    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], tau: float):
+        pairs = list(pairs)
+        self.tau = tau
+        self.online = [p for online, _ in pairs for p in online.parameters()]
+        self.target = [p for _, target in pairs for p in target.parameters()]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        torch._foreach_lerp_(self.target, self.online, self.tau)
+
+
+class Average(Polyak):
+    """A running average of weights, the newest counting ``share(done)`` after ``done`` others."""
+
+    def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], share: Callable[[int], float]):
+        super().__init__(pairs, 0.0)
+        self.schedule = Schedule(share, self.target[0].device)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        share = self.schedule.next()
+        self.schedule.done += 1
+        weights: Any = [share] * len(self.target) if isinstance(share, Tensor) else share
+        torch._foreach_lerp_(self.target, self.online, weights)
+
+
 class Adam(torch.optim.Adam):
     """``torch.optim.Adam`` whose step is one fused kernel call over lists gathered once.
 
@@ -139,25 +186,28 @@ class Adam(torch.optim.Adam):
     weights are the same either way: such a moment moves one by less than 2e-30 learning rates.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, decay_steps: int = 0):
-        """``decay_steps``: steps in which the learning rate falls to 0 along a :func:`cosine`; 0: it stays."""
-        super().__init__(parameters, lr=lr, fused=True)
-        self.learning_rate, self.decay_steps = lr, decay_steps
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, decay_steps: int = 0, decoupled_decay: float | None = None
+    ):
+        """``decay_steps``: steps in which the learning rate falls to 0 along a :func:`cosine`; 0: it stays.
+
+        ``decoupled_decay``: weights shrink by this times the learning rate, as in AdamW (Loshchilov & Hutter 2019).
+        """
+        super().__init__(parameters, lr=lr, weight_decay=decoupled_decay or 0.0, fused=True)
+        self.learning_rate, self.decay_steps, self.decoupled = lr, decay_steps, decoupled_decay is not None
         self.parameters = [p for group in self.param_groups for p in group["params"]]
         for p in self.parameters:
             zeros = (torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2))
             self.state[p] = dict(zip(("exp_avg", "exp_avg_sq"), zeros, strict=True))
             self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
+        self.schedule = Schedule(self.rate, self.parameters[0].device, fixed=not decay_steps)
         self._gather()
-        self.rate_on_device = self.rates.device.type != "cpu"
 
     def _gather(self) -> None:
         states = [self.state[p] for p in self.parameters]
         self.moments = ([s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states])
         self.steps = [s["step"] for s in states]
-        self.done = int(self.steps[0])  # steps so far
-        self.rates = torch.full((1,), self.learning_rate, device=self.steps[0].device)  # of the next steps
-        self.place = self.planned = 0
+        self.schedule.done = int(self.steps[0])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
@@ -167,23 +217,13 @@ class Adam(torch.optim.Adam):
         """The learning rate of the step after ``done`` others."""
         return self.learning_rate * cosine(done, self.decay_steps)
 
-    def plan(self, steps: int) -> None:
-        """Write the learning rates of the next ``steps`` where recorded ones read theirs."""
-        self.place = self.planned = steps
-        if len(self.rates) < steps:
-            self.rates = torch.full((steps,), self.learning_rate, device=self.rates.device)
-        if self.decay_steps:
-            self.rates[:steps].copy_(torch.tensor([self.rate(self.done + k) for k in range(steps)]))
-
     def next_rate(self) -> float | Tensor:
-        """The learning rate of the next step: a number; on a GPU, which may be recording, a scalar there."""
-        if not self.rate_on_device:
-            return self.rate(self.done) if self.decay_steps else self.param_groups[0]["lr"]
-        if self.place == self.planned:
-            self.plan(1)
-            self.place = 0
-        self.place += 1
-        return self.rates[self.place - 1]
+        """The learning rate of the next step, which is counted."""
+        rate = self.schedule.next()
+        self.schedule.done += 1
+        if self.schedule.fixed and not self.schedule.on_device:
+            return self.param_groups[0]["lr"]
+        return rate
 
     @torch.no_grad()
     def minimise(self, loss: Tensor) -> None:
@@ -192,11 +232,14 @@ class Adam(torch.optim.Adam):
         ``autograd.grad`` skips the weight gradients of every other network on the path: TD3's actor step would
         otherwise compute the critic's too and throw them away.
         """
-        gradients = torch.autograd.grad(loss, self.parameters)
+        self.descend(torch.autograd.grad(loss, self.parameters))
+
+    @torch.no_grad()
+    def descend(self, gradients: Sequence[Tensor]) -> None:
+        """One step along ``gradients``, those of the parameters in order."""
         group, group["lr"] = self.param_groups[0], self.next_rate()
-        self.done += 1
         torch._foreach_add_(self.steps, 1)
-        fused_adam(self.parameters, gradients, self.moments, self.steps, group)
+        fused_adam(self.parameters, gradients, self.moments, self.steps, group, self.decoupled)
 
 
 def fused_adam(
@@ -205,10 +248,12 @@ def fused_adam(
     moments: tuple[Sequence[Tensor], Sequence[Tensor]],
     steps: Sequence[Tensor],
     group: Mapping[str, Any],
+    decoupled: bool = False,
 ) -> None:
     """Adam's step in place, in one kernel, with the settings of ``group``; ``steps`` count it already."""
+    kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
     with flush_subnormals():
-        torch._fused_adam_(
+        kernel(
             list(parameters),
             list(gradients),
             list(moments[0]),

@@ -83,10 +83,10 @@ def test_compiled_is_eager_to_rounding(name: str, more: dict[str, Any], quick: N
 def test_recording_leaves_the_agent_as_it_was(name: str, quick: None) -> None:
     agent = learner(name)
     agent.learn(3)
-    before, counts = state(agent), (agent._n_updates, agent.actor_optimiser.done, dict(agent.tally.counts))
+    before, counts = state(agent), (agent._n_updates, agent.actor_optimiser.schedule.done, dict(agent.tally.counts))
     Compiled(Program(agent))
     assert same(before, state(agent))
-    assert counts == (agent._n_updates, agent.actor_optimiser.done, agent.tally.counts)
+    assert counts == (agent._n_updates, agent.actor_optimiser.schedule.done, agent.tally.counts)
 
 
 @pytest.mark.parametrize("name", ["prdc", "iql"])
@@ -285,7 +285,7 @@ def test_the_compiled_flags_and_silent_units(capsys: Any) -> None:
         peer.zero_grad()
         other(x).square().mean().backward()
         peer.step()
-    assert adam.done == 50 and float(adam.steps[0]) == 50
+    assert adam.schedule.done == 50 and float(adam.steps[0]) == 50
     assert all(
         torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(net.parameters(), other.parameters(), strict=True)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import tape
@@ -12,9 +13,10 @@ import torch
 import toy
 
 from rlkit import registry
+from rlkit.agents.bq import BQ
 from rlkit.agents.prdc import PRDC
 from rlkit.algorithms.callbacks import Spaced, StopOnSignal
-from rlkit.algorithms.engine.graph import MOST_DOUBTED, Graph
+from rlkit.algorithms.engine.graph import MOST_DOUBTED, WARM_UPS, Fed, Graph
 from rlkit.algorithms.engine.program import Program
 from rlkit.algorithms.nets import Adam
 from rlkit.algorithms.offline import OfflineAlgorithm
@@ -30,7 +32,7 @@ def learner(name: str, **settings: Any) -> Any:
     agent = registry.agent_class(name)("MlpPolicy", DATA, **small)
     for optimiser in vars(agent).values():
         if isinstance(optimiser, Adam):
-            optimiser.rate_on_device = True  # as on a GPU
+            optimiser.schedule.on_device = True  # as on a GPU
     return agent
 
 
@@ -134,3 +136,16 @@ def test_a_graph_needs_a_gpu() -> None:
     agent.engine = "grpah"
     with pytest.raises(UserError, match="engine"):
         agent.learn(1)
+
+
+def test_batches_of_the_host_have_a_graph_for_each_size() -> None:
+    world = gym.make(registry.record("tsp").env_id, num_nodes=8)
+    small = {"width": 16, "layers": 2, "heads": 2, "feedforward": 32, "batch_size": 8, "train_size": 16, "seed": 1}
+    written, replayed = (BQ(None, world, decay_steps=60, amp=False, **small) for _ in range(2))
+    for agent in (written, replayed):
+        agent.optimiser.schedule.on_device = agent.average.schedule.on_device = True
+    engine = replayed._running = Fed(Program(replayed), tape.record)
+    for agent in (written, replayed):
+        agent.learn(40, log_interval=15)
+    assert len(engine.graphs) > 3 and max(engine.met.values()) > WARM_UPS
+    assert_same(written, replayed)

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rlkit.algorithms.engine.compiled import compile_updates
-from rlkit.algorithms.engine.graph import Graph
+from rlkit.algorithms.engine.graph import Fed, Graph
 from rlkit.algorithms.engine.program import Program
 from rlkit.algorithms.engine.rules import broken
 from rlkit.errors import UserError, require_choice
@@ -56,6 +56,8 @@ def engine_of(learner: Learner) -> Engine:
             return found
     if not on_gpu or learner.engine == "eager" or not program.recordable:
         return Eager(program)
+    if program.fed:
+        return Fed(program)
     reason = broken(learner)
     if reason is None:
         return Graph(program)

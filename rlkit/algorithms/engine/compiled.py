@@ -147,7 +147,6 @@ class _Update:
     def run(self) -> None:
         for i, optimiser in enumerate(self.optimisers):
             self.rates[i] = float(optimiser.next_rate())
-            optimiser.done += 1
         for step in self.steps:
             step()
 

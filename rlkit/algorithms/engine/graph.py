@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from rlkit.algorithms.engine.program import Counts, Doubtful, Recordable
+from rlkit.algorithms.engine.program import Counts, Doubtful, Program, Recordable
 
 MOST_DOUBTED = 3  # after so many replays that had to be done again, updates are done one by one
 WARM_UPS = 2  # periods done before recording, so that nothing is allocated or chosen for the first time in it
@@ -21,14 +21,19 @@ Replay = Callable[[], Any]
 Record = Callable[[Callable[[], None], Sequence[torch.Generator]], Replay]
 
 
-def cuda_record(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Replay:
-    """``work`` as a CUDA graph."""
-    graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
+class CudaRecorder:
+    """Work as CUDA graphs, which are replayed one after another and share their memory."""
+
+    pool: Any = None
+
+    def __call__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Replay:
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, pool=self.pool):
+            work()
+        self.pool = graph.pool()
+        return graph.replay
 
 
 def beside(work: Callable[[], None], device: torch.device) -> None:
@@ -71,8 +76,8 @@ class Graph:
     What cannot be recorded is said in one sentence, and run as it is written.
     """
 
-    def __init__(self, program: Recordable, record: Record = cuda_record):
-        self.program, self.record = program, record
+    def __init__(self, program: Recordable, record: Record | None = None):
+        self.program, self.record = program, record or CudaRecorder()
         self.replay: Replay | None = None
         self.failed = False
         self.doubted = 0  # how often replayed updates had to be done again
@@ -88,8 +93,8 @@ class Graph:
         doubtful = program.doubtful()
         before = Moment(program) if doubtful else None
         for _ in range(whole):
-            for optimiser, steps in zip(program.optimisers(), self.steps, strict=True):
-                optimiser.plan(steps)
+            for schedule, steps in zip(program.schedules(), self.steps, strict=True):
+                schedule.plan(steps)
             self.replay()
             program.set_counts(_added(program.counts(), self.gained))
         if before is not None and _doubts(doubtful):
@@ -117,22 +122,79 @@ class Graph:
             beside(warm, program.device)
             steps = [one["done"] // WARM_UPS for one in difference(program.counts(), before.counts)[2:]]
             before.restore()
-            for optimiser, planned in zip(program.optimisers(), steps, strict=True):
-                optimiser.plan(planned)
-                optimiser.place = 0
+            for schedule, planned in zip(program.schedules(), steps, strict=True):
+                schedule.plan(planned)
+                schedule.place = 0
             self.replay, self.steps = self.record(work, program.generators()), steps
             self.gained = difference(program.counts(), before.counts)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
             self.failed, self.replay = True, None
-            reason = str(error).partition("\n")[0]
-            print(f"rlkit: updates of {program.name} cannot be a graph ({reason}); going on eagerly", file=sys.stderr)
+            print(_refusal(program.name, error), file=sys.stderr)
         finally:
             for one in program.doubtful():
                 one.deferred = False
         before.restore()
         _doubts(program.doubtful())
+
+
+class Fed:
+    """An engine for a learner whose batches are drawn on the host: a graph of its update for each shape of them.
+
+    Updates of a shape not met before are done as they are written; from then on they are recorded and replayed.
+    """
+
+    def __init__(self, program: Program, record: Record | None = None):
+        self.program, self.record = program, record or CudaRecorder()
+        self.met: dict[tuple[Any, ...], int] = {}
+        self.graphs: dict[tuple[Any, ...], tuple[Any, Replay, Counts]] = {}
+        self.failed = False
+
+    def advance(self, most: int) -> None:
+        batch = self.program.learner.draw()
+        shape = tuple(None if part is None else (part.shape, part.dtype) for part in batch)
+        self.met[shape] = self.met.get(shape, 0) + 1
+        if not self.failed and shape not in self.graphs and self.met[shape] > WARM_UPS:
+            self._prepare(shape, batch)
+        if shape not in self.graphs:
+            beside(lambda: self._once(batch), self.program.device)
+            return
+        held, replay, gained = self.graphs[shape]
+        for own, part in zip(held, batch, strict=True):
+            if own is not None:
+                own.copy_(part)
+        for schedule in self.program.schedules():
+            schedule.plan(1)
+        replay()
+        self.program.set_counts(_added(self.program.counts(), gained))
+
+    def _once(self, batch: Any) -> None:
+        learner = self.program.learner
+        learner.tally.add(learner.update(batch))
+        learner.num_timesteps += 1
+        learner._n_updates += 1
+
+    def _prepare(self, shape: tuple[Any, ...], batch: Any) -> None:
+        program, before = self.program, Moment(self.program)
+        held = type(batch)(*(None if part is None else part.clone() for part in batch))
+        for schedule in program.schedules():
+            schedule.plan(1)
+            schedule.place = 0
+        try:
+            replay = self.record(lambda: self._once(held), program.generators())
+            self.graphs[shape] = held, replay, difference(program.counts(), before.counts)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.failed = True
+            print(_refusal(program.name, error), file=sys.stderr)
+        before.restore()
+
+
+def _refusal(name: str, error: RuntimeError) -> str:
+    reason = str(error).partition("\n")[0]
+    return f"rlkit: updates of {name} cannot be a graph ({reason}); going on eagerly"
 
 
 def _doubts(doubtful: Sequence[Doubtful]) -> int:

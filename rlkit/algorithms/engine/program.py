@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from rlkit.algorithms.nets import Adam
+from rlkit.algorithms.nets import Adam, Average, Schedule
 
 if TYPE_CHECKING:
     from rlkit.algorithms.learner import Learner
 
-Counts = list[dict[str, int]]  # what is counted in Python: the updates, each optimiser's steps, the tally's values
+Counts = list[dict[str, int]]  # what is counted in Python: the updates, each schedule's steps, the tally's values
 
 
 @runtime_checkable
@@ -48,8 +48,8 @@ class Recordable(Protocol):
     def generators(self) -> list[torch.Generator]:
         """All that it draws from."""
 
-    def optimisers(self) -> list[Adam]:
-        """Those whose learning rate is a scalar on the device."""
+    def schedules(self) -> Sequence[Schedule]:
+        """What follows the counts of steps, such as learning rates."""
 
     def doubtful(self) -> Sequence[Doubtful]:
         """What is asked, after replaying, whether all went well."""
@@ -71,8 +71,12 @@ class Program:
     @property
     def recordable(self) -> bool:
         """Whether the learner's optimisers are ours, whose steps and rates are tensors."""
-        every = self.learner._named(torch.optim.Optimizer).values()
-        return all(isinstance(one, Adam) for one in every) and hasattr(self.learner, "replay")
+        return all(isinstance(one, Adam) for one in self.learner._named(torch.optim.Optimizer).values())
+
+    @property
+    def fed(self) -> bool:
+        """Whether its batches come from the host, on which what is drawn depends."""
+        return not hasattr(self.learner, "replay")
 
     def once(self) -> None:
         learner = self.learner
@@ -94,6 +98,10 @@ class Program:
         own = list(self.learner._named(torch.Generator).values())
         return own if replay is None else [*own, replay.generator]
 
+    def schedules(self) -> Sequence[Schedule]:
+        averages = [one.schedule for one in vars(self.learner).values() if isinstance(one, Average)]
+        return [*(one.schedule for one in self.optimisers()), *averages]
+
     def optimisers(self) -> list[Adam]:
         return [one for one in self.learner._named(torch.optim.Optimizer).values() if isinstance(one, Adam)]
 
@@ -103,11 +111,11 @@ class Program:
     def counts(self) -> Counts:
         learner = self.learner
         own = {"updates": learner._n_updates, "steps": learner.num_timesteps}
-        return [own, dict(learner.tally.counts), *({"done": one.done} for one in self.optimisers())]
+        return [own, dict(learner.tally.counts), *({"done": one.done} for one in self.schedules())]
 
     def set_counts(self, counts: Counts) -> None:
-        learner, (own, tally, *optimisers) = self.learner, counts
+        learner, (own, tally, *schedules) = self.learner, counts
         learner._n_updates, learner.num_timesteps = own["updates"], own["steps"]
         learner.tally.counts = dict(tally)
-        for optimiser, one in zip(self.optimisers(), optimisers, strict=True):
-            optimiser.done = one["done"]
+        for schedule, one in zip(self.schedules(), schedules, strict=True):
+            schedule.done = one["done"]

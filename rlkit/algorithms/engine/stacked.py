@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from rlkit.algorithms.each import Each, enter, leave, together
 from rlkit.algorithms.engine.program import Counts, Doubtful, Program
-from rlkit.algorithms.nets import Adam, Polyak, fused_adam
+from rlkit.algorithms.nets import Adam, Polyak, Schedule, fused_adam
 from rlkit.algorithms.replay import Batch, Replay
 from rlkit.errors import UserError, shown
 
@@ -125,8 +125,8 @@ class Stack:
     def generators(self) -> list[torch.Generator]:
         return [one for learner in self.learners for one in Program(learner).generators()]
 
-    def optimisers(self) -> list[StackedAdam]:
-        return self._optimisers
+    def schedules(self) -> Sequence[Schedule]:
+        return [one.schedule for optimiser in self._optimisers for one in optimiser.members]
 
     def doubtful(self) -> Sequence[Doubtful]:
         found = [one for learner in self.learners for one in learner.doubtful()]
@@ -136,18 +136,18 @@ class Stack:
         own = {f"steps {r}": learner.num_timesteps for r, learner in enumerate(self.learners)}
         tallies = [learner.tally.counts for learner in self.learners]
         tally = {f"{r} {name}": count for r, counts in enumerate(tallies) for name, count in counts.items()}
-        return [{"updates": self.updates(), **own}, tally, *({"done": one.done} for one in self._optimisers)]
+        return [{"updates": self.updates(), **own}, tally, *({"done": one.done} for one in self.schedules())]
 
     def set_counts(self, counts: Counts) -> None:
-        own, tally, *optimisers = counts
+        own, tally, *schedules = counts
         for r, learner in enumerate(self.learners):
             learner._n_updates, learner.num_timesteps = own["updates"], own[f"steps {r}"]
             learner.tally.counts = {}
         for key, count in tally.items():
             r, _, name = key.partition(" ")
             self.learners[int(r)].tally.counts[name] = count
-        for optimiser, one in zip(self._optimisers, optimisers, strict=True):
-            optimiser.done = one["done"]
+        for schedule, one in zip(self.schedules(), schedules, strict=True):
+            schedule.done = one["done"]
 
     def release(self) -> None:
         """Give every learner tensors of its own again, with the values of now."""
@@ -175,28 +175,6 @@ class StackedAdam:
         settings = [(one.learning_rate, one.decay_steps, *map(one.param_groups[0].get, SETTINGS)) for one in members]
         self.alike = settings.count(settings[0]) == len(settings)
 
-    @property
-    def done(self) -> int:
-        return self.members[0].done
-
-    @done.setter
-    def done(self, done: int) -> None:
-        for one in self.members:
-            one.done = done
-
-    @property
-    def place(self) -> int:
-        return self.members[0].place
-
-    @place.setter
-    def place(self, place: int) -> None:
-        for one in self.members:
-            one.place = place
-
-    def plan(self, steps: int) -> None:
-        for one in self.members:
-            one.plan(steps)
-
     def minimise(self, loss: Tensor) -> None:
         """A step of each run on its own ``loss``."""
         (losses,) = leave(loss)  # [R]
@@ -208,7 +186,6 @@ class StackedAdam:
         groups = [one.param_groups[0] for one in self.members]
         for one, group in zip(self.members, groups, strict=True):
             group["lr"] = one.next_rate()
-            one.done += 1
         torch._foreach_add_(self.steps, 1)
         if self.alike:
             fused_adam(self.parameters, gradients, self.moments, self.steps, groups[0])
