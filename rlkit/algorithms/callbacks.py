@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from rlkit.algorithms.evaluate import Evaluation, Evaluator, measures
+from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting, measures
 from rlkit.errors import UserError
 from rlkit.run.folder import checkpoints
 from rlkit.stats import decimals
@@ -185,31 +186,86 @@ def before_next_turn(hooks: BaseCallback, steps: int, total: int, log_interval: 
     return min([total - steps, *(every - steps % every for every in turns if every)])
 
 
+class OrderedLines(KVWriter):
+    """Writers behind a line that is still being made: what comes after it waits for it."""
+
+    def __init__(self, writers: Sequence[KVWriter]):
+        self.writers = writers
+        self.waiting: list[tuple[dict[str, Any], int]] | None = None
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        if self.waiting is not None:
+            self.waiting.append((dict(key_values), step))
+            return
+        for writer in self.writers:
+            writer.write(key_values, key_excluded, step)
+
+    def hold(self) -> None:
+        """Keep what is written from now on until :meth:`release`."""
+        self.waiting = []
+
+    def release(self, first: dict[str, Any], step: int) -> None:
+        """Write the line that was waited for, then those behind it."""
+        behind, self.waiting = self.waiting or [], None
+        for values, at in [(first, step), *behind]:
+            self.write(values, {}, at)
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+
+
 class Evaluate(Spaced):
     """Every ``every`` steps: ``eval/...`` to the log, and the per-episode returns to :attr:`history`.
 
     Until an rlkit agent has learnt anything it is not evaluated: that would measure one untrained policy many times.
+    With the run's ``lines`` and a ``pool``, learning goes on while a copy of the policy is evaluated: the same log.
     """
 
-    def __init__(self, evaluator: Evaluator, every: int):
+    def __init__(
+        self, evaluator: Evaluator, every: int, lines: OrderedLines | None = None, pool: Executor | None = None
+    ):
         super().__init__()
-        self.evaluator, self.every = evaluator, every
+        self.evaluator, self.every, self.lines, self.pool = evaluator, every, lines, pool
         self.history: list[dict[str, Any]] = []
-        self.seconds = 0.0
-        self.answer: Evaluation | None = None  # of the next time, where somebody has made it already
+        self.seconds = 0.0  # that learning waited
+        self.answer: Callable[[], Evaluation] | None = None  # of the next time, where somebody makes it
+        self.pending: tuple[int, Callable[[], Evaluation]] | None = None
 
     def _on_step(self) -> bool:
         if passed(self.model, self.every) and getattr(self.model, "has_learnt", True):
-            started = time.perf_counter()
-            found = self.answer or self.evaluator(self.model, index=self.num_timesteps)
+            self.settle()
+            self.pending = self.num_timesteps, self.answer or self._begun()
             self.answer = None
-            returns = {f"{name}s": v.tolist() for name, v in found.samples().items() if name != "score"}
-            self.history.append({"step": self.num_timesteps, **returns, **found.summary()})
-            for key, value in found.summary().items():
-                self.logger.record(f"eval/{key}", value)
-            self.logger.dump(self.num_timesteps)
-            self.seconds += time.perf_counter() - started
+            if self.lines is not None:
+                self.lines.hold()
+            if self.pool is None:
+                self.settle()
         return True
+
+    def _begun(self) -> Callable[[], Evaluation]:
+        index = self.num_timesteps
+        if self.pool is None:
+            return lambda: self.evaluator(self.model, index=index)
+        return self.pool.submit(self.evaluator, acting(self.model), index=index).result
+
+    def settle(self) -> None:
+        """Wait for an evaluation that has begun, and write what it found."""
+        if self.pending is None:
+            return
+        started, (step, answer) = time.perf_counter(), self.pending
+        self.pending = None
+        found = answer()
+        returns = {f"{name}s": v.tolist() for name, v in found.samples().items() if name != "score"}
+        self.history.append({"step": step, **returns, **found.summary()})
+        told = {f"eval/{key}": value for key, value in found.summary().items()}
+        if self.lines is not None:
+            self.lines.release(told, step)
+        else:
+            for key, value in told.items():
+                self.logger.record(key, value)
+            self.logger.dump(step)
+        self.seconds += time.perf_counter() - started
 
 
 class StopOnSignal(Spaced):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 from rlkit.algorithms.samples import SeededSamples
 from rlkit.errors import UserError, refusing, shown
@@ -118,6 +120,13 @@ class Evaluator:
         if self.env is not None:
             self.env.close()
             self.env = None
+
+
+def acting(agent: Any) -> Any:
+    """A copy of ``agent``'s policy on the processor: it acts as the agent does now, whatever that learns meanwhile."""
+    policy = agent.policy
+    own = {id(value): torch.Generator() for value in vars(policy).values() if isinstance(value, torch.Generator)}
+    return copy.deepcopy(policy, own).to("cpu")
 
 
 def evaluate_together(evaluators: Sequence[Evaluator], agents: Sequence[Predictor], index: int = 0) -> list[Evaluation]:

@@ -13,9 +13,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -33,13 +34,14 @@ from rlkit.algorithms.callbacks import (
     Evaluate,
     JsonlWriter,
     Log,
+    OrderedLines,
     Progress,
     StopOnSignal,
     TensorBoardWriter,
     episodes_bar,
 )
 from rlkit.algorithms.checkpoint import read_artefact
-from rlkit.algorithms.evaluate import Evaluation, Evaluator
+from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting
 from rlkit.algorithms.hyperparameters import check_seed_and_device, make_config
 from rlkit.algorithms.learner import Learner, Trainer
 from rlkit.algorithms.online import OnlineAlgorithm
@@ -195,6 +197,12 @@ def build(config: DictConfig, sources: dict[str, Any] | None = None) -> Persiste
     return agent
 
 
+def beside(agent: Any, evaluator: Evaluator) -> bool:
+    """Whether evaluations are made beside learning, which a GPU does and a processor would have to share."""
+    usual = isinstance(agent, Learner) and type(evaluator).measure is Evaluator.measure
+    return usual and agent.device.type != "cpu"
+
+
 FINAL = 0  # what a session yields when the final evaluation is next
 
 
@@ -205,6 +213,7 @@ class Session:
     config: DictConfig
     agent: Any  # a Persistent that learns
     out: Path
+    pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(1))  # of evaluations beside learning
 
     def __post_init__(self) -> None:
         self.evaluate: Evaluate | None = None
@@ -229,7 +238,10 @@ class Session:
         before the final evaluation; returns the exit code."""
         config, agent, out = self.config, self.agent, self.out
         evaluator = agent.evaluator(config.eval_episodes, config.seed)
-        self.evaluate = Evaluate(evaluator, config.eval_every) if evaluator is not None else None
+        lines = OrderedLines([])
+        pool = self.pool if evaluator is not None and beside(agent, evaluator) else None
+        if evaluator is not None:
+            self.evaluate = Evaluate(evaluator, config.eval_every, None if pool is None else lines, pool)
         print("".join(f"{line}\n" for line in opening(agent, config, evaluator)), end="", flush=True)
         extra = self._restore() if resuming else {}
         self.changes = list(extra.get("changes", [])) + self._changed(extra)
@@ -241,7 +253,8 @@ class Session:
         writers: list[KVWriter] = [self.jsonl]
         if config.tensorboard:
             writers.append(TensorBoardWriter(out / "tensorboard", agent.num_timesteps + 1 if resuming else None))
-        logger = Logger(str(out), output_formats=writers)
+        lines.writers = writers
+        logger = Logger(str(out), output_formats=[lines])
         agent.set_logger(logger)
         self.started = time.perf_counter()
         saver = Checkpoint(
@@ -261,6 +274,7 @@ class Session:
                 yield from agent.lessons(remaining, CallbackList(hooks), log_interval, reset_num_timesteps=False)
             elif remaining > 0:
                 agent.learn(remaining, CallbackList(hooks), log_interval=log_interval, reset_num_timesteps=False)
+            self.settle()
             if stopper.signal:
                 path = saver.latest() or saver.save()
                 print(f"interrupted at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
@@ -302,7 +316,8 @@ class Session:
         if stopper.signal:  # it came while the training was being saved
             raise KeyboardInterrupt
         with bar as evaluator.on_progress:
-            found = self.answer or evaluator(agent, index=0)
+            policy = acting(agent) if beside(agent, evaluator) else agent
+            found = self.answer or evaluator(policy, index=0)
         evaluator.on_progress, self.finishing = None, False
         for key, value in found.summary().items():
             agent.logger.record(f"final/{key}", value)
@@ -319,10 +334,10 @@ class Session:
         due = every and steps % every == 0 and self.agent.has_learnt
         return (self.evaluate.evaluator, steps) if due else None
 
-    def answered(self, found: Evaluation) -> None:
-        """Take ``found`` for the evaluation that is due."""
+    def answered(self, found: Callable[[], Evaluation]) -> None:
+        """Take what ``found`` will return for the evaluation that is due."""
         if self.closing:
-            self.answer = found
+            self.answer = found()
         elif self.evaluate is not None:
             self.evaluate.answer = found
 
@@ -374,7 +389,13 @@ class Session:
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.started
 
+    def settle(self) -> None:
+        """Wait for an evaluation that is made beside learning."""
+        if self.evaluate is not None:
+            self.evaluate.settle()
+
     def _extra(self) -> dict[str, Any]:
+        self.settle()
         return {
             "evaluations": self._history(),
             "metrics_bytes": self.jsonl.sync(),

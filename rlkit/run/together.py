@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rlkit.algorithms.callbacks import StopOnSignal
 from rlkit.algorithms.engine.stacked import differing, groups
 from rlkit.algorithms.engine.together import learn_together
-from rlkit.algorithms.evaluate import evaluate_together
+from rlkit.algorithms.evaluate import acting, evaluate_together
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.config import compose_config
@@ -24,7 +24,7 @@ from rlkit.errors import UserError
 from rlkit.registry import agent_class
 from rlkit.run import folder
 from rlkit.run.interrupt import AGAIN, handling, stop, tell
-from rlkit.run.session import Session, build, reopened, writing
+from rlkit.run.session import Session, beside, build, reopened, writing
 
 ALIKE = ("device", "threads", "precision")  # settings of the process
 
@@ -157,6 +157,8 @@ def _built(configs: Sequence[DictConfig]) -> list[Any]:
 def _run(sessions: Sequence[Session], resuming: bool) -> list[int | UserError]:
     agents = [session.agent for session in sessions]
     stoppers = [StopOnSignal() for _ in sessions]
+    for session in sessions[1:]:
+        session.pool = sessions[0].pool  # one evaluation at a time
     lessons = [session.lessons(own, resuming) for session, own in zip(sessions, stoppers, strict=True)]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -193,9 +195,18 @@ def _judge(sessions: Sequence[Session], places: Sequence[int]) -> None:
         if due is not None:
             asked.setdefault(due[1], []).append((sessions[place], due[0]))
     for index, pairs in asked.items():
+        learning = not any(one.closing for one, _ in pairs)
+        apart = learning and all(beside(one.agent, evaluator) for one, evaluator in pairs)
+        agents = [acting(one.agent) if one.agent.device.type != "cpu" or apart else one.agent for one, _ in pairs]
+        evaluators = [evaluator for _, evaluator in pairs]
+        if apart:  # what fails is told by the run whose turn it is to wait
+            future = pairs[0][0].pool.submit(evaluate_together, evaluators, agents, index)
+            for place, (session, _) in enumerate(pairs):
+                session.answered(lambda place=place, future=future: future.result()[place])
+            continue
         try:
-            found = evaluate_together([evaluator for _, evaluator in pairs], [one.agent for one, _ in pairs], index)
+            found = evaluate_together(evaluators, agents, index)
         except UserError:
             continue  # each finds out by itself whose it is
         for (session, _), one in zip(pairs, found, strict=True):
-            session.answered(one)
+            session.answered(lambda one=one: one)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import toy
 
 import rlkit
 from rlkit.agents import BC, PRDC, TD3BC
+from rlkit.algorithms.evaluate import Evaluator
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.cli import main
 from rlkit.errors import UserError
@@ -190,3 +192,43 @@ def test_a_signal_ends_all_of_them_with_checkpoints() -> None:
     assert process.returncode == 130 and out.count("continue with: rlkit resume") == 2
     steps = [max(p.name for p in Path(f"runs/td3bc_{seed}/checkpoints").iterdir()) for seed in (0, 1)]
     assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("name", ["td3bc", "iql"])
+def test_evaluations_beside_learning_give_the_same_log(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where learning goes on meanwhile; here it is asked for."""
+    run = ["train", f"agent={name}", *SMALL, "log_every=5"]
+    assert main([*run, "out=waiting"]) == 0
+    assert main(["train", f"agent={name}", "seed=0,1", *SWEEP, "log_every=5"]) == 0
+    monkeypatch.setattr("rlkit.run.session.beside", lambda *_: True)
+    monkeypatch.setattr("rlkit.run.together.beside", lambda *_: True)
+    evaluations: list[str] = []
+    call = Evaluator.__call__
+
+    def slow(self: Any, agent: Any, index: int = 0) -> Any:
+        evaluations.append(threading.current_thread().name)
+        time.sleep(0.2)
+        return call(self, agent, index)
+
+    monkeypatch.setattr(Evaluator, "__call__", slow)
+    assert main([*run, "out=beside"]) == 0
+    assert Path("beside/metrics.jsonl").read_bytes() == Path("waiting/metrics.jsonl").read_bytes()
+    assert sum(thread != "MainThread" for thread in evaluations) == 2  # and the final one, which is waited for
+    found, wanted = (json.loads(Path(run, "result.json").read_text()) for run in ("beside", "waiting"))
+    assert found["evaluations"] == wanted["evaluations"] and found["final"] == wanted["final"]
+    assert main(["train", f"agent={name}", "seed=0,1", *SWEEP, "log_every=5", "out='again/${seed}'"]) == 0
+    for seed in (0, 1):
+        assert (
+            Path(f"again/{seed}/metrics.jsonl").read_bytes() == Path(f"runs/{name}_{seed}/metrics.jsonl").read_bytes()
+        )
+
+
+def test_an_evaluation_beside_learning_that_fails_ends_its_run(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("rlkit.run.session.beside", lambda *_: True)
+
+    def fails(self: Any, agent: Any, index: int = 0) -> Any:
+        raise UserError("return of the evaluation is nan")
+
+    monkeypatch.setattr(Evaluator, "__call__", fails)
+    assert main(["train", "agent=bc", *SMALL, "out=failing"]) == 2
+    assert capsys.readouterr().err == "rlkit: return of the evaluation is nan\n"
