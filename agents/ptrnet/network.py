@@ -368,7 +368,8 @@ def others_mean(lengths: Float[Tensor, " r"], samples: int) -> Float[Tensor, " r
 
 def tour_masks(tokens: Int[Tensor, "b n"], opening: int) -> Bool[Tensor, "b n n"]:
     """What was allowed at each step of whole tours whose first ``opening`` cities were given."""
-    visits = torch.nn.functional.one_hot(tokens)  # [b, n, n]
+    cities = torch.arange(tokens.shape[1], device=tokens.device)
+    visits = (tokens[..., None] == cities).long()  # [b, n, n]; one_hot reads back how large they are
     free = visits.cumsum(dim=1) - visits == 0
     free[:, :opening] = visits[:, :opening].bool()
     return free

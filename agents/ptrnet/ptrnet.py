@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -45,7 +45,7 @@ from rlkit.agents.ptrnet import network as networks
 from rlkit.agents.ptrnet.data import Answers, PtrNetEvaluator, as_tokens, problem_of
 from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults
-from rlkit.algorithms.nets import freeze
+from rlkit.algorithms.nets import Adam, Schedule, freeze
 from rlkit.algorithms.solver import Solver
 from rlkit.envs.combinatorial.base import PROBLEMS, Problem, make_problem
 from rlkit.envs.combinatorial.device import PointerRules
@@ -152,6 +152,13 @@ def _hides_sequence(env: Any) -> bool:
     return kind is not None and kind.points and not kind.shows_sequence
 
 
+class Drawn(NamedTuple):
+    """points float64 [b, n, 2]; tokens int64 [b, t] of answers, padded with -1, or None."""
+
+    points: Tensor
+    tokens: Tensor | None
+
+
 @register("ptrnet")
 class PtrNet(Solver):
     """A pointer network, taught by labels or by its own returns.
@@ -210,12 +217,11 @@ class PtrNet(Solver):
         self.sampling = torch.Generator(self.device).manual_seed(int(self.seed or 0) + 2)  # of predict alone
         self.policy = networks.PointerPolicy(self.observation_space, self.action_space, network, self.sampling)
         self.policy.to(self.device)
-        kind = torch.optim.SGD if usual.optimiser == "sgd" else torch.optim.Adam
-        self.optimiser = kind(network.parameters(), lr=usual.learning_rate, fused=True)
+        self.optimiser = self._optimiser(network)
         if reinforce and usual.baseline == "critic":
             self.critic = networks.build(lambda: networks.Critic(hidden, embedding=hidden), generator, reach)
             self.critic.to(self.device)
-            self.critic_optimiser = kind(self.critic.parameters(), lr=usual.learning_rate, fused=True)
+            self.critic_optimiser = self._optimiser(self.critic)
         if reinforce and usual.baseline == "rollout":
             self.rival = freeze(copy.deepcopy(network))
         self.rivals = 0  # that were replaced
@@ -241,27 +247,36 @@ class PtrNet(Solver):
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
-    def draw(self) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
-        """A batch of instances ``[b, n, 2]`` of one size, and answers ``[b, l]`` if it is them that are learnt."""
+    def _optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        if self.usual.optimiser == "sgd":
+            return torch.optim.SGD(network.parameters(), lr=self.usual.learning_rate, fused=True)
+        found = Adam(network.parameters(), self.usual.learning_rate)
+        found.schedule = Schedule(self._rate, self.device)
+        return found
+
+    def _rate(self, done: int) -> float:
+        """The learning rate after ``done`` updates."""
+        return float(self.usual.learning_rate * self.usual.decay ** (done // self.usual.decay_steps))
+
+    def draw(self) -> Drawn:
+        """A batch of instances of one size, and answers if it is them that are learnt."""
         fewest, most = self.sizes
         if self.config.curriculum:
             fewest += (most - fewest) * min(self._n_updates, self.config.curriculum) // self.config.curriculum
         n = int(self.random.integers(fewest, most + 1))
         if self.answers is None:
             share = self.config.samples if self.config.baseline == "samples" else 1
-            return self.random.random((self.config.batch_size // share, n, 2)), None
-        return self.answers.draw(n, self.config.batch_size, self.random)
+            coords = self.random.random((self.config.batch_size // share, n, 2))
+            return Drawn(torch.from_numpy(coords).to(self.device), None)
+        coords, answers = self.answers.draw(n, self.config.batch_size, self.random)
+        tokens = as_tokens(answers, self.policy.network.ends)
+        return Drawn(torch.from_numpy(coords).to(self.device), tokens.to(self.device))
 
-    def update(self, batch: Any) -> dict[str, Tensor]:
-        coords, answers = batch
-        points = torch.from_numpy(coords).to(self.device)
-        for optimiser in self._named(torch.optim.Optimizer).values():
-            rate = self.usual.learning_rate * self.usual.decay ** (self._n_updates // self.usual.decay_steps)
-            optimiser.param_groups[0]["lr"] = rate
+    def update(self, batch: Drawn) -> dict[str, Tensor]:
+        points, tokens = batch
         network = self.policy.network
-        if answers is None:
+        if tokens is None:
             return self._reinforce(network, points)
-        tokens = as_tokens(answers, network.ends).to(self.device)
         allowed = networks.tour_masks(tokens, len(self.problem.opening())) if network.masks else None
         loss, accuracy = networks.negative_log_likelihood(network, points.float(), tokens, allowed)
         norm = self._descend(self.optimiser, network, loss)
@@ -322,8 +337,13 @@ class PtrNet(Solver):
         """One step; returns the norm of the gradient before it was cut."""
         optimiser.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), self.usual.max_grad_norm)
-        optimiser.step()
+        parameters = list(network.parameters())
+        norm = nn.utils.clip_grad_norm_(parameters, self.usual.max_grad_norm)
+        if isinstance(optimiser, Adam):
+            optimiser.descend([p.grad for p in parameters if p.grad is not None])
+        else:
+            optimiser.param_groups[0]["lr"] = self._rate(self._n_updates)
+            optimiser.step()
         return norm
 
     # ---- solving ---------------------------------------------------------------------------------------------------

@@ -153,11 +153,10 @@ def test_sorted_points_are_read_alike_however_they_come(order: str) -> None:
 def test_answers_begin_where_a_network_that_sorts_can_tell() -> None:
     for env, target in (("convex-hull", hull_target), ("delaunay", delaunay_target)):
         agent = make(env, 7, order="angle")
-        coords, answers = agent.draw()
-        points = torch.from_numpy(coords)
+        points, tokens = agent.draw()
         assert torch.equal(networks.reading_order(points, "angle"), networks.reading_order(points, "given"))
-        assert answers is not None
-        for one, answer in zip(coords, answers, strict=True):
+        assert tokens is not None
+        for one, answer in zip(points.numpy(), tokens - 1, strict=True):  # behind the answer's end there is ⇐
             expected = target(one)
             assert answer[answer >= 0].tolist() == expected[expected >= 0].tolist()
 
@@ -421,9 +420,9 @@ def test_tours_are_optimal_from_city_0_and_counter_clockwise(tmp_path: Path) -> 
 def test_the_loss_is_that_of_each_pointer_in_turn() -> None:
     agent = sharpened("convex-hull", 6)
     network = agent.policy.network
-    coords, answers = agent.draw()
-    assert answers is not None
-    tokens, points = data.as_tokens(answers, 1), torch.from_numpy(coords).float()
+    coords, tokens = agent.draw()
+    assert tokens is not None
+    points = coords.float()
     loss, accuracy = networks.negative_log_likelihood(network, points, tokens)
     terms, hits = [], []
     for points_, answer in zip(points, tokens, strict=True):
@@ -611,9 +610,9 @@ def test_each_tour_is_measured_by_the_others_of_its_instance() -> None:
     found = networks.others_mean(lengths, 3)
     assert found.tolist() == [7.5, 6.5, 4.0, 4.0, 3.5, 1.5]
     agent = make("tsp", 7, training="reinforce", baseline="samples", samples=4)
-    coords, answers = agent.draw()
-    assert coords.shape == (2, 7, 2) and answers is None  # of 8 tours
-    metrics = agent.update((coords, answers))
+    drawn = agent.draw()
+    assert drawn.points.shape == (2, 7, 2) and drawn.tokens is None  # of 8 tours
+    metrics = agent.update(drawn)
     assert metrics["baseline"].item() == pytest.approx(metrics["tour_length"].item(), abs=1e-12)  # over all of them
 
 

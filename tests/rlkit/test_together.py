@@ -11,14 +11,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import toy
 
 import rlkit
 from rlkit.agents import BC, PRDC, TD3BC
+from rlkit.algorithms.engine.stacked import Stack
 from rlkit.algorithms.evaluate import Evaluator
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.cli import main
@@ -232,3 +235,20 @@ def test_an_evaluation_beside_learning_that_fails_ends_its_run(monkeypatch: pyte
     monkeypatch.setattr(Evaluator, "__call__", fails)
     assert main(["train", "agent=bc", *SMALL, "out=failing"]) == 2
     assert capsys.readouterr().err == "rlkit: return of the evaluation is nan\n"
+
+
+def test_a_gpu_that_is_too_small_is_told_by_how_many_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it can be tried without one: what it has, what the runs took, and the error are made up."""
+    gib = 2**30
+
+    def full(self: Any, learners: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(Stack, "__init__", full)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * gib))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 72 * gib)
+    agents = [made() for _ in range(36)]
+    with pytest.raises(
+        UserError, match="36 runs do not fit together in the 80 GiB of cpu, each takes 2.00: .* about 36"
+    ):
+        rlkit.train_together(agents, 5)

@@ -104,7 +104,7 @@ def _room(learners: Sequence[Learner], places: Sequence[int]) -> Iterator[None]:
         each = max(1, (torch.cuda.max_memory_allocated(device) - shared) // len(places))
         raise UserError(
             f"{len(places)} runs do not fit together in the {whole / 2**30:.0f} GiB of {device}, each takes "
-            f"{each / 2**30:.2f}: expected about {max(1, (whole - shared) * 9 // 10 // each)} at most"
+            f"{each / 2**30:.2f}: expected about {min(len(places) - 1, (whole - shared) * 9 // 10 // each)} at most"
         ) from None
 
 
