@@ -108,7 +108,7 @@ def test_every_gate_sees_the_value_from_before_its_step(dataset: Any, monkeypatc
         return vae_loss(vae, batch, gate, noise)
 
     monkeypatch.setattr(a2pr, "anchor_and_weight", spy_weight)
-    agent.vae_loss = spy_vae
+    monkeypatch.setattr(a2pr, "vae_loss", spy_vae)
     batch = agent.replay.batch(256)
     before = agent.value(batch.observations).detach()
     agent.update(batch)  # the second update: the actor moves too

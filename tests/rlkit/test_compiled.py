@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rlkit import registry
 from rlkit.algorithms.engine.compiled import Compiled
-from rlkit.algorithms.engine.lower import Unsupported
+from rlkit.algorithms.engine.expressions import Unsupported
 from rlkit.algorithms.engine.program import Program
 from rlkit.algorithms.nets import Adam, Polyak, mlp
 from rlkit.algorithms.offline import OfflineAlgorithm

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlkit.algorithms.engine.expressions import Unsupported
 from rlkit.algorithms.engine.graph import Moment, difference
-from rlkit.algorithms.engine.lower import Lowered, Part, Unsupported, lower
+from rlkit.algorithms.engine.lower import Lowered, Part, lower
 from rlkit.algorithms.engine.program import Counts, Recordable
 from rlkit.algorithms.engine.record import Node, Place, Recorder
 from rlkit.algorithms.floats import flush_subnormals

@@ -140,14 +140,13 @@ __attribute__((noinline)) static void adam(float* __restrict p, const float* __r
                  const float* step, double rate, double beta1, double beta2, double decay, double eps) {
   const double one = 1 - std::pow(beta1, (double)*step), two = std::sqrt(1 - std::pow(beta2, (double)*step));
   const float size = (float)(rate / one), root = (float)two, e = (float)eps, d = (float)decay;
-  const float b1 = (float)beta1, b2 = (float)beta2, c1 = (float)(1 - beta1), c2 = (float)(1 - beta2);
+  const float b2 = (float)beta2, c1 = (float)(1 - beta1), c2 = (float)(1 - beta2);
   for (I i = 0; i < n; i++) {
     const float x = g[i] + d * p[i];
     m[i] += c1 * (x - m[i]);
     v[i] = b2 * v[i] + c2 * x * x;
     p[i] -= size * m[i] / (std::sqrt(v[i]) / root + e);
   }
-  (void)b1;
 }
 
 static void lerp(float* __restrict x, const float* __restrict y, I n, float share) {

@@ -1,7 +1,7 @@
 """A recorded update as C++: products with what follows them fused in, everything else a loop an operation.
 
 Networks' activations are laid out feature by feature, so that the products of a pass and of its backward pass read and
-write whole registers along the batch and nothing is packed; gradients of weights lie as the weights do.
+write whole registers along the batch; gradients of weights lie as the weights do.
 """
 
 from __future__ import annotations
@@ -13,76 +13,10 @@ from typing import Any
 
 import torch
 
+from rlkit.algorithms.engine.expressions import EXPRESSIONS, TYPES, Unsupported, literal
 from rlkit.algorithms.engine.record import Node, Place, Store, places
 
-_aten = torch.ops.aten
-TYPES = {
-    torch.float32: "float",
-    torch.float64: "double",
-    torch.int64: "std::int64_t",
-    torch.int32: "std::int32_t",
-    torch.bool: "bool",
-}
 ALIGNED = 64  # bytes
-
-
-class Unsupported(Exception):
-    """What of an update cannot be compiled."""
-
-
-# {0}, {1}, ...: the values of the operands.  An operation with a "_" behind its name writes over its first operand.
-EXPRESSIONS = {
-    "add.Tensor": "{0} + {alpha}{1}",
-    "add.Scalar": "{0} + {1}",
-    "sub.Tensor": "{0} - {alpha}{1}",
-    "sub.Scalar": "{0} - {1}",
-    "rsub.Scalar": "{1} - {0}",
-    "rsub.Tensor": "{1} - {0}",
-    "mul.Tensor": "{0} * {1}",
-    "mul.Scalar": "{0} * {1}",
-    "div.Tensor": "{0} / {1}",
-    "div.Scalar": "{0} / {1}",
-    "neg.default": "-{0}",
-    "abs.default": "std::abs({0})",
-    "sgn.default": "({0} > 0) - ({0} < 0)",
-    "sign.default": "({0} > 0) - ({0} < 0)",
-    "reciprocal.default": "1 / {0}",
-    "exp.default": "std::exp({0})",
-    "expm1.default": "std::expm1({0})",
-    "log.default": "std::log({0})",
-    "log1p.default": "std::log1p({0})",
-    "sqrt.default": "std::sqrt({0})",
-    "rsqrt.default": "1 / std::sqrt({0})",
-    "square.default": "{0} * {0}",
-    "tanh.default": "std::tanh({0})",
-    "sigmoid.default": "1 / (1 + std::exp(-{0}))",
-    "relu.default": "{0} < 0 ? 0 : {0}",
-    "tanh_backward.default": "{0} * (1 - {1} * {1})",
-    "threshold_backward.default": "{1} <= {2} ? 0 : {0}",
-    "minimum.default": "{0} != {0} || {0} < {1} ? {0} : {1}",
-    "maximum.default": "{0} != {0} || {0} > {1} ? {0} : {1}",
-    "where.self": "{0} ? {1} : {2}",
-    "bitwise_or.Tensor": "{0} | {1}",
-    "bitwise_and.Tensor": "{0} & {1}",
-    "bitwise_not.default": "!{0}",
-    "logical_or.default": "{0} || {1}",
-    "logical_and.default": "{0} && {1}",
-    "logical_not.default": "!{0}",
-    "masked_fill.Scalar": "{1} ? {2} : {0}",
-    "masked_fill.Tensor": "{1} ? {2} : {0}",
-    "fill.Scalar": "{1}",
-    "fill.Tensor": "{1}",
-    "copy.default": "{1}",
-    "clone.default": "{0}",
-    "_to_copy.default": "{0}",
-    "alias_copy.default": "{0}",
-    "zero.default": "0",
-    **{
-        f"{name}.{kind}": f"{{0}} {sign} {{1}}"
-        for name, sign in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">="))
-        for kind in ("Tensor", "Scalar")
-    },
-}
 MEMORY_ONLY = ("empty", "empty_like", "new_empty", "empty_strided")  # no values of their own
 SPECIAL = (
     *("clamp", "pow", "cat", "slice_scatter", "index_select", "index", "sum", "mean", "max", "amax", "std"),
@@ -284,9 +218,9 @@ class _Lowering:
                 values.append(body[seen])
                 seen += 1
             else:
-                values.append(_literal(item, real))
+                values.append(literal(item, real))
         alpha = kwargs.get("alpha", 1)
-        text = expression.format(*values, alpha="" if alpha == 1 else f"{_literal(alpha, real)} * ")
+        text = expression.format(*values, alpha="" if alpha == 1 else f"{literal(alpha, real)} * ")
         self.lines.append(f"{loops}{body[0]} = {text};")
 
     def _nest(self, sizes: Sequence[int], operands: Sequence[Place]) -> tuple[str, list[str]]:
@@ -594,17 +528,3 @@ def _shifted(element: str, by: str) -> str:
     """``address[index]`` with ``by`` added to the index, the last bracket of it."""
     address, _, index = element.rpartition("[")
     return f"{address}[{by} + {index}"
-
-
-def _literal(value: Any, real: str) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, int | float):
-        raise Unsupported(f"an operand {value!r}")
-    if not real:
-        return f"(I){value}" if isinstance(value, int) else repr(value)
-    number = float(value)
-    if math.isnan(number) or math.isinf(number):
-        sign = "-" if number < 0 else ""
-        return f"{sign}std::numeric_limits<{real}>::{'infinity' if math.isinf(number) else 'quiet_NaN'}()"
-    return f"({real}){number!r}"
