@@ -35,7 +35,7 @@ from torch.nn.functional import mse_loss
 
 from rlkit.agents.common.gaussian import GaussianActor
 from rlkit.agents.common.implicit import ImplicitConfig, ImplicitValue, advantage, policy_weight
-from rlkit.algorithms.noise import Generator, Scalar, normal
+from rlkit.algorithms.noise import Generator, Scalar, normal, within
 from rlkit.algorithms.offline import OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.data.imitation import LABELLED, monitor_rows, pool_rows
@@ -188,7 +188,7 @@ class ReCOIL(Demonstrations):
         return REWARD / (1 - self.config.discount)
 
     def bounded(self, values: Float[Tensor, "n 1"]) -> Float[Tensor, "n 1"]:
-        return values.clamp(-self.bound, self.bound) if self.config.bound_values else values
+        return within(values, self.bound) if self.config.bound_values else values
 
     def critic_target(self, batch: Batch, next_values: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch 1"]:
         """y; under `lsiq` a termination is worth -V_max for ever after."""

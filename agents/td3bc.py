@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlkit.algorithms.nets import Actor, Adam, Critics, DeterministicPolicy, Polyak, freeze
-from rlkit.algorithms.noise import Scalar, normal
+from rlkit.algorithms.noise import Scalar, normal, within
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.algorithms.replay import Batch
 from rlkit.registry import register
@@ -62,7 +62,7 @@ def target_action(
     target_actor: Actor, next_observations: Float[Tensor, "batch ds"], noise: Float[Tensor, "batch da"], clip: Scalar
 ) -> Float[Tensor, "batch da"]:
     """ã: the target policy's action, smoothed by ``noise`` clipped at ``clip``."""
-    return (target_actor(next_observations) + noise.clamp(-clip, clip)).clamp(-1, 1)
+    return (target_actor(next_observations) + within(noise, clip)).clamp(-1, 1)
 
 
 def td_target(

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -68,7 +68,7 @@ class PRDC(TD3BC):
             self.search = RowCertificateSearch(*arrays, beta=cfg.beta, **room)
         self.anchors = Anchors(actions, self.search)
 
-    def share(self, other: Self) -> None:
+    def share(self, other: Any) -> None:
         super().share(other)
         same = all(getattr(self.config, key) == getattr(other.config, key) for key in ("beta", "max_list", "memory_gb"))
         if same and self.replay is not None and other.replay is not None and self.replay.rows is other.replay.rows:

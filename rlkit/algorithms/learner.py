@@ -192,7 +192,7 @@ class Learner(Trainer):
         """After how many updates what an update does repeats; it may depend on their count and on nothing else."""
         return 1
 
-    def share(self: Self, other: Self) -> None:
+    def share(self, other: Any) -> None:
         """Hold but once what is the same in ``other``, beside which it will learn; by default nothing."""
 
     def doubtful(self) -> Sequence[Doubtful]:

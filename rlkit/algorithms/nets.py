@@ -152,8 +152,8 @@ class Polyak:
     def __init__(self, pairs: Iterable[tuple[nn.Module, nn.Module]], tau: float):
         pairs = list(pairs)
         self.tau = tau
-        self.online = [p for online, _ in pairs for p in online.parameters()]
-        self.target = [p for _, target in pairs for p in target.parameters()]
+        self.online: list[Tensor] = [p for online, _ in pairs for p in online.parameters()]
+        self.target: list[Tensor] = [p for _, target in pairs for p in target.parameters()]
 
     @torch.no_grad()
     def step(self) -> None:

@@ -6,6 +6,7 @@ Where several runs are done together each draws from its own generator what it w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,12 @@ def choice(generator: Generator, values: Tensor | Each, count: int) -> Tensor:
         return enter(lambda: (torch.stack([choice(own, of, count) for own, of in found]),))[0]
     assert isinstance(values, Tensor)
     return values[torch.randint(len(values), (count,), generator=generator, device=generator.device)]
+
+
+def within(values: Tensor, bound: Scalar) -> Tensor:
+    """``values`` within ± ``bound``."""
+    limit: Any = bound  # clamp takes two numbers or two tensors
+    return values.clamp(-limit, limit)
 
 
 def _filled(generator: Generator, shape: Sequence[int], fill: Callable[[Tensor, torch.Generator], object]) -> Tensor:

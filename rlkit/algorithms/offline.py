@@ -130,7 +130,7 @@ class OfflineAlgorithm(Learner):
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
         """Set ``self.policy``, the other networks and the optimisers; initial weights come from ``generator``."""
 
-    def share(self, other: Self) -> None:
+    def share(self, other: Any) -> None:
         """Hold what is the same as ``other`` holds, from the same data, but once."""
         if self.replay is not None and other.replay is not None and torch.equal(self.replay.rows, other.replay.rows):
             self.replay.rows = other.replay.rows

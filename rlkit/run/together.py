@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from rlkit.algorithms.callbacks import StopOnSignal
 from rlkit.algorithms.engine.stacked import differing, groups
 from rlkit.algorithms.engine.together import learn_together
-from rlkit.algorithms.evaluate import acting, evaluate_together
+from rlkit.algorithms.evaluate import Evaluation, acting, evaluate_together
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.config import compose_config
@@ -202,11 +203,19 @@ def _judge(sessions: Sequence[Session], places: Sequence[int]) -> None:
         if apart:  # what fails is told by the run whose turn it is to wait
             future = pairs[0][0].pool.submit(evaluate_together, evaluators, agents, index)
             for place, (session, _) in enumerate(pairs):
-                session.answered(lambda place=place, future=future: future.result()[place])
+                session.answered(partial(_of, future, place))
             continue
         try:
             found = evaluate_together(evaluators, agents, index)
         except UserError:
             continue  # each finds out by itself whose it is
         for (session, _), one in zip(pairs, found, strict=True):
-            session.answered(lambda one=one: one)
+            session.answered(partial(_same, one))
+
+
+def _of(future: Future[list[Evaluation]], place: int) -> Evaluation:
+    return future.result()[place]
+
+
+def _same(found: Evaluation) -> Evaluation:
+    return found

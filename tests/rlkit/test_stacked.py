@@ -44,7 +44,7 @@ VALUES: dict[str, Any] = {
     "temperature": 3.0,
     "lam": 0.9,
     "inverse_temperature": 1.0,
-    "weight_clip": 1.5,
+    "weight_clip": 0.5,
     "decay_steps": 15,
     "reward_scaling": "return_range",
     "mixture": 0.2,
@@ -64,7 +64,6 @@ WITHOUT = {
     "reward_scaling": ["recoil", "iqlearn"],
     "mixture": ["recoil"],  # tried with contrastive below
     "inverse_temperature": ["sql"],  # its weight is another one
-    "weight_clip": ["sql"],  # is not reached
 }
 
 

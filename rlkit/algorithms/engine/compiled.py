@@ -23,7 +23,7 @@ from torch import Tensor
 from rlkit.algorithms.engine.expressions import Unsupported
 from rlkit.algorithms.engine.graph import Moment, difference
 from rlkit.algorithms.engine.lower import Lowered, Part, lower
-from rlkit.algorithms.engine.program import Counts, Recordable
+from rlkit.algorithms.engine.program import Counts, Program, Recordable
 from rlkit.algorithms.engine.record import Node, Place, Recorder
 from rlkit.algorithms.floats import flush_subnormals
 from rlkit.algorithms.nets import Adam
@@ -38,7 +38,7 @@ class Compiled:
     Raises :class:`Unsupported` where the update is no program, or there is nothing to compile it with.
     """
 
-    def __init__(self, program: Recordable):
+    def __init__(self, program: Program):
         start = time.perf_counter()
         if program.device.type != "cpu":
             raise Unsupported(f"the device is {program.device}, expected cpu")
@@ -94,7 +94,7 @@ class Compiled:
         return f"{text}; pays after {self.seconds / gain:,.0f} updates" if gain > 0 else f"{text}: slower here"
 
 
-def compile_updates(program: Recordable) -> Compiled | None:
+def compile_updates(program: Program) -> Compiled | None:
     """The engine, or None where there can be none; which it is, is one sentence on stdout."""
     try:
         found = Compiled(program)

@@ -144,8 +144,8 @@ class Stack:
             learner._n_updates, learner.num_timesteps = own["updates"], own[f"steps {r}"]
             learner.tally.counts = {}
         for key, count in tally.items():
-            r, _, name = key.partition(" ")
-            self.learners[int(r)].tally.counts[name] = count
+            place, _, name = key.partition(" ")
+            self.learners[int(place)].tally.counts[name] = count
         for schedule, one in zip(self.schedules(), schedules, strict=True):
             schedule.done = one["done"]
 
@@ -281,7 +281,7 @@ class _Whole(nn.Module):
     """All modules of a learner as one, whose call is the learner's update."""
 
     def forward(self) -> dict[str, Tensor]:
-        text = self.text
+        text: Any = self.text
         found: dict[str, Tensor] = text.update(text.draw())
         return found
 

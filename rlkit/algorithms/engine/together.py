@@ -108,5 +108,5 @@ def _room(learners: Sequence[Learner], places: Sequence[int]) -> Iterator[None]:
         ) from None
 
 
-def _rows(learners: Sequence[Learner], places: Sequence[int]) -> list[Any]:
+def _rows(learners: Sequence[Any], places: Sequence[int]) -> list[Any]:
     return [learners[place].replay.rows for place in places]
