@@ -64,6 +64,7 @@ WITHOUT = {
     "reward_scaling": ["recoil", "iqlearn"],
     "mixture": ["recoil"],  # tried with contrastive below
     "inverse_temperature": ["sql"],  # its weight is another one
+    "weight_clip": ["sql"],  # is not reached
 }
 
 
