@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ import torch
 from rlkit.algorithms.engine.program import Counts, Doubtful, Program, Recordable
 
 MOST_DOUBTED = 3  # after so many replays that had to be done again, updates are done one by one
+UNROLLED = 8  # periods in the longer of two recordings, so that Python is asked less often
 WARM_UPS = 2  # periods done before recording, so that nothing is allocated or chosen for the first time in it
 Replay = Callable[[], Any]
 Record = Callable[[Callable[[], None], Sequence[torch.Generator]], Replay]
@@ -70,6 +73,16 @@ class Moment:
         self.program.set_counts(self.counts)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """Updates that are replayed together: how many, how, what Python counts in them, steps of each schedule."""
+
+    updates: int
+    replay: Replay
+    gained: Counts
+    steps: list[int]
+
+
 class Graph:
     """An engine over a :class:`~rlkit.algorithms.engine.program.Program` or a stack of them.
 
@@ -78,59 +91,66 @@ class Graph:
 
     def __init__(self, program: Recordable, record: Record | None = None):
         self.program, self.record = program, record or CudaRecorder()
-        self.replay: Replay | None = None
+        self.recorded: list[Recorded] = []  # the longest first
         self.failed = False
         self.doubted = 0  # how often replayed updates had to be done again
 
     def advance(self, most: int) -> None:
         program, period = self.program, self.program.period
-        whole = 0 if self.failed or program.updates() % period else most // period
-        if whole and self.replay is None:
+        whole = 0 if self.failed or self.doubted > MOST_DOUBTED or program.updates() % period else most // period
+        if whole and not self.recorded:
             self._prepare()
-        if not whole or self.replay is None or self.doubted > MOST_DOUBTED:
+        if not whole or not self.recorded:
             program.once()
             return
         doubtful = program.doubtful()
         before = Moment(program) if doubtful else None
-        for _ in range(whole):
-            for schedule, steps in zip(program.schedules(), self.steps, strict=True):
-                schedule.plan(steps)
-            self.replay()
-            program.set_counts(_added(program.counts(), self.gained))
+        remaining = whole * period
+        for one in self.recorded:
+            times, remaining = divmod(remaining, one.updates)
+            self._replayed(one, times)
         if before is not None and _doubts(doubtful):
             self.doubted += 1
             before.restore()
             for _ in range(whole * period):
                 program.once()
 
-    def _prepare(self) -> None:
-        """Record a period, leaving everything as it was."""
-        program, period = self.program, self.program.period
+    def _replayed(self, one: Recorded, times: int) -> None:
+        program, counts = self.program, self.program.counts()
+        moving = [(s, steps) for s, steps in zip(program.schedules(), one.steps, strict=True) if not s.fixed]
+        for _ in range(times):
+            for schedule, steps in moving:
+                schedule.plan(steps)
+                schedule.done += steps
+            one.replay()
+        program.set_counts(_added(counts, one.gained, times))
 
-        def work() -> None:
-            for _ in range(period):
+    def _prepare(self) -> None:
+        """Record a period, and several at once, leaving everything as it was."""
+        program, period, before = self.program, self.program.period, Moment(self.program)
+
+        def work(periods: int) -> None:
+            for _ in range(periods * period):
                 program.once()
 
-        def warm() -> None:
-            for _ in range(WARM_UPS):
-                work()
-
-        before = Moment(program)
         for one in program.doubtful():
             one.deferred = True
         try:
-            beside(warm, program.device)
+            beside(lambda: work(WARM_UPS), program.device)
             steps = [one["done"] // WARM_UPS for one in difference(program.counts(), before.counts)[2:]]
-            before.restore()
-            for schedule, planned in zip(program.schedules(), steps, strict=True):
-                schedule.plan(planned)
-                schedule.place = 0
-            self.replay, self.steps = self.record(work, program.generators()), steps
-            self.gained = difference(program.counts(), before.counts)
+            for periods in (UNROLLED, 1):
+                before.restore()
+                planned = [periods * n for n in steps]
+                for schedule, count in zip(program.schedules(), planned, strict=True):
+                    schedule.plan(count)
+                    schedule.place = 0
+                replay = self.record(partial(work, periods), program.generators())
+                gained = difference(program.counts(), before.counts)
+                self.recorded.append(Recorded(periods * period, replay, gained, planned))
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            self.failed, self.replay = True, None
+            self.failed, self.recorded = True, []
             print(_refusal(program.name, error), file=sys.stderr)
         finally:
             for one in program.doubtful():
@@ -210,5 +230,6 @@ def difference(after: Counts, before: Counts) -> Counts:
     return [{k: n - old.get(k, 0) for k, n in new.items()} for new, old in zip(after, before, strict=True)]
 
 
-def _added(counts: Counts, gained: Counts) -> Counts:
-    return [{k: one.get(k, 0) + more.get(k, 0) for k in one | more} for one, more in zip(counts, gained, strict=True)]
+def _added(counts: Counts, gained: Counts, times: int = 1) -> Counts:
+    pairs = zip(counts, gained, strict=True)
+    return [{k: one.get(k, 0) + times * more.get(k, 0) for k in one | more if times or k in one} for one, more in pairs]
