@@ -33,7 +33,7 @@ from typing import Any
 os.environ.setdefault("RLKIT_OFFLINE", "1")
 
 SHARES = {"checks": 0.25, "bench": 0.4, "table": 1.0}  # of the seconds left when a stage begins
-BENCH = ("gpu-graph", "gpu-stacked", "gpu-prdc", "gpu-peers")
+BENCH = ("gpu-graph", "gpu-stacked", "gpu-prdc", "gpu-bq", "gpu-peers")
 LEARNERS = ("bc", "td3bc", "prdc", "a2pr", "iql", "sql", "xql", "fdvl", "recoil", "smodice", "iqlearn")
 LAST = 30.0  # seconds kept for the checkpoints of a table whose time is over
 UPDATES = 60  # of a check

@@ -65,6 +65,7 @@ ROWS: dict[str, Row] = {
     "gpu-graph": Row("updates by CUDA graphs against eager ones", f"{_DEVICE}:graphs"),
     "gpu-peers": Row("TD3+BC by graphs against d3rlpy's and JAX's, on one GPU", f"{_DEVICE}:peers"),
     "gpu-stacked": Row("many runs of TD3+BC together against one after another, on one GPU", f"{_DEVICE}:stacked"),
+    "gpu-bq": Row("BQ's update by a graph for each size against eager ones, on one GPU", f"{_DEVICE}:bq"),
     "gpu-prdc": Row("PRDC's update on a GPU against its own on a processor", f"{_DEVICE}:neighbours"),
     "help": Row("rlkit --help against importing torch", f"{_SYSTEMS}:help_start"),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from rlkit.algorithms.engine.graph import Graph
 from rlkit.algorithms.engine.stacked import Stack
 from rlkit.bench.data import bench_data
 from rlkit.bench.measure import Line, PeerMissing, Settings, Side, alternate, cores, skipped
+from rlkit.bench.models import BQ_NODES, bq_agent, bq_labels
 from rlkit.bench.peers import D3rlpyLearner
 from rlkit.bench.updates import advances, learner
 from rlkit.bench.xla import JaxTD3BC
@@ -127,4 +130,22 @@ def neighbours(settings: Settings) -> list[Line]:
         times = alternate(sides, settings)
     line.ours, line.peer = times["ours"], times["peer"]
     line.note = f"{settings.rows:,} rows of hopper; {RATES.format(1 / times['ours'].median)}"
+    return [line]
+
+
+def bq(settings: Settings) -> list[Line]:
+    """BQ's update with a graph for each size of sub-problems, against the same as written, on one GPU."""
+    line = Line("gpu-bq", "BQ update, a graph for each size against eager", "update", goal=5.0)
+    if _absent([line]):
+        return [line]
+    with tempfile.TemporaryDirectory() as folder:
+        labels = bq_labels(Path(folder))
+        graph, eager = (bq_agent(True, settings.batch_size, labels, device="cuda") for _ in range(2))
+        eager.engine = "eager"
+        for _ in range(4 * BQ_NODES):  # every size has been met, and recorded
+            graph.advance(1)
+        sides = {"ours": Side(_whole(advances(graph)), multiple=20), "peer": Side(_whole(advances(eager)), multiple=20)}
+        times = alternate(sides, settings)
+    line.ours, line.peer = times["ours"], times["peer"]
+    line.note = f"tsp{BQ_NODES}: {settings.batch_size / times['ours'].median:,.0f} samples a second"
     return [line]

@@ -153,12 +153,9 @@ def _bfloat16() -> AbstractContextManager[Any]:
 def bq(settings: Settings) -> list[Line]:
     """Samples a second of BQ's training and time per instance of solving, bfloat16 products against float32."""
     size, count = (32, 8) if settings.quick else (256, 64)
-    make_labels = registry.resolve_object("rlkit.envs.combinatorial.labels:make_labels")
     with tempfile.TemporaryDirectory() as folder, cores(settings.threads):
-        labels = make_labels(
-            "tsp", num_nodes=BQ_NODES, size=count, solver="own", effort=0.1, path=Path(folder) / "labels.safetensors"
-        )
-        agents = {name: _bq(amp, size, labels) for name, amp in (("ours", True), ("peer", False))}
+        labels = bq_labels(Path(folder), count)
+        agents = {name: bq_agent(amp, size, labels) for name, amp in (("ours", True), ("peer", False))}
         training = {name: Side(partial(_updates, agent), fast_float32) for name, agent in agents.items()}
         instances = agents["peer"].read_labels().instances
         solving = {
@@ -178,8 +175,16 @@ def bq(settings: Settings) -> list[Line]:
     return [first, second]
 
 
-def _bq(amp: bool, size: int, labels: Path) -> Any:
-    agent = registry.agent_class("bq")(env="tsp", labels=labels, amp=amp, batch_size=size, decay_steps=0)
+def bq_labels(folder: Path, count: int = 64) -> Path:
+    """Tours to imitate, quickly made."""
+    make_labels = registry.resolve_object("rlkit.envs.combinatorial.labels:make_labels")
+    path = folder / "labels.safetensors"
+    found: Path = make_labels("tsp", num_nodes=BQ_NODES, size=count, solver="own", effort=0.1, path=path)
+    return found
+
+
+def bq_agent(amp: bool, size: int, labels: Path, device: str = "cpu") -> Any:
+    agent = registry.agent_class("bq")(env="tsp", labels=labels, amp=amp, batch_size=size, decay_steps=0, device=device)
     agent.ready()
     return agent
 
