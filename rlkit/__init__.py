@@ -28,6 +28,7 @@ if not (_home / "agents").is_dir() and (_home.parent / "agents").is_dir():
 _prepare_caches(_home)
 
 if TYPE_CHECKING:
+    from rlkit.algorithms.verdict import judge as judge
     from rlkit.api import evaluate as evaluate
     from rlkit.api import load as load
     from rlkit.api import make as make

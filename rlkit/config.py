@@ -57,6 +57,7 @@ class TrainConfig:
     eval_episodes: int | None = None  # None: what evaluations of this family have
     final_episodes: int | None = None  # episodes of the one evaluation after the last step
     checkpoint_every: int | None = None
+    verdict: bool | None = None  # judge the policy by its data alone; None: where there is nothing to evaluate in
     tensorboard: bool = True
     progress_bar: bool = True
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlkit.algorithms.base import Persistent
 from rlkit.algorithms.checkpoint import versions
 from rlkit.algorithms.evaluate import Evaluation, Evaluator, measures
+from rlkit.algorithms.verdict import Verdict
 from rlkit.stats import bootstrap_interval, decimals
 from rlkit.system.machine import processor
 
@@ -119,6 +120,8 @@ def sentence(result: dict[str, Any], out: Path) -> str:
         of = "" if key in ("score", "return") else f"{name}: "
         last = f"{of}mean of the last {min(10, count)} of {count} evaluations {last10:.{digits}f}"
         lines.append(f"{last}, best {best:.{digits}f}")
+    if "verdict" in result:
+        lines.append(f"by its data alone: {Verdict(**result['verdict']).sentence}")
     if "not_evaluated" in result:
         lines.append(result["not_evaluated"])
     if "score_mean" in result.get("dataset", {}):

@@ -44,7 +44,9 @@ from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting
 from rlkit.algorithms.hyperparameters import check_seed_and_device, make_config
 from rlkit.algorithms.learner import Learner, Trainer
+from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.algorithms.online import OnlineAlgorithm
+from rlkit.algorithms.verdict import can_judge, judge
 from rlkit.config import read_config
 from rlkit.errors import ArtefactError, UserError, refusing, shown
 from rlkit.run import folder
@@ -297,6 +299,12 @@ class Session:
                     print("interrupted in the final evaluation, the training is saved")
                     print(f"continue with: rlkit resume {out}")
                     return 128 + (stopper.signal or signal.SIGINT)
+            if self._judges(evaluator):
+                try:
+                    result["verdict"] = self._verdict(stopper)
+                except KeyboardInterrupt:
+                    print(f"interrupted in the verdict, the training is saved\ncontinue with: rlkit resume {out}")
+                    return 128 + (stopper.signal or signal.SIGINT)
             add_best(result)
             if self.changes:
                 result["changes"] = self.changes
@@ -322,6 +330,24 @@ class Session:
         for key, value in found.summary().items():
             agent.logger.record(f"final/{key}", value)
         agent.logger.dump(agent.num_timesteps)
+        return found
+
+    def _judges(self, evaluator: Evaluator | None) -> bool:
+        """Whether the policy is judged by its data: as ``verdict`` says, else where there is no other judge."""
+        asked = self.config.verdict if self.config.verdict is not None else evaluator is None
+        return asked and isinstance(self.agent, OfflineAlgorithm) and can_judge(self.agent.dataset)
+
+    def _verdict(self, stopper: StopOnSignal) -> dict[str, Any]:
+        """A verdict without acting, on the log too.  A signal ends it at once: it is repeated on resuming."""
+        self.finishing = True
+        if stopper.signal:
+            raise KeyboardInterrupt
+        found = judge(self.agent, seed=self.config.seed).as_json()
+        self.finishing = False
+        for key, value in found.items():
+            if isinstance(value, float):
+                self.agent.logger.record(f"verdict/{key}", value)
+        self.agent.logger.dump(self.agent.num_timesteps)
         return found
 
     def due(self) -> tuple[Evaluator, int] | None:

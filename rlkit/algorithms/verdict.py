@@ -1,0 +1,220 @@
+"""What can be said of a policy from data alone: fitted Q evaluation on all episodes, the rest on those held out.
+
+    Q(s, a) ≈ r + γ (1 - terminal) Q̄(s', π(s'))        regression on the rows of the learning episodes      fitted
+    value   = mean Q(s₀, π(s₀)) over first states of episodes, with a bootstrap interval over these          judge
+
+Fitted Q evaluation (Le, Voloshin & Yue 2019, "Batch policy learning under constraints") is the estimator that did best
+among those compared by Fu et al. 2021 ("Benchmarks for deep off-policy evaluation"), which is not to say well: it is
+right where the policy stays near the data, and makes up what the data does not hold.  Hence what is said beside it: the
+error on transitions it has not seen, how far actions are from those recorded, and how many lie outside the data.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from rlkit.algorithms.action_units import action_units
+from rlkit.algorithms.floats import fast_float32
+from rlkit.algorithms.nets import Adam, Critics, Polyak, freeze
+from rlkit.data.dataset import OfflineDataset
+from rlkit.errors import UserError, shown
+from rlkit.stats import bootstrap_interval
+
+HELD_OUT = 10  # one episode in so many
+NEIGHBOURS = 20_000  # rows of data that actions are looked for among
+PROBES = 2_000  # held-out rows that are looked at
+USUAL = 0.95  # share of the data's own rows that lie within what counts as inside
+SLICE = 1 << 16  # rows at once
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What :func:`judge` found.
+
+    value: discounted return from first states, in the rewards' own units; value_interval95: over episodes' first
+    states, not over what the estimator may have wrong; data_value: the recorded episodes' own, discounted alike;
+    td_error: root mean square of r + γ Q̄ - Q on held-out rows, beside the spread of Q there; action_distance: root mean
+    square difference from held-out recorded actions, 1 being half an action's range; outside: share of held-out states
+    where (s, π(s)) is further from the data than 95 % of the held-out (s, a) are; episodes: whose first states were
+    valued; held_out: episodes not learnt from.
+    """
+
+    value: float
+    value_interval95: tuple[float, float] | None
+    data_value: float
+    td_error: float
+    q_spread: float
+    action_distance: float
+    outside: float
+    discount: float
+    updates: int
+    episodes: int
+    held_out: int
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def sentence(self) -> str:
+        interval = self.value_interval95
+        spread = "" if interval is None else f" ({interval[0]:.4g} to {interval[1]:.4g}, 95 %, over first states)"
+        return (
+            f"estimated discounted return {self.value:.4g}{spread}, the data's own {self.data_value:.4g}; "
+            f"{100 * self.outside:.0f} % of its actions lie outside the data"
+        )
+
+
+def can_judge(data: OfflineDataset | None) -> bool:
+    """Whether :func:`judge` can say anything from ``data``."""
+    return data is not None and not data.reward_free and bool(data.rewards.any()) and len(data.episode_ends) > 1
+
+
+def judge(
+    agent: Any,
+    dataset: OfflineDataset | None = None,
+    *,
+    updates: int = 20_000,
+    discount: float | None = None,
+    batch_size: int = 256,
+    hidden_sizes: tuple[int, ...] = (256, 256),
+    seed: int = 0,
+) -> Verdict:
+    """A verdict on ``agent``'s policy, at its mean or most probable action, without acting.
+
+    Args:
+        agent: with SB3's ``predict``, for observations and actions of ``dataset``.
+        dataset: with rewards; None: what the agent learnt from.
+        updates: of the Q function; fewer leave values too near 0.
+        discount: None: the agent's own, else 0.99.
+        seed: of the held-out episodes, the Q function and its batches; the same seed gives the same verdict.
+
+    Raises:
+        UserError: no data, none with rewards, fewer than two episodes, spaces that differ, or a number out of range.
+    """
+    data = dataset if dataset is not None else getattr(agent, "dataset", None)
+    if not isinstance(data, OfflineDataset):
+        raise UserError("a verdict needs the data it is judged by, expected dataset=")
+    if data.reward_free or not data.rewards.any():
+        raise UserError(f"{data.provenance.locator} has no rewards to judge by, expected data with rewards")
+    if len(data.episode_ends) < 2:
+        raise UserError(f"{data.provenance.locator} has one episode, expected at least two: one is held out")
+    for what in ("observation", "action"):
+        own, other = getattr(agent, f"{what}_space").shape, getattr(data, f"{what}_space").shape
+        if own != other:
+            raise UserError(f"the agent has {what}s of shape {list(own)}, the data of {list(other)}: expected the same")
+    discount = getattr(getattr(agent, "config", None), "discount", 0.99) if discount is None else discount
+    if not 0 <= discount <= 1:
+        raise UserError(f"discount={shown(discount)} is out of range, expected a number from 0 to 1")
+    if updates < 1 or batch_size < 1:
+        raise UserError(f"updates={updates} and batch_size={batch_size}: expected whole numbers above 0")
+    with fast_float32():
+        return _Judge(agent, data, float(discount), seed).verdict(updates, batch_size, hidden_sizes)
+
+
+class _Judge:
+    """The data in units of the network's, split by episodes."""
+
+    def __init__(self, agent: Any, data: OfflineDataset, discount: float, seed: int):
+        self.data, self.discount, self.seed = data, discount, seed
+        ends = data.episode_ends
+        self.starts = np.concatenate(([0], ends[:-1]))  # [E]
+        random = np.random.default_rng([seed, 1])
+        self.held = np.sort(random.permutation(len(ends))[: max(1, len(ends) // HELD_OUT)])
+        out = np.zeros(len(data), bool)
+        for episode in self.held:
+            out[self.starts[episode] : ends[episode]] = True
+        self.learnt, self.probes = np.flatnonzero(~out), np.flatnonzero(out)
+        self.reach, self.centre = (part.numpy() for part in action_units(data.action_space))
+        self.mean = data.observations.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.std = data.observations.std(axis=0, dtype=np.float64).astype(np.float32) + 1e-3
+        self.scale = float(data.rewards.std(dtype=np.float64)) or 1.0  # of rewards, so that no unit matters
+        self.observations = self._tensor((data.observations - self.mean) / self.std)
+        self.following = self._tensor((data.next_observations - self.mean) / self.std)
+        self.actions = self._tensor((data.actions - self.centre) / self.reach)
+        self.rewards = self._tensor(data.rewards[:, None] / self.scale)
+        self.going_on = self._tensor(~data.terminations[:, None])
+        self.chosen = self._chosen(agent, data.observations)  # π(s), [N, da]
+        self.chosen_next = self._chosen(agent, data.next_observations)
+
+    @staticmethod
+    def _tensor(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+    def _chosen(self, agent: Any, observations: np.ndarray) -> Tensor:
+        parts = []
+        for first in range(0, len(observations), SLICE):
+            acted, _ = agent.predict(observations[first : first + SLICE], deterministic=True)
+            parts.append((np.asarray(acted, np.float32) - self.centre) / self.reach)
+        return self._tensor(np.concatenate(parts))
+
+    def target(self, critic: Critics, rows: Tensor) -> Tensor:
+        """r + γ Q̄(s', π(s')), in units of ``scale``; ``[n, 1]``."""
+        ahead = critic(self.following[rows], self.chosen_next[rows])[0]
+        return self.rewards[rows] + self.discount * self.going_on[rows] * ahead
+
+    def fitted(self, updates: int, batch_size: int, hidden_sizes: tuple[int, ...]) -> tuple[Critics, Critics]:
+        """The Q function of the policy and its slow copy."""
+        generator = torch.Generator().manual_seed(self.seed + 2)
+        widths = self.observations.shape[1], self.actions.shape[1]
+        critic = Critics(*widths, hidden_sizes, generator, n=1)
+        slow = freeze(copy.deepcopy(critic))
+        optimiser, follow = Adam(critic.parameters(), 3e-4, decay_steps=updates), Polyak([(critic, slow)], 0.005)
+        learnt = torch.from_numpy(self.learnt)
+        for _ in range(updates):
+            rows = learnt[torch.randint(len(learnt), (batch_size,), generator=generator)]
+            with torch.no_grad():
+                target = self.target(slow, rows)
+            optimiser.minimise((critic(self.observations[rows], self.actions[rows])[0] - target).square().mean())
+            follow.step()
+        return critic, slow
+
+    @torch.no_grad()
+    def verdict(self, updates: int, batch_size: int, hidden_sizes: tuple[int, ...]) -> Verdict:
+        with torch.enable_grad():
+            critic, slow = self.fitted(updates, batch_size, hidden_sizes)
+        first = torch.from_numpy(self.starts)
+        values = self.scale * critic(self.observations[first], self.chosen[first])[0][:, 0].double().numpy()  # [E]
+        low, high = bootstrap_interval(values, seed=self.seed)
+        random = np.random.default_rng([self.seed, 3])
+        probes = random.permutation(self.probes)[:PROBES]
+        rows = torch.from_numpy(probes)
+        seen = critic(self.observations[rows], self.actions[rows])[0]  # [n, 1]
+        errors = self.scale * (self.target(slow, rows) - seen)
+        apart = (self.chosen[rows] - self.actions[rows]).square().mean().sqrt()
+        return Verdict(
+            value=float(values.mean()),
+            value_interval95=None if np.isnan(low) else (float(low), float(high)),
+            data_value=self._recorded(),
+            td_error=float(errors.square().mean().sqrt()),
+            q_spread=float(self.scale * seen.std(correction=0)),
+            action_distance=float(apart),
+            outside=self._outside(rows, random),
+            discount=self.discount,
+            updates=updates,
+            episodes=len(self.starts),
+            held_out=len(self.held),
+        )
+
+    def _recorded(self) -> float:
+        """Mean discounted return of the episodes as they were recorded."""
+        total = np.zeros(len(self.starts))
+        for place, (start, end) in enumerate(zip(self.starts, self.data.episode_ends, strict=True)):
+            rewards = self.data.rewards[start:end].astype(np.float64)
+            total[place] = rewards @ self.discount ** np.arange(len(rewards))
+        return float(total.mean())
+
+    def _outside(self, rows: Tensor, random: np.random.Generator) -> float:
+        known = torch.from_numpy(np.sort(random.permutation(self.learnt)[:NEIGHBOURS]))
+        tree = cKDTree(torch.cat([self.observations[known], self.actions[known]], dim=1).numpy())
+        recorded, proposed = (
+            tree.query(torch.cat([self.observations[rows], acted[rows]], dim=1).numpy())[0]
+            for acted in (self.actions, self.chosen)
+        )
+        return float((proposed > np.quantile(recorded, USUAL)).mean())
