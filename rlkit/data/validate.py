@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import gymnasium as gym
 import numpy as np
 
@@ -13,11 +15,17 @@ from rlkit.errors import DataError
 ACTION_TOLERANCE = 1e-3
 
 
-def validate(arrays: dict[str, np.ndarray], action_space: gym.spaces.Box, where: str) -> int:
+def validate(
+    arrays: dict[str, np.ndarray],
+    action_space: gym.spaces.Box,
+    where: str,
+    columns: Mapping[str, Sequence[str]] | None = None,
+) -> int:
     """Raise :class:`DataError` for NaN, infinities and actions out of bounds; clip rounding excess in place.
 
     ``arrays`` holds observations ``[N, ds]``, actions ``[N, da]``, rewards ``[N]`` and perhaps next_observations
-    ``[N, ds]``, all float32.  Returns the number of actions clipped, whose excess is at most ``ACTION_TOLERANCE``.
+    ``[N, ds]``, all float32; ``columns`` are the names of their columns, where these have some.  Returns the number of
+    actions clipped, whose excess is at most ``ACTION_TOLERANCE``.
     """
     for name in ("observations", "actions", "rewards", "next_observations"):
         if name not in arrays:
@@ -29,8 +37,10 @@ def validate(arrays: dict[str, np.ndarray], action_space: gym.spaces.Box, where:
         bad = np.argwhere(~np.isfinite(flat))
         if len(bad):
             row, column = bad[0]
-            at = f"row {row}" + (f", column {column}" if arrays[name].ndim > 1 else "")
-            raise DataError(f"{where}: '{name}' holds {flat[row, column]} at {at}, expected finite numbers")
+            named = (columns or {}).get(name)
+            at = f"row {row}" + (f", column {column}" if arrays[name].ndim > 1 and not named else "")
+            what = named[column] if named else name
+            raise DataError(f"{where}: '{what}' holds {flat[row, column]} at {at}, expected finite numbers")
     actions = arrays["actions"]
     low, high = action_space.low.astype(np.float32), action_space.high.astype(np.float32)
     outside = (actions < low) | (actions > high)
@@ -41,8 +51,10 @@ def validate(arrays: dict[str, np.ndarray], action_space: gym.spaces.Box, where:
     if len(bad):
         row, *column = (int(i) for i in bad[0])
         cell = (row, *column)
+        named = (columns or {}).get("actions")
+        place = f"'{named[column[0]]}'" if named else f"column {column[0] if column else 0}"
         raise DataError(
-            f"{where}: action {actions[cell]:g} at row {row}, column {column[0] if column else 0} is out of bounds, "
+            f"{where}: action {actions[cell]:g} at row {row}, {place} is out of bounds, "
             f"expected [{low[tuple(column)]:g}, {high[tuple(column)]:g}]"
         )
     np.clip(actions, low, high, out=actions)
