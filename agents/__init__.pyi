@@ -89,7 +89,7 @@ class A2PR(_A2PR):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             critic_hidden_sizes: of the critics and V; None: the actor's and one more
             alpha: weight of the value against imitation; larger: further from the data
             discount: larger: longer horizon, noisier targets
@@ -137,7 +137,7 @@ class BC(_BC):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             part: all: every row; expert: the labelled rows of imitation data
         """
 
@@ -367,7 +367,7 @@ class FDVL(_FDVL):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             divergence: kl, chi2_exact, chi2_monotone, chi2_paper, tv or expectile
             lam: λ, see above; larger: V nearer the best recorded action, less certain
             temperature: α in units of value; kl and chi2_exact at λ = ½: larger, V nearer the mean (docs)
@@ -493,7 +493,7 @@ class IQL(_IQL):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             divergence: kl, chi2_exact, chi2_monotone, chi2_paper, tv or expectile
             lam: the expectile, IQL's τ; ½ is the mean, larger nearer the best action
             temperature: α in units of value; kl and chi2_exact at λ = ½: larger, V nearer the mean (docs)
@@ -563,7 +563,7 @@ class IQLearn(_IQLearn):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             divergence: kl, chi2_exact, chi2_monotone, chi2_paper, tv or expectile
             lam: λ, see above; larger: V nearer the best recorded action, less certain
             temperature: α of the policy's entropy; larger: V counts a policy's spread for more
@@ -788,7 +788,7 @@ class PRDC(_PRDC):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             critic_hidden_sizes: None: hidden_sizes; A2PR's control needs deeper critics
             alpha: weight of the value against imitation; larger: further from the data
             discount: larger: longer horizon, noisier targets
@@ -932,7 +932,7 @@ class ReCOIL(_ReCOIL):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             divergence: kl, chi2_exact, chi2_monotone, chi2_paper, tv or expectile
             lam: λ, see above; larger: V nearer the best recorded action, less certain
             temperature: α of V's loss; raise through 2.5, 5, 10, 20 until Q stops diverging; larger: V lower
@@ -993,7 +993,7 @@ class SMODICE(_SMODICE):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             divergence: kl: sharp weights; chi2: weights of 0 for what is unlike the expert, steadier
             discount: larger: longer horizon
             gradient_penalty: larger: smoother rewards, which tell the parts apart less
@@ -1051,7 +1051,7 @@ class SQL(_SQL):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             divergence: kl, chi2_exact, chi2_monotone, chi2_paper, tv or expectile
             lam: ½ is SQL: weights of mean 1
             temperature: α; larger: V nearer the data's mean, fewer weights at 0
@@ -1109,7 +1109,7 @@ class TD3BC(_TD3BC):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             critic_hidden_sizes: None: hidden_sizes; A2PR's control needs deeper critics
             alpha: weight of the value against imitation; larger: further from the data
             discount: larger: longer horizon, noisier targets
@@ -1251,7 +1251,7 @@ class XQL(_XQL):
             normalise_observations: (s - mean) / (std + 1e-3) over the dataset, also at evaluation
             reward_scale: what the learner sees is scale * reward + shift; None: the data's convention
             reward_shift: likewise; scores are always of the rewards as they are
-            compile: torch.compile the losses: slow first step, faster after on some machines
+            compile: on a processor: updates as one compiled program, seconds at the start, faster after
             divergence: kl, chi2_exact, chi2_monotone, chi2_paper, tv or expectile
             lam: ½ is XQL: weights e^(δ/α) of mean 1
             temperature: α, XQL's β; larger: V nearer the data's mean, steadier

@@ -24,10 +24,11 @@ from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_pol
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
 from rlkit.algorithms.replay import Batch, Replay
-from rlkit.data.dataset import OfflineDataset, uneven
+from rlkit.data.dataset import OfflineDataset
 from rlkit.data.records import env_facts
 from rlkit.data.resolve import learning_rewards, load_dataset
 from rlkit.data.scores import episode_scores
+from rlkit.data.validate import uneven
 from rlkit.errors import ArtefactError, Caution, DataError, UserError
 from rlkit.registry import LOG, EnvRecord, described, records
 

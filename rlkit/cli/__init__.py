@@ -17,6 +17,7 @@ VERBS = {
     "train": "train an agent:  rlkit train agent=prdc env=hopper-medium [key=value ...] [-m]",
     "resume": "continue a run exactly where its last checkpoint is:  rlkit resume RUN",
     "eval": "evaluate a run or an artefact:  rlkit eval RUN [episodes=100]",
+    "export": "write a policy for other programs:  rlkit export RUN policy.onnx|policy.pt2",
     "data": "list, inspect, make, check, import and export datasets",
     "plot": "draw learning curves of runs:  rlkit plot RUN... --out curves.png",
     "list": "show what exists:  rlkit list agents | rlkit list envs",

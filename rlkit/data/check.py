@@ -15,11 +15,11 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from rlkit.data.dataset import OfflineDataset, uneven
+from rlkit.data.dataset import OfflineDataset
 from rlkit.data.minari_store import MINARI_ID, has_local
 from rlkit.data.records import env_facts, require_boxes
 from rlkit.data.resolve import from_file, is_file, load_dataset, stored
-from rlkit.data.validate import ACTION_TOLERANCE, first_broken_join
+from rlkit.data.validate import ACTION_TOLERANCE, first_broken_join, uneven
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord, record, records
 

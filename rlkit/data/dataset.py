@@ -166,24 +166,3 @@ class OfflineDataset:
     def with_(self, **changes: Any) -> OfflineDataset:
         """A copy with some fields replaced."""
         return replace(self, **changes)
-
-
-UNEVEN = 1000.0  # how many times larger than another column, or than 1, is too many for a network without standardising
-LOOKED = 100_000  # rows that tell
-
-
-def uneven(data: OfflineDataset) -> str | None:
-    """What is said of observations whose columns differ by orders of magnitude; None where they do not."""
-    rows = data.observations[:: max(1, len(data) // LOOKED)].reshape(-1, data.observations[0].size).astype(np.float64)
-    sizes = np.sqrt((rows**2).mean(axis=0))  # [ds]
-    varies = np.flatnonzero(rows.std(axis=0) > 0)
-    if not len(varies):
-        return None
-    small, large = (varies[pick(sizes[varies])] for pick in (np.argmin, np.argmax))
-    if sizes[large] <= UNEVEN * min(max(sizes[small], 1e-2), 1.0):
-        return None
-    told = data.provenance.details.get("columns")
-    names = told.get("observations", ()) if isinstance(told, dict) else ()
-    called = [f"'{names[i]}'" if i < len(names) else f"column {i}" for i in (small, large)]
-    about = f"{called[0]} is about {sizes[small]:.1g} and {called[1]} about {sizes[large]:.1g}"
-    return f"observations differ by orders of magnitude ({about})"

@@ -13,6 +13,8 @@ from rlkit.errors import DataError
 # Float32 rounding and old simulators put actions a hair outside their bounds.  An excess up to this share of the
 # bounds' half width is clipped when data is read; anything larger is an error.
 ACTION_TOLERANCE = 1e-3
+UNEVEN = 1000.0  # how many times larger than another column, or than 1, is too many for a network without standardising
+LOOKED = 100_000  # rows that tell
 
 
 def validate(
@@ -76,3 +78,20 @@ def first_broken_join(dataset: OfflineDataset) -> tuple[int, int]:
     differs = (here != following) & ~(np.isnan(here) & np.isnan(following))
     rows = inside[differs.any(axis=tuple(range(1, differs.ndim)))]
     return len(rows), int(rows[0]) if len(rows) else -1
+
+
+def uneven(data: OfflineDataset) -> str | None:
+    """What is said of observations whose columns differ by orders of magnitude; None where they do not."""
+    rows = data.observations[:: max(1, len(data) // LOOKED)].reshape(-1, data.observations[0].size).astype(np.float64)
+    sizes = np.sqrt((rows**2).mean(axis=0))  # [ds]
+    varies = np.flatnonzero(rows.std(axis=0) > 0)
+    if not len(varies):
+        return None
+    small, large = (varies[pick(sizes[varies])] for pick in (np.argmin, np.argmax))
+    if sizes[large] <= UNEVEN * min(max(sizes[small], 1e-2), 1.0):
+        return None
+    told = data.provenance.details.get("columns")
+    names = told.get("observations", ()) if isinstance(told, dict) else ()
+    called = [f"'{names[i]}'" if i < len(names) else f"column {i}" for i in (small, large)]
+    about = f"{called[0]} is about {sizes[small]:.1g} and {called[1]} about {sizes[large]:.1g}"
+    return f"observations differ by orders of magnitude ({about})"
