@@ -64,12 +64,12 @@ def base_of(name: str) -> str:
     return re.sub(r"\[\d+\]$", "", name)
 
 
-def require_room(where: str, rows: float, columns: int) -> None:
+def require_room(where: str, rows: int, columns: int) -> None:
     """Raise :class:`DataError` where ``rows`` of so many float32 would not fit this machine's memory."""
     size, room = 4 * rows * columns, memory()
     if size > room:
         raise DataError(
-            f"{where}: {rows:,.0f} rows of {columns} columns take {size / 2**30:.0f} GiB, this machine has "
+            f"{where}: {rows:,} rows of {columns} columns take {size / 2**30:.0f} GiB, this machine has "
             f"{room / 2**30:.0f}; expected fewer columns or rows"
         )
 
@@ -270,7 +270,7 @@ class CSV(Table):
             name for name, held in cells.items() if name not in self.words and any(_number(c) is None for c in held)
         )
         width = sum(len(self.delimiter.join(row)) + 1 for row in sample) / max(len(sample), 1)
-        self.expected_rows = path.stat().st_size / max(width, 1)
+        self.expected_rows = int(path.stat().st_size / max(width, 1))
 
     def _lines(self) -> Any:
         try:
@@ -345,7 +345,7 @@ class CSV(Table):
                 held = "nothing" if cell[1] == "''" else shown(cell[1].strip("'"))
                 raise DataError(f"{self.where}: '{name}' holds {held} at row {row}, expected a number") from None
             if row_found := re.search(r"at row (\d+)", text):
-                row = done + int(row_found[1])
+                row = done + int(row_found[1]) - 1  # these it counts from 1
                 what = "has fewer cells than names" if "column index" in text else "cannot be read"
                 raise DataError(f"{self.where}: row {row} {what} ({text})") from None
             raise DataError(f"{self.where} cannot be read as {len(self.names)} columns ({text})") from None
