@@ -97,12 +97,10 @@ HINT = ", expected a record (rlkit list envs), a file, or an id of Minari or Gym
 
 
 def fill_store(names: list[str]) -> None:
-    """Put the schema, every env record and the agents called ``names`` into Hydra's store."""
+    """Put the schema and the agents called ``names`` into Hydra's store; an env is put there when it is chosen."""
     store = ConfigStore.instance()
     defaults: list[Any] = ["_self_", {"agent": "???"}, {"env": "???"}]
     store.store(name="train", node={"defaults": defaults, **_plain(TrainConfig())})
-    for name, record in registry.records().items():
-        store.store(group="env", name=name, node=EnvConfig(name=name, kwargs=dict(record.env_kwargs)))
     for name in names:
         store.store(group="agent", name=name, node=_schema(name))
 
@@ -379,13 +377,14 @@ def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> DictCon
         chosen: dict[str, str] = {}
         for group, names in (("agent", registry.agent_names()), ("env", sorted(registry.records()))):
             value = data.get(group)
-            name = value.get("name") if isinstance(value, dict) else None
-            own = group == "env" and any(isinstance(value.get(key), str) for key in ("path", "id")) if name else False
-            if name not in names and not own:
+            value = value if isinstance(value, dict) else {}
+            name = value.get("name")
+            own = group == "env" and any(isinstance(value.get(key), str) for key in ("path", "id"))
+            if not isinstance(name, str) or (name not in names and not own):
                 raise UserError(f"unknown {group} '{name}'{nearest(str(name), names)}")
             chosen[group] = name
-        known = registry.records().get(chosen["env"])
-        kwargs = dict(known.env_kwargs) if known is not None else {}
+        record = registry.records().get(chosen["env"])
+        kwargs = dict(record.env_kwargs) if record is not None else {}
         schema: Any = _plain(TrainConfig()) | {
             "agent": _schema(chosen["agent"]),
             "env": EnvConfig(name=chosen["env"], kwargs=kwargs),

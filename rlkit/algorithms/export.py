@@ -32,6 +32,9 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 class Acting(nn.Module):
     """The agent's greedy action: float32 ``[batch, ds]`` to actions as the environment takes them, ``[batch, ...]``."""
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, agent: Any):
         super().__init__()
         self.policy = agent.policy
@@ -127,13 +130,13 @@ def export(agent: Any, path: str | Path, overwrite: bool = False) -> float:
             logger.setLevel(level)
         wanted = agent.predict(given.cpu().numpy(), deterministic=True)[0]
         half = (model.high - model.low).cpu().numpy() / 2 if model.bounded else 1.0
-        error = float(np.max(np.abs(found.astype(np.float64) - wanted) / half))
-        if not error <= TOLERANCE:
+        difference = float(np.max(np.abs(found.astype(np.float64) - wanted) / half))
+        if not difference <= TOLERANCE:
             raise UserError(
-                f"{path}: what was written acts otherwise than {agent.name}, by {error:.2g} of half an action's range "
+                f"{path}: what was written acts otherwise than {agent.name}, by {difference:.2g} of half an action's range "
                 f"on {PROBES} observations, expected at most {TOLERANCE:g}; nothing was kept"
             )
-    return error
+    return difference
 
 
 Run = Callable[[Tensor], np.ndarray]
@@ -150,8 +153,8 @@ def _write_pt2(program: Any, path: Path, told: Mapping[str, Any]) -> Run:
 def _write_onnx(program: Any, path: Path, told: Mapping[str, Any]) -> Run:
     import onnxruntime
 
-    names = {"input_names": ["observations"], "output_names": ["actions"]}
-    made = torch.onnx.export(program, **names, dynamo=True, verbose=False)
+    names = ["observations"], ["actions"]
+    made = torch.onnx.export(program, input_names=names[0], output_names=names[1], dynamo=True, verbose=False)
     assert made is not None
     made.model.metadata_props.update({f"rlkit.{key}": json.dumps(value) for key, value in told.items()})
     made.save(path, external_data=False)

@@ -25,12 +25,11 @@ from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
 from rlkit.algorithms.replay import Batch, Replay
 from rlkit.data.dataset import OfflineDataset
-from rlkit.data.records import env_facts
-from rlkit.data.resolve import learning_rewards, load_dataset
+from rlkit.data.resolve import chosen, learning_rewards, load_dataset
 from rlkit.data.scores import episode_scores
 from rlkit.data.validate import uneven
 from rlkit.errors import ArtefactError, Caution, DataError, UserError
-from rlkit.registry import LOG, EnvRecord, described, records
+from rlkit.registry import EnvRecord, described
 
 Self = TypeVar("Self", bound="OfflineAlgorithm")
 DatasetLike = Any  # whatever rlkit.data.load_dataset takes
@@ -210,27 +209,7 @@ class OfflineAlgorithm(Learner):
     @classmethod
     def resolve(cls, record: EnvRecord, choices: Any, progress: bool) -> OfflineDataset:
         """The dataset of ``record``, announced; where it comes from is settled in ``choices``."""
-        own = choices.path if record.family == LOG else choices.id
-        if record.data is None and own is None:
-            found = [name for name, known in records().items() if known.data and known.env_id == record.env_id]
-            hint = f"try {record.name}-medium" if f"{record.name}-medium" in found else "rlkit data list shows which do"
-            raise UserError(f"agent '{cls.name}' learns from data, env '{record.name}' has none; {hint}")
-        path, source = choices.path, choices.source
-        options = {"size": choices.size, "seed": choices.data_seed, "progress": progress, "bounds": choices.bounds}
-        options["columns"] = {role: names for role, names in choices.columns.items() if names is not None}
-        if own is not None:
-            dataset = load_dataset(own, **options)
-        else:
-            dataset = load_dataset(record, path=path, source=source, **options)
-        if record.extra is not None and dataset.env_id is not None:
-            env_facts(dataset.env_id, dataset.env_kwargs)  # a missing extra is found now, not at the first evaluation
-        print(dataset.provenance.sentence, flush=True)
-        if dataset.env_id is None:
-            print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")
-        if source == "auto" and path is None and own is None:
-            # A resumed run must find the same data, whatever has become reachable since.
-            choices.source = "generated" if dataset.provenance.source == "generated" else "minari-local"
-        return dataset
+        return chosen(record, choices, progress, cls.name)
 
     @classmethod
     def load(  # type: ignore[override]  # SB3's env= and custom_objects= have no meaning without a pickle

@@ -151,7 +151,7 @@ def _roles(table: Table, given: Mapping[str, Any]) -> tuple[dict[str, list[str]]
             raise DataError(f"{where}: {shown(role)} is no role of a column{nearest(str(role), ROLES)}")
         if chosen is None:
             continue
-        words = [chosen] if isinstance(chosen, str) else list(chosen) if isinstance(chosen, Sequence) else [None]
+        words: list[Any] = [chosen] if isinstance(chosen, str) else list(chosen) if isinstance(chosen, Sequence) else []
         if not words or not all(isinstance(word, str) for word in words):
             raise DataError(f"{where}: columns.{role}={shown(chosen)}, expected names of columns")
         found[role] = [name for word in words for name in table.expanded(word)]

@@ -37,10 +37,10 @@ from rlkit.data.minari_store import (
     store_lock,
     store_root,
 )
-from rlkit.data.records import find_record, generated_id
+from rlkit.data.records import env_facts, find_record, generated_id
 from rlkit.data.tables import SUFFIXES
-from rlkit.errors import DataError, nearest, shown
-from rlkit.registry import EnvRecord, record, records
+from rlkit.errors import DataError, UserError, nearest, shown
+from rlkit.registry import LOG, EnvRecord, record, records
 
 SOURCES = ("auto", "minari-local", "minari-remote", "generated")
 PROBE_SECONDS = 3.0
@@ -329,3 +329,32 @@ def load_dataset(
 def is_file(what: Any) -> bool:
     """Whether ``what`` is the path of a file of data."""
     return isinstance(what, Path) or (isinstance(what, str) and what.lower().endswith(SUFFIXES))
+
+
+def chosen(record: EnvRecord, choices: Any, progress: bool, agent: str) -> OfflineDataset:
+    """The dataset of a run of ``agent``, announced: of ``record``, or of what ``choices`` names without one.
+
+    ``choices`` is the run's ``env`` group; where the data comes from is settled there, so that a resumed run finds the
+    same.  Raises as :func:`load_dataset`, and :class:`UserError` for a record that has no data.
+    """
+    own = choices.path if record.family == LOG else choices.id
+    if record.data is None and own is None:
+        found = [name for name, known in records().items() if known.data and known.env_id == record.env_id]
+        hint = f"try {record.name}-medium" if f"{record.name}-medium" in found else "rlkit data list shows which do"
+        raise UserError(f"agent '{agent}' learns from data, env '{record.name}' has none; {hint}")
+    path, source = choices.path, choices.source
+    options = {"size": choices.size, "seed": choices.data_seed, "progress": progress, "bounds": choices.bounds}
+    options["columns"] = {role: names for role, names in choices.columns.items() if names is not None}
+    if own is not None:
+        dataset = load_dataset(own, **options)
+    else:
+        dataset = load_dataset(record, path=path, source=source, **options)
+    if record.extra is not None and dataset.env_id is not None:
+        env_facts(dataset.env_id, dataset.env_kwargs)  # a missing extra is found now, not at the first evaluation
+    print(dataset.provenance.sentence, flush=True)
+    if dataset.env_id is None:
+        print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")
+    if source == "auto" and path is None and own is None:
+        # A resumed run must find the same data, whatever has become reachable since.
+        choices.source = "generated" if dataset.provenance.source == "generated" else "minari-local"
+    return dataset

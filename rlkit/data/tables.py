@@ -286,7 +286,7 @@ class CSV(Table):
         require_room(self.where, self.expected_rows, len(names))
         episodes: dict[str, int] = {}
         single = {names[0]: role for role, names in wanted.items() if role not in WIDE}
-        converters: dict[int, Any] = {}
+        converters: dict[int | str, Any] = {}
         for name, place in zip(names, places, strict=True):
             if single.get(name) == "episode":  # whatever is written there; numbers would lose digits
                 converters[place] = lambda cell: episodes.setdefault(cell.strip(), len(episodes))
@@ -323,7 +323,9 @@ class CSV(Table):
             found[role] = np.concatenate(parts.pop(role))
         return found
 
-    def _block(self, lines: Iterator[str], places: list[int], converters: dict[int, Any], done: int) -> np.ndarray:
+    def _block(
+        self, lines: Iterator[str], places: list[int], converters: dict[int | str, Any], done: int
+    ) -> np.ndarray:
         """float64 ``[n, len(places)]``: the next rows; ``done`` came before."""
         try:
             with warnings.catch_warnings():
