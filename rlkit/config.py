@@ -6,11 +6,15 @@ line says wins over both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
+import gymnasium
 import yaml
 from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
@@ -23,15 +27,39 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlkit import registry
 from rlkit.algorithms.hyperparameters import own_name, presets
-from rlkit.errors import UserError, nearest, require_choice, shown
+from rlkit.data.minari_store import MINARI_ID, has_local
+from rlkit.data.records import find_record, generated_id
+from rlkit.data.resolve import is_file
+from rlkit.errors import UserError, nearest, one_line, refusing, require_choice, shown
+from rlkit.registry import EnvRecord
+
+
+@dataclass
+class ColumnsConfig:
+    """``env.columns``: which columns of a log are what; None: guessed (see ``rlkit.data.logs``)."""
+
+    observations: Any = None
+    actions: Any = None
+    next_observations: Any = None
+    reward: str | None = None
+    episode: str | None = None
+    end: str | None = None  # 1 where an episode ended by itself
+    time_limit: str | None = None  # 1 where it was cut off
+    step: str | None = None
 
 
 @dataclass
 class EnvConfig:
-    """``env=``: a record's name, and where its data comes from (see ``rlkit.data.load_dataset``)."""
+    """``env=``: a record's name, and where its data comes from (see ``rlkit.data.load_dataset``).
+
+    A file, a Minari id or a Gymnasium id typed there instead is in ``path`` or ``id``, and ``name`` is its short form.
+    """
 
     name: str = "???"
-    path: str | None = None  # a D4RL HDF5 to use instead of the record's own data
+    path: str | None = None  # a file to use instead of the record's own data
+    id: str | None = None  # of Minari or Gymnasium, where no record is named
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
+    bounds: Any = None  # of a log's actions, by column or in order; None: those of the data
     source: str = "auto"  # auto | minari-local | minari-remote | generated
     size: int | None = None  # transitions to generate; None: the record's own number
     data_seed: int = 0  # seed of generated data
@@ -66,15 +94,14 @@ POSITIVE = ("total_timesteps", "threads", "log_every", "eval_episodes", "final_e
 NON_NEGATIVE = ("eval_every", "checkpoint_every", "seed")
 WORDS = {"engine": ("auto", "eager", "graph", "stacked"), "precision": ("float32", "tf32")}
 MAX_THREADS = 4096
+HINT = ", expected a record (rlkit list envs), a file, or an id of Minari or Gymnasium"
 
 
 def fill_store(names: list[str]) -> None:
-    """Put the schema, every env record and the agents called ``names`` into Hydra's store."""
+    """Put the schema and the agents called ``names`` into Hydra's store; an env is put there when it is chosen."""
     store = ConfigStore.instance()
     defaults: list[Any] = ["_self_", {"agent": "???"}, {"env": "???"}]
     store.store(name="train", node={"defaults": defaults, **_plain(TrainConfig())})
-    for name, record in registry.records().items():
-        store.store(group="env", name=name, node=EnvConfig(name=name, kwargs=dict(record.env_kwargs)))
     for name in names:
         store.store(group="agent", name=name, node=_schema(name))
 
@@ -111,24 +138,33 @@ def _choice(parsed: list[Override], group: str, known: list[str]) -> str:
     for override in parsed:
         if override.key_or_group == group:
             value = str(override.value())
-            if value not in known:
-                hint = nearest(value, known) or f" (see rlkit list {group}s)"
-                raise UserError(f"unknown {group} '{value}'{hint}")
+            if value not in known and group == "agent":
+                hint = nearest(value, known) or " (see rlkit list agents)"
+                raise UserError(f"unknown agent '{value}'{hint}")
             return value
     raise UserError(f"{group}= is missing, expected one of: {', '.join(known[:12])} (see rlkit list {group}s)")
+
+
+def storable(overrides: list[str]) -> list[str]:
+    """``overrides`` with what ``env=`` names by a path or an id in a form that Hydra keeps: without slashes."""
+    return [f"env={quote(unquote(o[4:]), safe=',*${}-_.')}" if o.startswith("env=") else o for o in overrides]
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
     """The whole configuration of ``agent=NAME env=NAME key=value ...`` with presets applied.
 
-    Raises :class:`UserError` for an unknown agent, env or key, or a value of the wrong type or range.
+    ``env=`` may also be what :func:`typed_env` takes.  Raises :class:`UserError` for an unknown agent, env or key, or a
+    value of the wrong type or range.
     """
+    overrides = storable(overrides)
     agent = _choice(parse(overrides), "agent", registry.agent_names())
     parsed = parse([_own_key(registry.agent_class(agent), override) for override in overrides])
     env = _choice(parsed, "env", sorted(registry.records()))
     fill_store([agent])
-    record = registry.record(env)
     cls = registry.agent_class(agent)
+    node = typed_env(unquote(env), cls.learns_from)
+    ConfigStore.instance().store(group="env", name=env, node=node)
+    record = env_record(node, cls.learns_from)
     chosen = presets(cls, record.name, record.task, record.family)
     preset_overrides = [f"{key}={value}" for key, value in cls.defaults.settings().items()]
     preset_overrides += [f"agent.{key}={value}" for key, value in chosen.items()]
@@ -137,6 +173,82 @@ def compose_config(overrides: list[str]) -> DictConfig:
         return _compose(parsed, preset_overrides, declared)
     with initialize(config_path=None, version_base="1.3"):
         return _compose(parsed, preset_overrides, declared)
+
+
+def typed_env(value: str, learns_from: str) -> EnvConfig:
+    """What ``env=`` names on a command line, for agents that learn from ``"data"`` or from an ``"environment"``.
+
+    A record; for agents of data also the path of a file (see ``rlkit.data.logs``) or a Minari id; for those that act a
+    Gymnasium id, before which a colon may name the package that registers it: what a user types is the one place where
+    a module is named.  Raises :class:`UserError` for anything else, naming the nearest record.
+    """
+    found = registry.records().get(value)
+    if found is not None:
+        return EnvConfig(name=value, kwargs=dict(found.env_kwargs))
+    if is_file(value):
+        if learns_from != "data":
+            raise UserError(f"env={shown(value)} is a file, expected an environment: the agent learns by acting in one")
+        known = find_record(Path(value).name)
+        if known is not None:
+            return EnvConfig(name=known.name, path=value, kwargs=dict(known.env_kwargs))
+        return EnvConfig(name=Path(value).name, path=str(Path(value).expanduser().absolute()))
+    if learns_from == "data" and MINARI_ID.fullmatch(value) and ("/" in value or has_local(value)):
+        known = find_record(value)
+        if known is not None and known.data is not None and value in (known.data.minari_id, generated_id(known)):
+            here = "minari-local" if has_local(value) else "minari-remote"
+            source = "generated" if value == generated_id(known) else here
+            return EnvConfig(name=known.name, source=source, kwargs=dict(known.env_kwargs))
+        return EnvConfig(name=value.replace("/", "-"), id=value)
+    env_id = typed_id(value)
+    if learns_from == "data":
+        raise UserError(
+            f"env={shown(value)} is an environment, expected data: the agent learns from a file or a record"
+        )
+    return EnvConfig(name=env_id.replace("/", "-"), id=env_id)
+
+
+def typed_id(value: str) -> str:
+    """The Gymnasium id that a user typed, the package before its colon imported; :class:`UserError` for an unknown one.
+
+    Nothing that was read from a file may be given here.
+    """
+    package, colon, env_id = value.rpartition(":")
+    if colon and not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", package):
+        raise UserError(f"env={shown(value)} names no package before its colon, expected one like package:Id-v0")
+    if colon:
+        with refusing(f"env={value}", f"its package '{package}' cannot be imported", UserError):
+            import_module(package)
+    elif env_id not in gymnasium.registry:
+        raise UserError(f"unknown env '{one_line(value, 60)}'{nearest(value, registry.records()) or HINT}")
+    if env_id not in gymnasium.registry:
+        raise UserError(f"env={shown(value)}: '{package}' registers no '{env_id}'{nearest(env_id, gymnasium.registry)}")
+    return env_id
+
+
+def typed_record(value: str) -> EnvRecord:
+    """The record of the environment that a user typed: its name, or a Gymnasium id as :func:`typed_id` takes it."""
+    return env_record(typed_env(value, "environment"), "environment")
+
+
+def env_record(env: Any, learns_from: str) -> EnvRecord:
+    """The record of a run's ``env`` group, with its keywords: one of the registry's, or made for a path or an id.
+
+    Raises :class:`UserError` for an id that nothing is registered under: nothing in a configuration is imported.
+    """
+    found = registry.records().get(env.name)
+    if found is None and env.path is None and env.id is None:
+        found = registry.record(env.name)  # which says what is near
+    if found is None and learns_from == "data":
+        if env.path is None and not MINARI_ID.fullmatch(env.id):
+            raise UserError(f"env.id={shown(env.id)} is no Minari id, expected one like 'mujoco/hopper/medium-v0'")
+        found = EnvRecord(env.name, "", "", registry.LOG if env.path is not None else "", "")
+    elif found is None:
+        found = registry.environment({"id": env.id, "kwargs": {}}, "env.id")
+        if found is None or not registry.is_known(found):
+            typed = f"env=PACKAGE:{one_line(env.id, 60)}"
+            raise UserError(f"env.id={shown(env.id)} is not registered here, expected {typed} to be typed")
+    settings: Any = OmegaConf.to_container(env.kwargs) if isinstance(env.kwargs, DictConfig) else env.kwargs
+    return registry.configured(found, settings)
 
 
 def _own_key(cls: type[Any], override: str) -> str:
@@ -152,9 +264,11 @@ def _compose(parsed: list[Override], overrides: list[str], declared: list[str]) 
     keys = _keys(compose("train", overrides=[line for line in typed if line.split("=")[0] in ("agent", "env")]))
     for override in parsed:
         key = override.key_or_group
-        if key not in (*keys, *declared, "agent", "env"):
+        if key not in (*keys, *declared, "agent", "env") and not key.startswith("env.bounds."):
             raise UserError(f"unknown key '{key}'{nearest(key, [*keys, *declared])}")
-    added = [f"+{line}" if line.split("=")[0] in declared else line for line in typed]
+    added = [
+        f"++{line}" if line.split("=")[0] in declared or line.startswith("env.bounds.") else line for line in typed
+    ]
     try:
         config = compose("train", overrides=[*overrides, *added])
         OmegaConf.resolve(config)
@@ -175,8 +289,8 @@ def _checked(config: DictConfig) -> DictConfig:
         raise UserError(_sentence(error)) from error
     for name in sorted(map(str, OmegaConf.missing_keys(config))):
         raise UserError(f"{name} has no value, expected one")
-    settings: Any = OmegaConf.to_container(config.env.kwargs)
-    config.env.kwargs = dict(registry.configured(registry.record(config.env.name), settings).env_kwargs)
+    learns_from = registry.agent_class(config.agent.name).learns_from
+    config.env.kwargs = dict(env_record(config.env, learns_from).env_kwargs)
     for name in POSITIVE:
         if config[name] is None and name != "eval_episodes":
             raise UserError(f"{name}=null is out of range, expected a number above 0")
@@ -264,11 +378,14 @@ def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> DictCon
         chosen: dict[str, str] = {}
         for group, names in (("agent", registry.agent_names()), ("env", sorted(registry.records()))):
             value = data.get(group)
-            name = value.get("name") if isinstance(value, dict) else None
-            if name not in names:
+            value = value if isinstance(value, dict) else {}
+            name = value.get("name")
+            own = group == "env" and any(isinstance(value.get(key), str) for key in ("path", "id"))
+            if not isinstance(name, str) or (name not in names and not own):
                 raise UserError(f"unknown {group} '{name}'{nearest(str(name), names)}")
             chosen[group] = name
-        kwargs = dict(registry.record(chosen["env"]).env_kwargs)
+        record = registry.records().get(chosen["env"])
+        kwargs = dict(record.env_kwargs) if record is not None else {}
         schema: Any = _plain(TrainConfig()) | {
             "agent": _schema(chosen["agent"]),
             "env": EnvConfig(name=chosen["env"], kwargs=kwargs),

@@ -14,6 +14,10 @@ class UserError(ValueError):
     """Bad input.  The command line prints the sentence without a traceback and exits with code 2."""
 
 
+class Caution(UserWarning):
+    """What a user should know and need not mend.  The command line prints the sentence alone."""
+
+
 class DataError(UserError):
     """A dataset that is missing, unreadable, or not what the agent or environment needs."""
 

@@ -26,6 +26,7 @@ T = TypeVar("T", bound=type)
 
 ENV_ID = re.compile(r"[A-Za-z0-9][-\w.]*(/[A-Za-z0-9][-\w.]*)?", re.ASCII)  # without a module before a colon
 FORMERLY = "rlkit"  # the distribution's former name
+LOG = "log"  # family of tables of rows that somebody recorded, without a record here
 UNKNOWN = "unknown"  # family of an environment that a file names and that nobody registered here
 
 

@@ -155,7 +155,8 @@ def test_the_command_line_names_no_module(capsys: pytest.CaptureFixture[str], tm
     train = ["train", "agent=beer", "total_timesteps=10", f"out={tmp_path / 'r'}"]
     assert "unknown key" in sentence(capsys, *train, "env=hopper-distractors", "env.kwargs.base=hostile_canary:E")
     assert "unknown key" in sentence(capsys, *train, "env=pen-human", "env.kwargs.home=os:system")
-    assert "unknown env" in sentence(capsys, *train, "env=hostile_canary:Env-v0")
+    assert "cannot be imported" in sentence(capsys, *train, "env=no_such_package:Env-v0")  # typed: nowhere else
+    assert "names no package" in sentence(capsys, *train, "env=os.path/../x:Env-v0")
     assert "unknown key" in sentence(capsys, *train, "env=hopper", "env.kwargs.xml_file=/etc/passwd")
     assert "unknown key" in sentence(capsys, *train, "env=hopper", "+env.kwargs={xml_file: /etc/passwd}")
     path = write_d4rl(toy.generate(size=60), tmp_path / "a.hdf5")

@@ -81,6 +81,7 @@ class Persistent(Beside):
     name: ClassVar[str] = "algorithm"
     policy_name: ClassVar[str] = "MlpPolicy"  # SB3's first argument; the only one accepted
     Config: ClassVar[type[AgentConfig]] = AgentConfig
+    learns_from: ClassVar[str] = "environment"  # or "data"
     objective: ClassVar[str] = "actor_loss"  # the metric that falls when the agent learns
     defaults: ClassVar[RunDefaults]  # how it is run and judged, declared by every family of agents
     config: Any

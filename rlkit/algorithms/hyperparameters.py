@@ -16,7 +16,7 @@ import yaml
 
 from rlkit.algorithms.policy_kwargs import with_policy_kwargs
 from rlkit.errors import UserError, nearest, one_line, require_choice, shown
-from rlkit.registry import beside
+from rlkit.registry import LOG, beside
 
 # What SB3 and others call a hyperparameter that here has its own name, and means the same.
 ALIASES: Mapping[str, str] = {
@@ -103,11 +103,14 @@ class AgentConfig:
 def presets(cls: type[Any], record_name: str, task: str, family: str) -> dict[str, Any]:
     """Hyperparameters that differ from the defaults for this data, from ``presets/<agent>.yaml`` beside the agent.
 
-    The file's keys are families, tasks and record names; the more specific one wins.
+    The file's keys are families, tasks and record names; the more specific one wins.  Columns of a log may be in any
+    unit, so there observations are standardised whatever the paper does.
     """
     path = beside(cls, "presets") / f"{cls.name}.yaml"
     table = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     found: dict[str, Any] = {}
+    if family == LOG and any(f.name == "normalise_observations" for f in fields(cls.Config)):
+        found["normalise_observations"] = True
     for key in (family, task, record_name):
         found |= table.get(key, {})
     return found

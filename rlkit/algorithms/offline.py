@@ -5,6 +5,7 @@ A subclass names its ``Config``, builds its networks in :meth:`build` and turns 
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +25,11 @@ from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
 from rlkit.algorithms.replay import Batch, Replay
 from rlkit.data.dataset import OfflineDataset
-from rlkit.data.records import env_facts
-from rlkit.data.resolve import learning_rewards, load_dataset
+from rlkit.data.resolve import chosen, learning_rewards, load_dataset
 from rlkit.data.scores import episode_scores
-from rlkit.errors import ArtefactError, DataError, UserError
-from rlkit.registry import EnvRecord, described, records
+from rlkit.data.validate import uneven
+from rlkit.errors import ArtefactError, Caution, DataError, UserError
+from rlkit.registry import EnvRecord, described
 
 Self = TypeVar("Self", bound="OfflineAlgorithm")
 DatasetLike = Any  # whatever rlkit.data.load_dataset takes
@@ -60,7 +61,8 @@ class OfflineAlgorithm(Learner):
 
     Args:
         policy: ``"MlpPolicy"``.
-        dataset: a record's name, a Minari id or ``MinariDataset``, a path to a D4RL HDF5, or an ``OfflineDataset``.
+        dataset: whatever :func:`~rlkit.data.resolve.load_dataset` takes: a record's name, a Minari id, the path of a
+            file, a table of rows, a list of episodes, an ``OfflineDataset``.
         env: environment for SB3's callbacks; by default the dataset's own is made when first asked for.
         seed: seeds every generator the agent owns.
         policy_kwargs: SB3's ``{"net_arch": [...]}`` and its other forms, the same as ``hidden_sizes``.
@@ -77,6 +79,7 @@ class OfflineAlgorithm(Learner):
     policy: DeterministicPolicy
     observation_space: spaces.Box
     action_space: spaces.Box
+    learns_from: ClassVar[str] = "data"
     uses_rewards: ClassVar[bool] = True
     dataset: OfflineDataset | None = None
     replay: Replay | None = None
@@ -111,7 +114,7 @@ class OfflineAlgorithm(Learner):
         if self.uses_rewards and data.reward_free:
             raise DataError(
                 f"{self.name} learns from rewards, which {data.provenance.locator} has none of; expected data with "
-                "rewards, or an agent that imitates, such as recoil or bc"
+                "rewards, or an agent that imitates: bc or, with labelled episodes of an expert, recoil or smodice"
             )
         self.dataset = data
         seen = learning_rewards(data, scale=self.config.reward_scale, shift=self.config.reward_shift)
@@ -122,6 +125,9 @@ class OfflineAlgorithm(Learner):
             self.policy.obs_mean.copy_(torch.from_numpy(mean))
             self.policy.obs_std.copy_(torch.from_numpy(std))
             self.replay.normalise_observations(self.policy.obs_mean, self.policy.obs_std)
+        elif (text := uneven(data)) is not None:
+            text += f", and {self.name} does not standardise them; expected agent.normalise_observations=true"
+            warnings.warn(text, Caution, stacklevel=2)
         self.on_data()
 
     # ---- what a subclass provides ----------------------------------------------------------------------------------
@@ -203,22 +209,7 @@ class OfflineAlgorithm(Learner):
     @classmethod
     def resolve(cls, record: EnvRecord, choices: Any, progress: bool) -> OfflineDataset:
         """The dataset of ``record``, announced; where it comes from is settled in ``choices``."""
-        if record.data is None:
-            found = [name for name, known in records().items() if known.data and known.env_id == record.env_id]
-            hint = f"try {record.name}-medium" if f"{record.name}-medium" in found else "rlkit data list shows which do"
-            raise UserError(f"agent '{cls.name}' learns from data, env '{record.name}' has none; {hint}")
-        path, source = choices.path, choices.source
-        options = {"size": choices.size, "seed": choices.data_seed}
-        dataset = load_dataset(record, path=path, source=source, progress=progress, **options)
-        if record.extra is not None and dataset.env_id is not None:
-            env_facts(dataset.env_id, dataset.env_kwargs)  # a missing extra is found now, not at the first evaluation
-        print(dataset.provenance.sentence, flush=True)
-        if dataset.env_id is None:
-            print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")
-        if source == "auto" and path is None:
-            # A resumed run must find the same data, whatever has become reachable since.
-            choices.source = "generated" if dataset.provenance.source == "generated" else "minari-local"
-        return dataset
+        return chosen(record, choices, progress, cls.name)
 
     @classmethod
     def load(  # type: ignore[override]  # SB3's env= and custom_objects= have no meaning without a pickle

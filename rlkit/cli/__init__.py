@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from rlkit import __version__
-from rlkit.errors import UserError, nearest, one_line
+from rlkit.errors import Caution, UserError, nearest, one_line
 from rlkit.run.interrupt import Interrupted, handling, stop
 
 VERBS = {
@@ -15,6 +18,7 @@ VERBS = {
     "resume": "continue a run exactly where its last checkpoint is:  rlkit resume RUN",
     "eval": "evaluate a run or an artefact:  rlkit eval RUN [episodes=100]",
     "solve": "solve a file of cities or routes:  rlkit solve FILE.tsp [--seconds 10]",
+    "export": "write a policy for other programs:  rlkit export RUN policy.onnx|policy.pt2",
     "data": "list, inspect, make, check, import and export datasets",
     "plot": "draw learning curves of runs:  rlkit plot RUN... --out curves.png",
     "list": "show what exists:  rlkit list agents | rlkit list envs",
@@ -37,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise UserError(f"unknown verb '{verb}'{nearest(verb, VERBS)}")
-        with handling(stop):
+        with handling(stop), warnings.catch_warnings():
+            warnings.showwarning = _showing(warnings.showwarning)
             return int(import_module(f"rlkit.cli.{verb}").main(rest) or 0)
     except UserError as error:
         print(f"rlkit: {one_line(error, 2000)}", file=sys.stderr)  # names of files may hold anything
@@ -49,6 +54,18 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as error:
         return 128 + (error.number if isinstance(error, Interrupted) else 2)
+
+
+def _showing(show: Callable[..., Any]) -> Callable[..., Any]:
+    """``warnings.showwarning`` that prints our own as one line; others as ``show`` does."""
+
+    def shown(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, Caution):
+            print(f"warning: {one_line(message)}", file=sys.stderr)
+        else:
+            show(message, category, *place, **more)
+
+    return shown
 
 
 def make_printable() -> None:

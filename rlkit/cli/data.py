@@ -87,7 +87,12 @@ def _describe(dataset: Any) -> None:
         ("actions", str(list(dataset.actions.shape))),
         ("sha256", facts["sha256"]),
     ]
-    rows += [(key, str(value)) for key, value in facts["details"].items() if key != "policies"]
+    details = dict(facts["details"])
+    columns = details.pop("columns", None)
+    for role, names in columns.items() if isinstance(columns, dict) else ():
+        for name, text in _columns(dataset, role, names):
+            rows.append((f"{role}: {name}", text))
+    rows += [(key, str(value)) for key, value in details.items() if key != "policies"]
     policies = facts["details"].get("policies")
     for name, policy in policies.items() if isinstance(policies, dict) else ():
         if isinstance(policy, dict):
@@ -95,10 +100,42 @@ def _describe(dataset: Any) -> None:
     _table(("", ""), rows)
 
 
+def _columns(dataset: Any, role: str, names: Any) -> list[tuple[str, str]]:
+    """The names of a role's columns, and what is in them."""
+    if role not in ("observations", "actions"):
+        return [(str(names) if isinstance(names, str) else ", ".join(map(str, names)), "")]
+    values, found = getattr(dataset, role), []
+    for column, name in enumerate(names[: values.shape[1]]):
+        one = values[:, column]
+        text = f"{one.min():.6g} to {one.max():.6g}, mean {one.mean():.4g}, sd {one.std():.3g}"
+        if role == "actions":
+            text += f"; bounds {dataset.action_space.low[column]:.6g} to {dataset.action_space.high[column]:.6g}"
+        found.append((str(name), text))
+    return found
+
+
+def _log(args: argparse.Namespace) -> dict[str, Any]:
+    """``columns`` and ``bounds`` of a log, from words such as ``columns.actions=valve,heater bounds.valve=0,100``."""
+    import yaml
+
+    found: dict[str, dict[str, Any]] = {"columns": {}, "bounds": {}}
+    for word in args.settings:
+        key, _, text = word.partition("=")
+        kind, _, name = key.removeprefix("env.").partition(".")
+        if kind not in found or not name or not text:
+            raise UserError(f"'{one_line(word, 60)}' is no setting, expected one like columns.actions=valve,heater")
+        try:
+            value = yaml.safe_load(f"[{text}]" if "," in text and not text.startswith("[") else text)
+        except yaml.YAMLError:
+            raise UserError(f"'{one_line(word, 60)}' cannot be read, expected names or numbers") from None
+        found[kind][name] = value
+    return {kind: values for kind, values in found.items() if values}
+
+
 def _info(args: argparse.Namespace) -> int:
     from rlkit.data import load_dataset
 
-    _describe(load_dataset(args.what, progress=True))
+    _describe(load_dataset(args.what, progress=True, **_log(args)))
     return 0
 
 
@@ -116,7 +153,7 @@ def _make(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from rlkit.data import check_dataset
 
-    findings = check_dataset(args.what, env=args.env, path=args.path)
+    findings = check_dataset(args.what, env=args.env, path=args.path, **_log(args))
     for finding in findings:
         print(f"{finding.severity}: {finding.code}: {finding.sentence}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -129,7 +166,8 @@ def _import(args: argparse.Namespace) -> int:
     from rlkit.data.minari_store import check_id
 
     check_id(args.id)  # before minutes are spent on data
-    dataset = load_dataset(args.record, path=args.what) if args.record else load_dataset(args.what, progress=True)
+    what = {"what": args.record, "path": args.what} if args.record else {"what": args.what}
+    dataset = load_dataset(**what, progress=True, **_log(args))
     to_minari(dataset, args.id, overwrite=args.overwrite)
     print(f"{args.what}: {len(dataset):,} transitions stored as Minari dataset '{args.id}'")
     return 0
@@ -138,7 +176,7 @@ def _import(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from rlkit.data import load_dataset, write_d4rl
 
-    dataset = load_dataset(args.what, progress=True)
+    dataset = load_dataset(args.what, progress=True, **_log(args))
     write_d4rl(dataset, args.file, overwrite=args.overwrite)
     print(f"{dataset.provenance.sentence}: {len(dataset):,} transitions written to {args.file}")
     return 0
@@ -196,13 +234,18 @@ def _number(text: str) -> Any:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rlkit data", description="offline datasets")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    what = "a record's name, a Minari id, or a D4RL HDF5 file"
+    what = "a record's name, a Minari id, or a file: CSV, Parquet, NPZ, HDF5"
+
+    def add_log(verb: argparse.ArgumentParser) -> None:
+        text = "of a log: columns.actions=valve,heater columns.reward=yield bounds.valve=0,100"
+        verb.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=text)
 
     verb = verbs.add_parser("list", help="the records, and which of their datasets are here")
     verb.set_defaults(run=_list)
 
     verb = verbs.add_parser("info", help="what a dataset holds and where it came from")
     verb.add_argument("what", metavar="NAME|PATH", help=what)
+    add_log(verb)
     verb.set_defaults(run=_info)
 
     verb = verbs.add_parser("make", help="generate a record's stand-in from rlkit's behaviours")
@@ -217,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("what", metavar="NAME|PATH", help=what)
     verb.add_argument("--path", metavar="FILE.hdf5", help="a D4RL file to take for the record NAME, as with env.path")
     verb.add_argument("--env", help="Gymnasium id, where the dataset does not name its environment")
+    add_log(verb)
     verb.set_defaults(run=_check)
 
     verb = verbs.add_parser("labels", help="solved instances of a combinatorial problem: make them, or check a file")
@@ -237,12 +281,14 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--id", required=True, help="the Minari id to give it, such as rlkit/hopper/mine-v0")
     verb.add_argument("--record", help="the record that a file is for, as with env.path")
     verb.add_argument("--overwrite", action="store_true")
+    add_log(verb)
     verb.set_defaults(run=_import)
 
     verb = verbs.add_parser("export", help="a dataset into D4RL's HDF5 layout")
     verb.add_argument("what", metavar="NAME|ID", help=what)
     verb.add_argument("file", metavar="FILE.hdf5")
     verb.add_argument("--overwrite", action="store_true")
+    add_log(verb)
     verb.set_defaults(run=_export)
     return parser
 

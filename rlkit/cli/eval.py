@@ -44,10 +44,11 @@ def main(argv: list[str]) -> int:
     from rlkit.algorithms.checkpoint import read_artefact
     from rlkit.algorithms.evaluate import measures
     from rlkit.api import artefact_of, measured
+    from rlkit.config import typed_record
     from rlkit.run.report import interval, named
     from rlkit.stats import bootstrap_interval
 
-    record = registry.record(settings["env"]) if "env" in settings else None
+    record = typed_record(settings["env"]) if "env" in settings else None
     if record is not None:
         record = registry.configured(record, {key: _value(text) for key, text in rest.items()}, f"env={record.name}")
     if "agent" in settings:

@@ -12,7 +12,10 @@ HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
 
   agent=prdc agent.beta=2   the method and its hyperparameters (rlkit list agents)
   env=hopper-medium         the environment and its data (rlkit list envs)
-  env.path=FILE.hdf5        use this D4RL file; env.source=generated|minari-local|minari-remote forces a source
+  env=log.csv               data of your own: CSV, Parquet, NPZ, HDF5, or a Minari id; rlkit data info log.csv shows
+                            which column is what, env.columns.actions=[valve,heater] says it
+  env=Pendulum-v1           for agents that act: a Gymnasium id, also env=package:Id-v0
+  env.path=FILE             use this file; env.source=generated|minari-local|minari-remote forces a source
   total_timesteps=N         updates, steps or episodes, as the agent counts; so are the next three
   log_every=N eval_every=N checkpoint_every=N
   seed=0 device=cpu out=FOLDER overwrite=false eval_episodes=N final_episodes=N
@@ -89,9 +92,10 @@ def _sweep(overrides: list[str]) -> int:
 
     import hydra
 
-    from rlkit.config import compose_config, fill_store, parse
+    from rlkit.config import compose_config, fill_store, parse, storable
     from rlkit.run.folder import folder_of
 
+    overrides = storable(overrides)
     ours = [o for o in parse(overrides) if not o.key_or_group.startswith("hydra")]
     choices = [
         [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]

@@ -7,7 +7,7 @@ which is not a proof that it is right.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,10 @@ import gymnasium as gym
 import numpy as np
 
 from rlkit.data.dataset import OfflineDataset
-from rlkit.data.hdf5 import SUFFIXES
 from rlkit.data.minari_store import MINARI_ID, has_local
 from rlkit.data.records import env_facts, require_boxes
-from rlkit.data.resolve import from_file, load_dataset, stored
-from rlkit.data.validate import ACTION_TOLERANCE, first_broken_join
+from rlkit.data.resolve import from_file, is_file, load_dataset, stored
+from rlkit.data.validate import ACTION_TOLERANCE, first_broken_join, uneven
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord, record, records
 
@@ -74,6 +73,44 @@ def _joins(data: OfflineDataset) -> Iterator[Finding]:
             f"next_observations is not the following row's observation inside an episode ({count} rows, first {row}), "
             "expected them equal: rows were shuffled or dropped, or an episode's end is not flagged",
         )
+
+
+def _columns(data: OfflineDataset) -> Iterator[Finding]:
+    """Columns that say nothing, and those that say what time it is."""
+    told = data.provenance.details.get("columns", {})
+    told = told if isinstance(told, dict) else {}
+    inside = ~(data.terminations | data.truncations)[:-1]
+    for what in ("observations", "actions"):
+        values, names = getattr(data, what), told.get(what, ())
+        if values.ndim != 2:
+            continue
+        named = [repr(str(names[i])) if i < len(names) else f"column {i}" for i in range(values.shape[1])]
+        low, high = values.min(axis=0), values.max(axis=0)  # [d], [d]
+        if constant := [named[i] for i in np.flatnonzero(low == high)]:
+            text = f"{', '.join(constant)} of the {what} never varies, expected columns that say something"
+            yield Finding(f"constant-{what}", "warning", text)
+        if what == "actions" or not inside.any():
+            continue
+        clocks = []
+        for i in np.flatnonzero(low != high):
+            steps = np.diff(values[:, i].astype(np.float64))[inside]
+            # by float32's own spacing at this height a clock of seconds since 1970 stands still for a minute or two
+            rises = (steps >= 0).all() and steps.sum() > 0 and high[i] > low[i]
+            even = np.abs(steps - steps.mean()).max() <= 1e-3 * steps.mean() + 2 * np.spacing(np.float32(high[i]))
+            if rises and (even or low[i] > 1e8):
+                clocks.append(named[i])
+        if clocks:
+            text = (
+                f"{', '.join(clocks)} of the observations rises as a clock does, expected none: what was done at a "
+                "time of the past says nothing of another"
+            )
+            yield Finding("timestamps", "warning", text)
+
+
+def _scales(data: OfflineDataset) -> Iterator[Finding]:
+    text = uneven(data)
+    if text is not None:
+        yield Finding("scales", "warning", f"{text}, expected them standardised (agent.normalise_observations=true)")
 
 
 def _episodes(data: OfflineDataset, limit: int | None) -> Iterator[Finding]:
@@ -193,17 +230,17 @@ def _rewards(data: OfflineDataset) -> Iterator[Finding]:
             )
 
 
-def _load(what: Any, path: str | Path | None) -> OfflineDataset:
+def _load(what: Any, path: str | Path | None, log: Mapping[str, Any]) -> OfflineDataset:
     """The dataset with as few checks of values as its format allows, for the checks here to make."""
     if path is not None:
-        return from_file(path, what if isinstance(what, EnvRecord) else record(what), strict=False)
-    if isinstance(what, Path) or (isinstance(what, str) and what.endswith(SUFFIXES)):
-        return from_file(what, strict=False)
+        return from_file(path, what if isinstance(what, EnvRecord) else record(what), strict=False, **log)
+    if is_file(what):
+        return from_file(what, strict=False, **log)
     if isinstance(what, str) and what not in records() and MINARI_ID.fullmatch(what) and has_local(what):
         return stored(what, strict=False)
     if hasattr(what, "iterate_episodes"):
         return stored(what, strict=False)
-    return load_dataset(what)
+    return load_dataset(what, **log)
 
 
 def _file_code(sentence: str) -> str:
@@ -224,16 +261,21 @@ def _file_code(sentence: str) -> str:
 
 
 def check_dataset(
-    what: Any, env: str | EnvRecord | gym.Env | None = None, *, path: str | Path | None = None
+    what: Any,
+    env: str | EnvRecord | gym.Env | None = None,
+    *,
+    path: str | Path | None = None,
+    columns: Mapping[str, Any] | None = None,
+    bounds: Any = None,
 ) -> list[Finding]:
     """Every fault found in ``what`` (anything :func:`~rlkit.data.resolve.load_dataset` takes), errors first.
 
-    ``path``: a D4RL HDF5 file to take for the record ``what``.
+    ``path``: a file to take for the record ``what``.  ``columns`` and ``bounds``: of a log, as there.
     ``env``, an environment, its Gymnasium id or a record, overrides the one the dataset names; with it the action
     bounds, the shapes and the longest episode are known.  A file that cannot be read is a finding, not an exception.
     """
     try:
-        data = _load(what, path)
+        data = _load(what, path, {"columns": columns, "bounds": bounds})
         limit = None
         if isinstance(env, gym.Env):
             spaces = require_boxes(env.observation_space, env.action_space, "env")
@@ -256,5 +298,5 @@ def check_dataset(
     found_values = list(_values(data))
     findings = [*found_values, *_bounds(data), *_joins(data), *_episodes(data, limit), *_duplicates(data)]
     if not found_values:  # a fit on NaN says nothing
-        findings += _rewards(data)
+        findings += [*_columns(data), *_scales(data), *_rewards(data)]
     return sorted(findings, key=lambda finding: finding.severity)

@@ -103,8 +103,9 @@ class OfflineDataset:
 
     @property
     def reward_free(self) -> bool:
-        """Whether this is imitation data without rewards: every one is 0."""
-        return bool(self.parts) and not self.rewards.any()
+        """Whether there are no rewards: a log without a column of them, or imitation data in which every one is 0."""
+        without = bool(self.parts) or self.provenance.details.get("rewards") == "none"
+        return without and not self.rewards.any()
 
     def rows_of(self, part: str) -> tuple[int, int]:
         """First row of ``part`` and one past its last; :class:`DataError` where the data has no such part."""

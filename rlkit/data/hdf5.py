@@ -33,6 +33,7 @@ from rlkit.registry import EnvRecord
 from rlkit.system.files import require_whole
 
 SUFFIXES = (".hdf5", ".h5")
+MOVED = 100_000  # rows at once
 DEFAULT_LIMIT = 1000  # of the environments D4RL recorded before it stored timeouts
 
 
@@ -53,6 +54,17 @@ def _open(path: Path) -> h5py.File:
         if "signature" in text:
             raise DataError(f"{path} is not an HDF5 file, expected D4RL's layout") from None
         raise DataError(f"{path} cannot be opened as HDF5: {error.strerror or text}") from None
+
+
+def has_d4rl_layout(path: str | Path) -> bool:
+    """Whether a file is to be read as D4RL's: an HDF5 file with its two main arrays, or one that cannot be opened."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        return False
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return True  # reading it says what is wrong
+    with refusing(path, "is damaged; download or copy it again", DataError), _open(path) as file:
+        return {"observations", "actions"} <= set(file) or not len(file)
 
 
 def _read(file: h5py.File, name: str, dtype: Any, path: Path) -> np.ndarray | None:
@@ -131,33 +143,62 @@ def infer_timeouts(terminals: np.ndarray, limit: int) -> np.ndarray:
     return (step + 1) % limit == 0
 
 
-def _transitions(raw: dict[str, np.ndarray], timeouts: np.ndarray, path: Path) -> tuple[dict[str, np.ndarray], int]:
-    """The arrays of :class:`OfflineDataset`, and how many rows were dropped for want of a successor."""
+def transitions(
+    raw: dict[str, np.ndarray], timeouts: np.ndarray, where: str | Path
+) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays of :class:`OfflineDataset`, and how many rows were dropped for want of a successor.
+
+    ``raw`` has ``observations``, ``actions``, ``rewards``, ``terminals`` and perhaps ``next_observations``, of the
+    dtypes of :class:`OfflineDataset`; rows that stay are moved together in these arrays themselves, as a copy of a
+    large file would not fit beside it.  Raises :class:`DataError` where no row has a successor.
+    """
     observations, terminations = raw["observations"], raw["terminals"]
     last = len(observations) - 1
     truncations = timeouts.copy()
+    columns = {**raw, "terminations": terminations, "truncations": truncations}
     if "next_observations" in raw:
         truncations[last] |= not terminations[last]
-        columns = {**raw, "terminations": terminations, "truncations": truncations}
         return {name: columns[name] for name in OfflineDataset.ARRAYS}, 0
 
-    following = np.concatenate((observations[1:], observations[-1:]))
+    following = columns["next_observations"] = np.empty_like(observations)
+    following[:-1], following[-1] = observations[1:], observations[-1]
     following[terminations] = observations[terminations]
     unknown = timeouts & ~terminations
     unknown[last] |= not terminations[last]
     before = np.flatnonzero(unknown) - 1
     truncations[before[before >= 0]] |= ~terminations[before[before >= 0]]
-    keep = ~unknown
-    if not keep.any():
-        raise DataError(f"{path} holds no transition whose next observation is known")
-    columns = {**raw, "next_observations": following, "terminations": terminations, "truncations": truncations}
-    return {name: columns[name][keep] for name in OfflineDataset.ARRAYS}, int(unknown.sum())
+    if unknown.all():
+        raise DataError(f"{where} holds no transition whose next observation is known")
+    keep = np.flatnonzero(~unknown)
+    return {name: _together(columns[name], keep) for name in OfflineDataset.ARRAYS}, int(unknown.sum())
+
+
+def _together(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """``array[rows]``, rising, moved to the front of ``array``."""
+    if len(rows) == len(array):
+        return array
+    for start in range(0, len(rows), MOVED):
+        block = rows[start : start + MOVED]
+        array[start : start + len(block)] = array[block]
+    return array[: len(rows)]
+
+
+def column_ranges(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and largest finite value of each column, ``[da]`` each; 1 to either side where that is no range."""
+    finite = np.isfinite(actions)
+    low, high = np.min(actions, 0, where=finite, initial=np.inf), np.max(actions, 0, where=finite, initial=-np.inf)
+    middle = np.where(np.isfinite(low), low, 0)
+    flat = ~(low < high)
+    return np.where(flat, middle - 1, low), np.where(flat, middle + 1, high)
 
 
 def _guess_actions(actions: np.ndarray) -> gym.spaces.Box:
-    """[-1, 1] where that holds the data, else the data's own range: nothing better is known without an env."""
-    bound = max(1.0, float(np.abs(actions[np.isfinite(actions)]).max(initial=0.0)))
-    return gym.spaces.Box(-bound, bound, actions.shape[1:], np.float32)
+    """[-1, 1], D4RL's own, where that holds all the data; else each column's range: nothing is known without an env."""
+    low, high = column_ranges(actions)
+    finite = np.abs(actions[np.isfinite(actions)])
+    if finite.max(initial=0.0) <= 1:
+        return gym.spaces.Box(-1.0, 1.0, actions.shape[1:], np.float32)
+    return gym.spaces.Box(low, high, dtype=np.float32)
 
 
 def read_d4rl(
@@ -218,7 +259,7 @@ def read_d4rl(
         limit = limit or DEFAULT_LIMIT
         timeouts = infer_timeouts(raw["terminals"], limit)
         notes["timeouts"] = f"not in the file, inferred from episodes of {limit} steps"
-    arrays, dropped = _transitions(raw, timeouts, path)
+    arrays, dropped = transitions(raw, timeouts, path)
     if dropped:
         notes["dropped"] = f"{dropped} rows at timeouts or the end, whose next observation the file does not hold"
     provenance = provenance_of_copy("path", str(path), record.name if record else "unnamed", meta)

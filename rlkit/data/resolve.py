@@ -13,7 +13,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ import numpy as np
 from rlkit.data.cache import generated
 from rlkit.data.dataset import OfflineDataset, Source
 from rlkit.data.flat import flat_observations
-from rlkit.data.hdf5 import SUFFIXES, read_d4rl
+from rlkit.data.hdf5 import has_d4rl_layout, read_d4rl
+from rlkit.data.logs import is_frame, read_log
 from rlkit.data.minari_store import (
     MINARI_ID,
     check_id,
@@ -36,9 +37,10 @@ from rlkit.data.minari_store import (
     store_lock,
     store_root,
 )
-from rlkit.data.records import find_record, generated_id
-from rlkit.errors import DataError, nearest
-from rlkit.registry import EnvRecord, record, records
+from rlkit.data.records import env_facts, find_record, generated_id
+from rlkit.data.tables import SUFFIXES
+from rlkit.errors import DataError, UserError, nearest, shown
+from rlkit.registry import LOG, EnvRecord, record, records
 
 SOURCES = ("auto", "minari-local", "minari-remote", "generated")
 PROBE_SECONDS = 3.0
@@ -134,8 +136,17 @@ def stored(
     return from_minari(source, record=found, provenance=provenance, strict=strict)
 
 
-def from_file(path: str | Path, found: EnvRecord | None = None, strict: bool = True) -> OfflineDataset:
-    """:func:`read_d4rl`; the dataset names no environment where none here simulates what was recorded."""
+def from_file(
+    path: str | Path, found: EnvRecord | None = None, strict: bool = True, progress: bool = False, **log: Any
+) -> OfflineDataset:
+    """:func:`read_d4rl` of D4RL's layout, :func:`read_log` of any other file.
+
+    The dataset names no environment where none here simulates what was recorded.  ``log``: ``columns`` and ``bounds``
+    as :func:`read_log` takes them.
+    """
+    given = {name: value for name, value in log.items() if value}
+    if given or not has_d4rl_layout(path):
+        return read_log(path, record=found, strict=strict, progress=progress, **given)
     known = found or find_record(Path(path).name)
     if known is None or known.data is None or known.data.d4rl_simulated:
         return read_d4rl(path, record=found, strict=strict)
@@ -260,35 +271,49 @@ def load_dataset(
     what: Any,
     *,
     path: str | Path | None = None,
+    columns: Mapping[str, Any] | None = None,
+    bounds: Any = None,
     source: str = "auto",
     size: int | None = None,
     seed: int = 0,
     progress: bool = False,
     offline: bool | None = None,
 ) -> OfflineDataset:
-    """The dataset that ``what`` names; ``dataset.provenance.sentence`` says where it came from and is to be printed.
+    """The dataset that ``what`` names or holds; ``dataset.provenance.sentence`` says where it came from.
 
-    ``what``: a record's name (``"hopper-medium"``) or an :class:`EnvRecord`; a Minari id
-    (``"mujoco/hopper/medium-v0"``) or a ``MinariDataset``; the path of a D4RL HDF5 file (a ``Path``, or a string ending
-    in .hdf5 or .h5); or an :class:`OfflineDataset`, which is returned as it is.
+    Args:
+        what: a record's name (``"hopper-medium"``) or an :class:`EnvRecord`; a Minari id
+            (``"mujoco/hopper/medium-v0"``) or a ``MinariDataset``; the path of a CSV, Parquet, NPZ or HDF5 file, as a
+            ``Path`` or text; a mapping of arrays, a data frame of pandas or polars, a list of episodes; or an
+            :class:`OfflineDataset`, which is returned as it is.
+        path: a file to take for the record ``what``.
+        columns: of a log, which column is what, as :func:`~rlkit.data.logs.read_log` takes it: names by role,
+            ``{"actions": ["valve", "heater"], "reward": "yield"}``; what is not said is guessed from the names.
+        bounds: of a log, lowest and highest action by column, ``{"valve": (0, 100)}``; by default those recorded.
+        source: ``auto`` (the order of this module), ``minari-local``, ``minari-remote`` or ``generated``.
+        size: transitions of generated data.
+        seed: of generated data.
+        progress: whether what takes long shows a bar.
+        offline: keeps away from the network (default: the environment variable ``RLKIT_OFFLINE``).
 
-    ``path``: a D4RL HDF5 file to take for the record ``what``.  ``source``: ``auto`` (the order of this module),
-    ``minari-local``, ``minari-remote`` or ``generated``.  ``size`` and ``seed`` concern generated data alone.
-    ``offline`` keeps away from the network (default: the environment variable ``RLKIT_OFFLINE``).
-
-    Raises :class:`~rlkit.errors.UserError` for an unknown name, and :class:`DataError` for data that cannot be had,
-    read or made, or does not fit the record's environment.
+    Raises:
+        UserError: an unknown name, or data that cannot be had, read or made, or does not fit the environment.
     """
     if source not in SOURCES:
         raise DataError(f"unknown source '{source}', expected one of {', '.join(SOURCES)}{nearest(source, SOURCES)}")
+    log = {"columns": columns, "bounds": bounds}
+    if path is not None:
+        return from_file(path, what if isinstance(what, EnvRecord) else record(what), progress=progress, **log)
+    if is_file(what):
+        return from_file(what, progress=progress, **log)
+    if isinstance(what, (Mapping, list, tuple)) or is_frame(what):
+        return read_log(what, **log)
+    if columns or bounds:
+        raise DataError(f"columns= and bounds= are for files and tables of rows, {shown(what)} has its own")
     if isinstance(what, OfflineDataset):
         return what
-    if path is not None:
-        return from_file(path, what if isinstance(what, EnvRecord) else record(what))
     if isinstance(what, EnvRecord):
         return _by_record(what, source, size, seed, progress, offline)
-    if isinstance(what, Path) or (isinstance(what, str) and what.endswith(SUFFIXES)):
-        return from_file(what)
     if isinstance(what, str):
         if what not in records() and MINARI_ID.fullmatch(what):
             return _by_id(what, source, offline)
@@ -297,5 +322,39 @@ def load_dataset(
         return stored(what)
     raise DataError(
         f"cannot make a dataset of {type(what).__name__}, expected a record's name, a Minari id, a MinariDataset, "
-        "the path of a D4RL HDF5 file, or an OfflineDataset"
+        "the path of a file, a table of rows, a list of episodes, or an OfflineDataset"
     )
+
+
+def is_file(what: Any) -> bool:
+    """Whether ``what`` is the path of a file of data."""
+    return isinstance(what, Path) or (isinstance(what, str) and what.lower().endswith(SUFFIXES))
+
+
+def chosen(record: EnvRecord, choices: Any, progress: bool, agent: str) -> OfflineDataset:
+    """The dataset of a run of ``agent``, announced: of ``record``, or of what ``choices`` names without one.
+
+    ``choices`` is the run's ``env`` group; where the data comes from is settled there, so that a resumed run finds the
+    same.  Raises as :func:`load_dataset`, and :class:`UserError` for a record that has no data.
+    """
+    own = choices.path if record.family == LOG else choices.id
+    if record.data is None and own is None:
+        found = [name for name, known in records().items() if known.data and known.env_id == record.env_id]
+        hint = f"try {record.name}-medium" if f"{record.name}-medium" in found else "rlkit data list shows which do"
+        raise UserError(f"agent '{agent}' learns from data, env '{record.name}' has none; {hint}")
+    path, source = choices.path, choices.source
+    options = {"size": choices.size, "seed": choices.data_seed, "progress": progress, "bounds": choices.bounds}
+    options["columns"] = {role: names for role, names in choices.columns.items() if names is not None}
+    if own is not None:
+        dataset = load_dataset(own, **options)
+    else:
+        dataset = load_dataset(record, path=path, source=source, **options)
+    if record.extra is not None and dataset.env_id is not None:
+        env_facts(dataset.env_id, dataset.env_kwargs)  # a missing extra is found now, not at the first evaluation
+    print(dataset.provenance.sentence, flush=True)
+    if dataset.env_id is None:
+        print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")
+    if source == "auto" and path is None and own is None:
+        # A resumed run must find the same data, whatever has become reachable since.
+        choices.source = "generated" if dataset.provenance.source == "generated" else "minari-local"
+    return dataset

@@ -47,7 +47,7 @@ from rlkit.algorithms.learner import Learner, Trainer
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.algorithms.online import OnlineAlgorithm
 from rlkit.algorithms.verdict import can_judge, judge
-from rlkit.config import read_config
+from rlkit.config import env_record, read_config
 from rlkit.errors import ArtefactError, UserError, refusing, shown
 from rlkit.run import folder
 from rlkit.run.folder import checkpoints
@@ -175,8 +175,7 @@ def build(config: DictConfig, sources: dict[str, Any] | None = None) -> Persiste
     ``sources``: what was resolved for other runs before, by the settings that decide it; filled here.
     """
     cls = registry.agent_class(config.agent.name)
-    settings: Any = OmegaConf.to_container(config.env.kwargs)
-    record = registry.configured(registry.record(config.env.name), settings)
+    record = env_record(config.env, cls.learns_from)
     if config.eval_episodes is None:
         config.eval_episodes = record.episodes
     chosen: Any = OmegaConf.to_container(config.agent)
