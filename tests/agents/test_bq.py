@@ -528,7 +528,7 @@ def test_64_tours_are_learnt_by_heart() -> None:
 def test_bfloat16_gradients_are_near(name: str) -> None:
     found = []
     for amp in (False, True):
-        agent = make(name, amp=amp)
+        agent = make(name, amp=amp, batch_size=64)
         agent.ready()
         agent.update(agent.draw())
         found.append(torch.cat([parameter.grad.flatten() for parameter in agent.parameters]))
