@@ -87,14 +87,18 @@ class DeviceRules(ABC):
     """``instances``, arrays with one axis in front, as tensors on ``device``, and the rules over their states.
 
     features: numbers per token; kinds: of action per token; ends: whether the origin and the destination are tokens;
-    costs: whether tokens have costs between each other in place of features; reversible: whether paths are optimal in
-    both directions; copies: most searches of one instance that differ, None: any number.
+    costs: whether tokens have costs between each other in place of features; places: whether their first two numbers
+    are coordinates; reversible: whether paths are optimal in both directions; copies: most searches of one instance
+    that differ, None: any number; shown: of instances larger than those learnt from, how many of the nearest nodes a
+    network had best be shown, None: all.
     """
 
     features: ClassVar[int]
     kinds: ClassVar[int] = 1
     ends: ClassVar[bool] = True
     costs: ClassVar[bool] = False
+    places: ClassVar[bool] = True
+    shown: ClassVar[int | None] = None
     reversible: ClassVar[bool] = False
     copies: ClassVar[int | None] = SYMMETRIES
 

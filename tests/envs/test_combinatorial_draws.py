@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def plain(name: str, instance: Any, solution: np.ndarray, size: int, rng: Any) -
         if rng.random() < 0.5:
             tour = tour[::-1]
         way = [0, *tour[:size]]
-        used = sum(float(np.linalg.norm(instance["coords"][a] - instance["coords"][b])) for a, b in zip(way, way[1:]))
+        used = sum(float(np.linalg.norm(instance["coords"][a] - instance["coords"][b])) for a, b in pairwise(way))
         rest = frozenset(range(1, n)) - frozenset(way)
         return way[-1], 0, rest, round(float(instance["budget"]) - used, 9), frozenset({(tour[size], 0)}), None
     items = rng.permutation([int(j) for j in solution if j >= 0]).tolist()

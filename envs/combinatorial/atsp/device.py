@@ -18,7 +18,7 @@ class Device(TourRules):
     """Tokens have costs between each other, from which a network makes their features: to and from the two ends, and
     the means of row and column."""
 
-    features, costs = 6, True
+    features, costs, places = 6, True, False
 
     @classmethod
     def columns(cls, arrays: Instance) -> list[NDArray[Any]]:

@@ -19,7 +19,7 @@ from rlkit.errors import UserError
 class Device(DeviceRules):
     """Tokens (x, y, q/C, Q/C)."""
 
-    features, kinds = 4, 2
+    features, kinds, shown = 4, 2, 50
 
     @classmethod
     def columns(cls, arrays: Instance) -> list[NDArray[Any]]:

@@ -19,7 +19,7 @@ from rlkit.errors import UserError
 class Device(DeviceRules):
     """Tokens (w, v, W)."""
 
-    features, ends, copies = 3, False, 1
+    features, ends, places, copies = 3, False, False, 1
 
     @classmethod
     def columns(cls, arrays: Instance) -> list[NDArray[Any]]:

@@ -21,7 +21,7 @@ SEARCHES = 20  # local searches whose best tour others are measured against wher
 class Device(TourRules):
     """Tokens (x, y)."""
 
-    features, reversible = 2, True
+    features, reversible, shown = 2, True, 50
 
     @classmethod
     def columns(cls, arrays: Instance) -> list[NDArray[Any]]:
