@@ -888,6 +888,21 @@ def test_learning_begins_from_given_weights(name: str, tmp_path: Path) -> None:
     assert same(tensors(second), tensors(moved))
 
 
+def test_weights_without_distances_may_be_the_first(tmp_path: Path) -> None:
+    first = make("tsp", distances=False).learn(2)
+    first.save(tmp_path / "first.rlk")
+    second = make("tsp", init=str(tmp_path / "first.rlk"))
+    second.ready()
+    assert second.network.distances
+    for block in second.network.blocks:
+        torch.testing.assert_close(block.slope, torch.linspace(0.02, 1.0, 2))
+    theirs, ours = first.policy.network.state_dict(), second.network.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in theirs.items()) and len(ours) == len(theirs) + 2
+    with pytest.raises(UserError, match=r"distances=True.*expected tsp.*distances=False"):
+        second.save(tmp_path / "second.rlk")
+        make("tsp", distances=False, init=str(tmp_path / "second.rlk")).begin()
+
+
 def test_first_weights_of_another_shape_are_one_sentence(tmp_path: Path) -> None:
     make("op").save(tmp_path / "op.rlk")
     make("tsp", layers=1).save(tmp_path / "one.rlk")
