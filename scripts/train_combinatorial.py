@@ -1,13 +1,18 @@
 """Train, measure and ship the small combinatorial solvers: agents/pretrained/ and docs/combinatorial-results.md.
 
-    python scripts/train_combinatorial.py train tsp --labels labels/tsp50.safetensors --steps 40000 --out runs/bq_tsp
-    python scripts/train_combinatorial.py measure tsp --run runs/bq_tsp     # gaps on held-out sets, per size
-    python scripts/train_combinatorial.py rival tsp --run runs/attention    # a line to beat: an attention model's gaps
-    python scripts/train_combinatorial.py ship tsp --run runs/bq_tsp        # float16 weights into agents/pretrained/
-    python scripts/train_combinatorial.py files tsp --folder tsplib         # the shipped weights on benchmark files
-    python scripts/train_combinatorial.py page                              # the tables, from the measurements alone
+    python scripts/train_combinatorial.py --problem tsp --seconds 600 --out runs/bq_tsp      # train, or go on
+    python scripts/train_combinatorial.py measure --problem tsp --out runs/bq_tsp     # gaps on held-out sets, per size
+    python scripts/train_combinatorial.py rival --problem tsp --out runs/attention    # an attention model's, to beat
+    python scripts/train_combinatorial.py ship --problem tsp --out runs/bq_tsp        # float16 into agents/pretrained/
+    python scripts/train_combinatorial.py files --problem tsp --folder tsplib         # what ships, on benchmark files
+    python scripts/train_combinatorial.py page                                        # the tables, from measurements
 
-``train`` is ``rlkit train agent=bq`` and resumes where it stopped.  ``measure`` keeps a line per set and way of solving
+Training is ``rlkit train agent=bq`` in OUT/run, on the GPU if there is one, for so many seconds; the same command goes
+on where the last one stopped.  OUT/labels.safetensors is made first, of as many instances as a fifth of the first
+budget solves, and OUT/model.rlk is what was learnt so far.  The learning rate stays, as nobody knows how often one will
+go on, and the average of the weights makes up for that; a last run with ``agent.init=OUT/model.rlk
+agent.decay_steps=UPDATES`` into another folder lets it fall.  Further ``key=value`` settings are those of ``rlkit
+train``, at the first call.  ``measure`` keeps a line per set and way of solving
 in docs/assets/combinatorial/gaps.jsonl; what is there for these weights is not measured again.  What is measured are
 the weights as they ship, rounded to float16.  References come from the labels' solvers, so a gap is to those and not
 to an optimum (knapsack's are optimal).
@@ -17,7 +22,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +43,8 @@ from rlkit.envs.combinatorial.base import make_problem
 from rlkit.envs.combinatorial.labels import Labels, make_labels, read_labels
 from rlkit.envs.combinatorial.metrics import gap
 from rlkit.envs.combinatorial.tsplib import Benchmark
+from rlkit.errors import UserError
+from rlkit.run.folder import checkpoints
 from rlkit.system.files import write_atomically
 from rlkit.system.machine import processor
 
@@ -91,18 +100,45 @@ OPTIMA |= {"st70": 675, "eil76": 538, "pr76": 108159, "rat99": 1211, "kroA100": 
 OPTIMA |= {"ch150": 6528, "a280": 2579, "pcb442": 50778, "att532": 27686, "ftv33": 1286, "ftv47": 1776, "ft53": 6905}
 # CVRPLIB's, of sets A and X
 OPTIMA |= {"A-n32-k5": 784, "A-n45-k6": 944, "X-n101-k25": 27591}
-TRAINED = 50  # nodes
+TRAINED = 50  # nodes, where a line does not say
+NODES = 100  # that are trained on
+LABELLED = {"tsp": 0.012, "atsp": 0.06, "cvrp": 0.3, "op": 1.0, "knapsack": 0.001}  # seconds a label of so many takes
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
 NEAR = 100  # nodes shown to the network on larger sets
 
 
-def train(problem: str, labels: Path, steps: int, out: Path, extra: list[str]) -> int:
-    """``rlkit train``, or ``rlkit resume`` where ``out`` is a run already."""
+def train(problem: str, seconds: float, out: Path, nodes: int, labels: Path | None, extra: list[str]) -> int:
+    """Train in ``out`` for so many seconds, from the beginning or from where it stopped; returns the exit code."""
+    run, cores = out / "run", os.cpu_count() or 1
     command = [sys.executable, "-c", "import sys; from rlkit.cli import main; sys.exit(main())"]
-    if (out / "config.yaml").exists():
-        return subprocess.call([*command, "resume", str(out), f"total_timesteps={steps}"])
-    settings = [f"agent.labels={labels}", f"total_timesteps={steps}", f"out={out}", f"agent.decay_steps={steps}"]
-    return subprocess.call([*command, "train", "agent=bq", f"env={problem}", *settings, *extra])
+    if (run / "config.yaml").exists():
+        if extra:
+            raise SystemExit(f"{run}: goes on with the settings it began with, expected none, got {' '.join(extra)}")
+        command += ["resume", str(run)]
+    else:
+        if labels is None:
+            labels, made = out / "labels.safetensors", {"num_nodes": nodes, "jobs": cores, "progress": True}
+            size = int(min(max(0.2 * seconds * cores / LABELLED[problem], 500), 100_000))
+            labels if labels.exists() else make_labels(problem, size=size, path=labels, **made)
+        gpu = torch.cuda.is_available()
+        settings = [f"agent.labels={labels}", f"env.kwargs.num_nodes={nodes}", f"out={run}", f"total_timesteps={10**8}"]
+        settings += [f"agent.batch_size={1024 if gpu else 256}", "agent.decay_steps=0", "agent.amp=true", "device=auto"]
+        settings += ["eval_every=5000", "eval_episodes=64", "checkpoint_every=500"]
+        command += ["train", "agent=bq", f"env={problem}", *settings, *extra]
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait(seconds)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        process.send_signal(signal.SIGTERM)  # it ends with a checkpoint
+        code = process.wait()
+    if code not in (0, 128 + signal.SIGTERM, 128 + signal.SIGINT):
+        return code
+    saved = checkpoints(run / "checkpoints")
+    if not saved:
+        raise SystemExit(f"{run}: no update was done within {seconds:g} seconds, expected more of them")
+    BQ.load(saved[-1]).save(out / "model.rlk")
+    print(f"wrote {out / 'model.rlk'}")
+    return 0
 
 
 def rounded(run: Path, path: Path) -> str:
@@ -119,8 +155,13 @@ def rounded(run: Path, path: Path) -> str:
 
 def trained(run: Path) -> dict[str, Any]:
     """How the weights of ``run`` came about."""
-    result = json.loads((run / "result.json").read_text())
     keys = ("updates", "seed", "seconds", "machine", "versions", "dataset")
+    if (run / "result.json").exists():
+        result = json.loads((run / "result.json").read_text())
+    else:  # as :func:`train` leaves it
+        result = read_artefact(checkpoints(run / "run" / "checkpoints")[-1])[0]
+        result |= {"updates": result["num_timesteps"], "seconds": result["training"]["extra"]["seconds"]}
+        result["machine"] = {"processor": processor(), "system": platform.system()}
     return {key: result[key] for key in keys if key in result}
 
 
@@ -182,6 +223,7 @@ def measure(problem: str, run: Path) -> None:
         line = {"problem": problem, "nodes": nodes, "settings": settings, "instances": count, "weights": sha}
         line |= {"updates": agent.num_timesteps, "solver": labels.metadata["solver"], "machine": machine}
         line |= {"versions": versions(), "effort": MEASURED[problem].effort}
+        line["trained"] = agent.described["details"]["settings"]["num_nodes"]
         for way, options in ways(problem, nodes).items():
             if (nodes, way) not in done:
                 known.append({**line, "way": way, **timed(agent, labels, options)})
@@ -299,7 +341,7 @@ def page() -> str:
         own = [line for line in lines if line["problem"] == problem]
         sizes = sorted({line["nodes"] for line in own})
         first = next(line for line in own if "rival" not in line)
-        text += [f"## {problem}", "", f"BQ, {first['updates']:,} updates on {TRAINED} nodes.", ""]
+        text += [f"## {problem}", "", f"BQ, {first['updates']:,} updates on {first.get('trained', TRAINED)} nodes.", ""]
         if rivals := [line["rival"] for line in own if "rival" in line]:
             text[-2] += f" The attention model learnt from the same labels: {rivals[0]['updates']:,} updates of 128 "
             text[-2] += f"instances in {rivals[0]['seconds'] / 60:.0f} minutes."
@@ -321,22 +363,38 @@ def page() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "measure", "rival", "ship", "files", "page"))
-    parser.add_argument("problem", nargs="?", choices=list(MEASURED))
-    parser.add_argument("--run", "--out", dest="run", type=Path)
-    parser.add_argument("--labels", type=Path)
+    known = ("train", "measure", "rival", "ship", "files", "page")
+    parser.add_argument("words", nargs="*", metavar="WHAT", help=f"{', '.join(known)}; settings of rlkit train")
+    parser.add_argument("--problem", choices=list(MEASURED), default="tsp")
+    parser.add_argument("--out", type=Path, help="folder of the run")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of training")
+    parser.add_argument("--nodes", type=int, default=NODES, help="of the largest sub-problem")
+    parser.add_argument("--labels", type=Path, help="a labelled set, instead of making one")
     parser.add_argument("--folder", type=Path, help="benchmark files")
-    parser.add_argument("--steps", type=int, default=40_000)
-    parser.add_argument("extra", nargs="*", help="further key=value settings of rlkit train")
     arguments = parser.parse_args()
+    words = arguments.words
+    arguments.what = words.pop(0) if words and "=" not in words[0] else "train"
+    if arguments.what not in known:
+        parser.error(f"{arguments.what!r} is none of {', '.join(known)}")
+    needed = {"page": None, "files": "folder"}.get(arguments.what, "out")
+    if needed is not None and getattr(arguments, needed) is None:
+        parser.error(f"{arguments.what} needs --{needed}")
+    if not arguments.seconds > 0:
+        parser.error(f"--seconds {arguments.seconds:g} is out of range, expected a number above 0")
+    if words and arguments.what != "train":
+        parser.error(f"settings are for train, got {' '.join(words)}")
     if arguments.what == "page":
         PAGE.write_text(page())
     elif arguments.what == "files":
         files(arguments.problem, arguments.folder)
     elif arguments.what == "train":
-        sys.exit(train(arguments.problem, arguments.labels, arguments.steps, arguments.run, arguments.extra))
+        given = arguments.out, arguments.nodes, arguments.labels, words
+        try:
+            sys.exit(train(arguments.problem, arguments.seconds, *given))
+        except UserError as error:
+            sys.exit(str(error))
     else:
-        {"measure": measure, "rival": rival, "ship": ship}[arguments.what](arguments.problem, arguments.run)
+        {"measure": measure, "rival": rival, "ship": ship}[arguments.what](arguments.problem, arguments.out)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ update:
 The average is what predicts, solves and is saved.  ``agents/bq/network.py`` is the network, ``agents/bq/decode.py``
 greedy and beam decoding.
 
-Deviations, undone by ``paper=True``: RMSNorm before each layer for ReZero, the unit box for raw coordinates, and the
-second label of tsp.  Others: attention is scaled by 1/√d; atsp's tokens show their costs to the two ends for random
-identifiers, so that renumbering nodes changes nothing; what is not feasible has no part in the loss.
+Deviations, undone by ``paper=True``: RMSNorm before each layer for ReZero, the unit box for raw coordinates, the second
+label of tsp, and attention that falls with the squared distance.  Others: attention is scaled by 1/√d; atsp's tokens
+show their costs to the two ends for random identifiers, so that renumbering nodes changes nothing; what is not feasible
+has no part in the loss.
 """
 
 from __future__ import annotations
@@ -75,12 +76,14 @@ class BQConfig(AgentConfig):
     layers: int = 6  # blocks; more: better, slower in proportion
     heads: int = 8  # of attention
     feedforward: int = 512  # units of the layer behind attention
-    paper: bool = False  # ReZero, raw coordinates and one label, as published
+    paper: bool = False  # ReZero, raw coordinates, one label and plain attention, as published
     rescale: bool = True  # every sub-problem to the unit square
     two_ended: bool = True  # tsp: also learn the node before the destination
+    distances: bool = False  # attention falls with the squared distance; the presets of tsp, cvrp and op have it
     symmetries: bool = True  # see each sub-problem in one of the square's eight symmetries
     min_size: int = 4  # nodes of the smallest sub-problem of tsp, atsp and cvrp, its two ends counted
     amp: bool = False  # bfloat16 products; on a CPU attention stays in float32
+    init: str | None = None  # artefact whose weights are the first ones; None: drawn by the seed
     labels: str | None = None  # file of a labelled set; None: made as the next five say, once
     train_size: int = 10_000  # instances of it; more: less to learn by heart
     label_seed: int = 0  # of its instances
@@ -107,7 +110,7 @@ class BQConfig(AgentConfig):
     @property
     def shape(self) -> Shape:
         sizes = self.width, self.layers, self.heads, self.feedforward
-        return Shape(*sizes, self.paper, self.rescale, self.two_ended)
+        return Shape(*sizes, self.paper, self.rescale, self.two_ended, self.distances)
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
@@ -201,8 +204,28 @@ class BQ(Solver):
     # ---- labels ----------------------------------------------------------------------------------------------------
 
     def ready(self) -> None:
-        """Reads the labelled set, or makes it.  Raises :class:`UserError` where that cannot be."""
+        """Reads the labelled set, or makes it, and the first weights.  Raises :class:`UserError` where that cannot
+        be."""
         self.read_labels()
+        self.begin()
+
+    def begin(self) -> None:
+        """Before the first update, take the weights of ``agent.init``.  Raises :class:`UserError` for another shape."""
+        path = self.config.init
+        if path is None or self._n_updates:
+            return
+        other = type(self).load(path)
+        theirs, ours = other.config.shape, self.config.shape
+        alike = theirs == ours or replace(theirs, distances=True) == ours
+        if other.problem.name != self.problem.name or not alike:
+            held, wanted = f"{other.problem.name}, {theirs}", f"{self.problem.name}, {ours}"
+            raise UserError(f"agent.init={path}: holds weights for {held}, expected {wanted}")
+        weights = other.policy.network.state_dict()
+        if theirs != ours:  # distances are new to it: they begin with a twenty-fifth of their usual say
+            slopes = {k: 0.2 * v for k, v in self.network.state_dict().items() if k.endswith("slope")}
+            weights = {**slopes, **weights}
+        for network in (self.network, self.policy.network):
+            network.load_state_dict(weights)
 
     def read_labels(self, progress: bool = False) -> Labels:
         """The labelled set, made first if need be; of several processes the first one makes it."""
@@ -285,14 +308,21 @@ class BQ(Solver):
 
         beam: states kept per instance, 1: greedy.  augment: searches per instance in different symmetries of the
         square (cvrp, op: up to 8) and from different nodes (tsp, atsp), the best of which is returned; knapsack has
-        none.  knn: show the network only so many nodes, the nearest.  reuse: see ``agents/bq/decode.py``.  seed: of
+        none.  knn: show the network only so many nodes, the nearest; by default, where that is no worse (tsp, cvrp), 50
+        of instances larger than those it learnt from, else all.  reuse: see ``agents/bq/decode.py``.  seed: of
         the nodes where searches begin.
 
         Raises :class:`UserError` for instances that are not sound or a number out of range.
         """
         options: dict[str, Any] = {"beam": beam, "augment": augment, "knn": knn, "reuse": reuse, "seed": seed}
+        options["learnt"] = self._learnt_nodes()
         with fast_float32(self.device):
             return solve(self.policy.network, self.problem, instances, self.device, **options)
+
+    def _learnt_nodes(self) -> int:
+        """Nodes of the instances it learnt from; of its environment's, before it has."""
+        found = (self.described or {}).get("details", {}).get("settings", {}).get("num_nodes")
+        return found if isinstance(found, int) else self.problem.num_nodes
 
     def evaluator(self, episodes: int, seed: int, record: EnvRecord | None = None) -> GapEvaluator | None:
         """Gaps on held-out instances of the environment's size, of ``record``'s if given; the same for any ``seed``."""
@@ -378,3 +408,4 @@ class BQ(Solver):
     def prepare(self, progress: bool) -> None:
         """Make or read the labels, and say which."""
         print(sentence(self.read_labels(progress)), flush=True)
+        self.begin()  # refused before the run's folder is made

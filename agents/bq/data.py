@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from torch import Tensor, distributed
 from rlkit.agents.common import gaps
 from rlkit.agents.common.gaps import HELD_OUT_SEED
 from rlkit.envs.combinatorial.base import Problem, problem_kinds, problem_of_space
-from rlkit.envs.combinatorial.device import SYMMETRIES, States
+from rlkit.envs.combinatorial.device import SYMMETRIES
 from rlkit.envs.combinatorial.labels import Labels, make_labels
 from rlkit.envs.combinatorial.solvers import choose_solver
 from rlkit.errors import UserError
@@ -59,7 +60,8 @@ class Imitation:
     ):
         self.labels, self.generator, self.device = labels, generator, device
         self.batch_size, self.min_size, self.symmetries = batch_size, min_size, symmetries
-        self.rules, self.nodes = labels.problem.device(), labels.problem.num_nodes
+        self.rules, self.nodes = labels.problem.device()(labels.instances, device), labels.problem.num_nodes
+        self.rules.follow(labels.solutions)
         self.steps = self.rules.steps(labels.solutions)  # [B]
         if self.steps is not None:
             self.states_up_to = np.cumsum(self.steps)  # [B]
@@ -87,25 +89,14 @@ class Imitation:
 
     def draw(self, part: slice = slice(None)) -> SubProblemBatch:
         """One size for all, uniform from the least to the whole instance; the rows ``part`` of the joint batch."""
-        generator, labels = self.generator, self.labels
         rows, size = self._rows_and_size()
-        chosen = {key: value[rows] for key, value in labels.instances.items()}
-        sub = self.rules.sub_problems(chosen, labels.solutions[rows], size, generator)
-        turned = generator.integers(SYMMETRIES, size=self.batch_size) * self.symmetries
-        nodes, budget, target = (
-            torch.as_tensor(x[part], device=self.device) for x in (sub.nodes, sub.budget, sub.target)
-        )
-        inner = slice(1, -1) if self.rules.ends else slice(None)
-        remaining, target = nodes[:, inner], target[:, inner].float()
-        origin, destination = nodes[:, 0], nodes[:, -1]  # of no meaning where there are no ends
-        rules = self.rules({key: value[part] for key, value in chosen.items()}, self.device)
-        owner = torch.arange(len(nodes), device=self.device)
-        seen = torch.as_tensor(turned[part], device=self.device)
-        nothing = owner.new_zeros((len(nodes), 0))
-        states = States(owner, seen, remaining, origin, destination, budget, budget, budget, nothing, owner)
-        tokens, cost = rules.tokens(states)
-        before = None if sub.backward is None else torch.as_tensor(sub.backward[part] - 1, device=self.device)
-        return SubProblemBatch(tokens, cost, rules.feasible(states) | (target > 0), target, before)
+        lots = self.rules.lots(rows, size, self.generator)
+        turned = self.generator.integers(SYMMETRIES, size=self.batch_size) * self.symmetries
+        owner, seen, *given = (torch.as_tensor(x[part]).to(self.device) for x in (rows, turned, *lots))
+        found = self.rules.cut(owner, size, *given)
+        tokens, cost = self.rules.tokens(replace(found.states, copy=seen))
+        mask = self.rules.feasible(found.states) | (found.target > 0)
+        return SubProblemBatch(tokens, cost, mask, found.target.expand_as(mask), found.before)
 
 
 # ---- problems, solvers, processes ------------------------------------------------------------------------------------

@@ -218,8 +218,9 @@ def solve(
     knn: int | None = None,
     reuse: bool = True,
     seed: int = 0,
+    learnt: int | None = None,
 ) -> Solutions:
-    """See :meth:`rlkit.agents.bq.bq.BQ.solve`."""
+    """See :meth:`rlkit.agents.bq.bq.BQ.solve`; ``learnt``: nodes of the instances that the network learnt from."""
     begin = time.perf_counter()
     for what, value in (("beam", beam), ("augment", augment), ("knn", 1 if knn is None else knn)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -229,9 +230,13 @@ def solve(
         raise UserError(
             f"augment={augment} is out of range, {problem.name} has {most} symmetries; expected 1 to {most}"
         )
-    groups = read_instances(problem, instances)
-    options: dict[str, Any] = {"beam": beam, "augment": augment, "knn": knn, "reuse": reuse, "seed": seed}
-    parts = [_solve_group(network, group, device, **options) for group in groups]
+    groups, shown = read_instances(problem, instances), problem.device().shown
+    options: dict[str, Any] = {"beam": beam, "augment": augment, "reuse": reuse, "seed": seed}
+    parts = []
+    for group in groups:
+        larger = learnt is not None and group.problem.num_nodes > learnt
+        options["knn"] = shown if knn is None and larger else knn
+        parts.append(_solve_group(network, group, device, **options))
     return gathered(groups, parts, time.perf_counter() - begin)
 
 

@@ -1,4 +1,4 @@
-"""Transformer blocks: attention over a set of tokens, with or without costs between them."""
+"""Transformer blocks: attention over a set of tokens, with or without costs or distances between them."""
 
 from __future__ import annotations
 
@@ -42,44 +42,76 @@ class CostBias(nn.Module):
         return found.permute(0, 3, 1, 2)
 
 
+def folded(places: Float[Tensor, "batch k 2"]) -> tuple[Float[Tensor, "batch 1 k 4"], Float[Tensor, "batch 1 k 4"]]:
+    """Columns for queries and for keys whose product is -|x_i - x_j|^2: fused attention then knows distances.
+
+    Places are taken to be around (1/2, 1/2), so that little cancels.
+    """
+    with torch.autocast(places.device.type, enabled=False):
+        centred = places - 0.5
+        square = centred.square().sum(dim=-1, keepdim=True)
+        one = torch.ones_like(square)
+        queries = torch.cat((2.0 * centred, -square, -one), dim=-1)
+        keys = torch.cat((centred, one, square), dim=-1)
+    return queries[:, None], keys[:, None]
+
+
 class Block(nn.Module):
     """Attention and a feed-forward layer, each added to its input: normalised before (RMSNorm) or, as in the paper,
-    times a learned number that begins at 0 (ReZero)."""
+    times a learned number that begins at 0 (ReZero).
 
-    def __init__(self, shape: BlockShape, pairs: bool, generator: torch.Generator):
+    pairs: whether there are costs between tokens.  distances: whether the logits of head h fall by s_h^2 |x_i - x_j|^2,
+    s learned: first from a head that sees everything to one that sees its neighbours.
+    """
+
+    def __init__(self, shape: BlockShape, pairs: bool, generator: torch.Generator, distances: bool = False):
         super().__init__()
         width = shape.width
         self.heads = shape.heads
         self.qkv, self.out = linear(width, 3 * width, generator), linear(width, width, generator)
         self.up, self.down = linear(width, shape.feedforward, generator), linear(shape.feedforward, width, generator)
         self.bias = CostBias(shape.heads, generator) if pairs else None
+        self.slope = nn.Parameter(torch.linspace(0.1, 5.0, shape.heads)) if distances else None
         self.alpha = nn.Parameter(torch.zeros(())) if shape.paper else None
         self.beta = nn.Parameter(torch.zeros(())) if shape.paper else None
         self.norms = nn.ModuleList(nn.Identity() if shape.paper else nn.RMSNorm(width, eps=1e-6) for _ in range(2))
 
     def attend(
-        self, x: Float[Tensor, "batch k d"], bias: Float[Tensor, "batch heads k k"] | None
+        self,
+        x: Float[Tensor, "batch k d"],
+        bias: Float[Tensor, "batch heads k k"] | None,
+        near: tuple[Float[Tensor, "batch 1 k 4"], Float[Tensor, "batch 1 k 4"]] | None = None,
     ) -> Float[Tensor, "batch k d"]:
         batch, k, width = x.shape
+        own = width // self.heads
         q, key, v = (
-            part.view(batch, k, self.heads, width // self.heads).transpose(1, 2)  # [batch, heads, k, d / heads]
+            part.view(batch, k, self.heads, own).transpose(1, 2)  # [batch, heads, k, own]
             for part in self.qkv(x).chunk(3, dim=-1)
         )
+        scale = own**-0.5
+        if near is not None and self.slope is not None:
+            further = [(self.slope[:, None, None] * columns).to(q.dtype) for columns in near]  # [batch, heads, k, 4]
+            q, key, scale = torch.cat((q * scale, further[0]), dim=-1), torch.cat((key, further[1]), dim=-1), 1.0
         if x.device.type == "cpu":
             # The fused product is up to ten times slower there, backwards: in bfloat16, and within fast_float32 too.
             with torch.autocast("cpu", enabled=False):
-                logits = q.float() @ key.float().transpose(-1, -2) * (q.shape[-1] ** -0.5)  # [batch, heads, k, k]
+                logits = q.float() @ key.float().transpose(-1, -2) * scale  # [batch, heads, k, k]
                 found = torch.softmax(logits if bias is None else logits + bias.float(), dim=-1) @ v.float()
         else:
             bias = None if bias is None else bias.to(q.dtype)
-            found = functional.scaled_dot_product_attention(q, key, v, bias)
+            fill = -q.shape[-1] % 8  # fused kernels want heads of one size, a multiple of 8
+            q, key, v = (functional.pad(part, (0, q.shape[-1] + fill - part.shape[-1])) for part in (q, key, v))
+            found = functional.scaled_dot_product_attention(q, key, v, bias, scale=scale)[..., :own]
         return self.out(found.transpose(1, 2).reshape(batch, k, width))  # heads side by side again
 
     def forward(
-        self, x: Float[Tensor, "batch k d"], pairs: Float[Tensor, "batch k k 2"] | None = None
+        self,
+        x: Float[Tensor, "batch k d"],
+        pairs: Float[Tensor, "batch k k 2"] | None = None,
+        near: tuple[Float[Tensor, "batch 1 k 4"], Float[Tensor, "batch 1 k 4"]] | None = None,
     ) -> Float[Tensor, "batch k d"]:
         bias = self.bias(pairs) if self.bias is not None else None
-        change = self.attend(self.norms[0](x), bias)
+        change = self.attend(self.norms[0](x), bias, near)
         x = x + (change if self.alpha is None else self.alpha * change)
         change = self.down(functional.relu(self.up(self.norms[1](x))))
         return x + (change if self.beta is None else self.beta * change)

@@ -15,14 +15,13 @@ Knapsack  the items R, capacity W                     j, if w_j <= W + 1e-9: its
 ========  ==========================================  ======================================================
 
 An episode ends where nothing is feasible; there is no stop action.  The rules and the tokens stand in each problem's
-``rules.py`` as plain Python, which is also the oracle of its kernel and of its ``device.py``; here are the state, the
-exact solution by dynamic programming, and the form of the sub-problems of good solutions that imitation learns from.
+``rules.py`` as plain Python, which is also the oracle of its kernel and of its ``device.py``; here are the state and
+the exact solution by dynamic programming.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -93,29 +92,3 @@ def optimal_values(rules: PlainRules, instance: Instance) -> tuple[dict[State, f
 
     visit(rules.initial(instance))
     return values, actions
-
-
-# ---- sub-problems of solutions ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SubProblems:
-    """A batch of states on the way of good solutions, and what is done there.
-
-    nodes: int64 ``[B, K]``, original indices: origin, what remains, destination (knapsack: what remains); budget:
-    float64 ``[B]``, zeros where there is none; target: float64 ``[B, K, A]``, a distribution over tokens and A kinds of
-    action (2 for cvrp: direct, by the depot; else 1); backward: int64 ``[B]`` or None, the token visited just before
-    the destination, a second label where costs are symmetric.
-    """
-
-    nodes: NDArray[np.int64]
-    budget: NDArray[np.float64]
-    target: NDArray[np.float64]
-    backward: NDArray[np.int64] | None = None
-
-
-def one_hot(tokens: NDArray[np.int64], width: int, kinds: int = 1) -> NDArray[np.float64]:
-    """Targets ``[B, width, kinds]``, all weight on the flat entry ``tokens [B]``."""
-    target = np.zeros((len(tokens), width * kinds))
-    target[np.arange(len(tokens)), tokens] = 1.0
-    return target.reshape(len(tokens), width, kinds)  # [B, K, A]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkit.envs.combinatorial.base import Problem
-from rlkit.envs.combinatorial.bisimulation import Instance, SubProblems, one_hot
+from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.errors import UserError
 
@@ -33,9 +33,16 @@ LARGE = 1e9  # further than any node: infeasible ones are the last to be near
 
 def turned(places: Float[Tensor, "batch k 2"], copy: Int[Tensor, " batch"]) -> Float[Tensor, "batch k 2"]:
     """Points of the unit square in symmetry 0..7 of it: bit 0 mirrors x, bit 1 mirrors y, bit 2 swaps them."""
-    bits = (copy[:, None, None] & torch.tensor([1, 2], device=copy.device)) != 0  # [batch, 1, 2]
-    places = torch.where(bits, 1.0 - places, places)
-    return torch.where((copy & 4 != 0)[:, None, None], places.flip(-1), places)
+    mirrored = ((copy >> torch.arange(2, device=copy.device)[:, None]) & 1).to(places.dtype)[..., None]  # [2, batch, 1]
+    x, y = (torch.addcmul(m, side, 1.0 - 2.0 * m) for m, side in zip(mirrored, places.unbind(-1), strict=True))
+    swap = (copy & 4 != 0)[:, None]
+    return torch.stack((torch.where(swap, y, x), torch.where(swap, x, y)), dim=-1)
+
+
+def picked(table: Tensor, rows: Int[Tensor, " p"], columns: Int[Tensor, "p k"]) -> Tensor:
+    """``table[rows[:, None], columns]`` of a ``table`` [B, N, ...]: [P, K, ...], by the fastest way there is."""
+    flat = (rows[:, None] * table.shape[1] + columns).flatten()
+    return table.flatten(0, 1).index_select(0, flat).view(*columns.shape, *table.shape[2:])
 
 
 def near_origin(coords: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -80,14 +87,18 @@ class DeviceRules(ABC):
     """``instances``, arrays with one axis in front, as tensors on ``device``, and the rules over their states.
 
     features: numbers per token; kinds: of action per token; ends: whether the origin and the destination are tokens;
-    costs: whether tokens have costs between each other in place of features; reversible: whether paths are optimal in
-    both directions; copies: most searches of one instance that differ, None: any number.
+    costs: whether tokens have costs between each other in place of features; places: whether their first two numbers
+    are coordinates; reversible: whether paths are optimal in both directions; copies: most searches of one instance
+    that differ, None: any number; shown: of instances larger than those learnt from, how many of the nearest nodes a
+    network had best be shown, None: all.
     """
 
     features: ClassVar[int]
     kinds: ClassVar[int] = 1
     ends: ClassVar[bool] = True
     costs: ClassVar[bool] = False
+    places: ClassVar[bool] = True
+    shown: ClassVar[int | None] = None
     reversible: ClassVar[bool] = False
     copies: ClassVar[int | None] = SYMMETRIES
 
@@ -127,10 +138,10 @@ class DeviceRules(ABC):
 
         What the two ends have of their own is past, 0.
         """
-        tokens = static[states.owner[:, None], cls.token_nodes(states)]  # [batch, k, s]
-        places, own = turned(tokens[..., :2], states.copy), tokens[..., 2:]
-        own = torch.cat((torch.zeros_like(own[:, :2]), own[:, 2:]), dim=1)
-        return torch.cat((places, own, scalar[:, None, None].expand_as(own)), dim=-1), None
+        tokens = picked(static, states.owner, cls.token_nodes(states))  # [batch, k, s]
+        tokens[:, :2, 2:] = 0.0
+        left = scalar[:, None, None].expand(-1, tokens.shape[1], 1)
+        return torch.cat((turned(tokens[..., :2], states.copy), tokens[..., 2:], left), dim=-1), None
 
     @staticmethod
     def token_nodes(states: States) -> Int[Tensor, "batch k"]:
@@ -235,16 +246,44 @@ class DeviceRules(ABC):
 
     @classmethod
     def sizes(cls, nodes: int, least: int) -> tuple[int, int]:
-        """Least and most of what :meth:`sub_problems` may be asked for, where :meth:`steps` is None."""
+        """Least and most of what :meth:`cut` may be asked for, where :meth:`steps` is None."""
         return least, nodes + 1
 
-    @classmethod
     @abstractmethod
-    def sub_problems(
-        cls, instances: Instance, solutions: NDArray[np.int64], size: int, generator: np.random.Generator
-    ) -> SubProblems:
-        """States on the way of ``solutions`` [B, L] and what is done there, all of one size: one of :meth:`sizes`, or
-        after ``size`` of the :meth:`steps`.  Raises UserError for a size that does not occur."""
+    def follow(self, solutions: NDArray[np.int64]) -> None:
+        """Lay ``solutions`` [B, L], one of each instance, out so that :meth:`cut` is nothing but indexing."""
+
+    @abstractmethod
+    def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
+        """All that is random of sub-problems of instances ``rows`` [P], in arrays with so many rows.
+
+        Raises UserError for a size that does not occur.
+        """
+
+    @abstractmethod
+    def cut(self, rows: Int[Tensor, " p"], size: int, *lots: Tensor) -> SubProblems:
+        """States on the way of the solutions followed, those of instances ``rows``, and what is done there, all of one
+        size: one of :meth:`sizes`, or after ``size`` of the :meth:`steps`, which these solutions all have."""
+
+    def states(self, rows: Tensor, origin: Tensor, remaining: Tensor, budget: Tensor | None = None) -> States:
+        """States of instances ``rows`` as they are: nothing of how they came about, symmetry 0, back to node 0."""
+        zeros = torch.zeros_like(rows)
+        budget = torch.zeros(len(rows), dtype=torch.float64, device=self.device) if budget is None else budget
+        return States(rows, zeros, remaining, origin, zeros, budget, budget, budget, rows[:, None][:, :0], rows)
+
+
+@dataclass(frozen=True)
+class SubProblems:
+    """A batch of states on the way of good solutions, and what is done there.
+
+    states: of one size; target: float32 ``[P, R, kinds]``, or one row for all, a distribution over the actions; before:
+    int64 ``[P]`` or None, the column of what remains that is visited just before the destination, a second label where
+    costs are symmetric.  Columns are in no order that means anything but to these two.
+    """
+
+    states: States
+    target: Tensor
+    before: Tensor | None = None
 
 
 def closed_walks(visits: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -284,24 +323,34 @@ class TourRules(DeviceRules):
         begins = np.argmax(tours == 0, axis=1)[:, None]
         return np.take_along_axis(tours, (begins + np.arange(tours.shape[1])) % tours.shape[1], axis=1)
 
-    @classmethod
-    def sub_problems(
-        cls, instances: Instance, solutions: NDArray[np.int64], size: int, generator: np.random.Generator
-    ) -> SubProblems:
-        """Paths of ``size`` nodes out of tours ``solutions [B, n]``, beginning anywhere, if reversible in either
-        direction.
+    def follow(self, solutions: NDArray[np.int64]) -> None:
+        """Twice around, so that no path has to begin again at 0."""
+        self.around = torch.as_tensor(np.concatenate((solutions, solutions, solutions[:, :1]), axis=1)).to(self.device)
 
-        Every path in an optimal tour is an optimal path between its ends.  ``size`` = n + 1 is the whole closed tour,
-        whose origin is also its destination.  Tokens are in the path's order, so the target is always token 1.
-        """
-        count, n = solutions.shape
+    def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
+        """Where paths begin, and if reversible in which direction they go."""
+        n = self.nodes
         if not 3 <= size <= n + 1:
             raise UserError(f"size={size} of a sub-path is out of range, expected 3 to {n + 1} for tours of {n} nodes")
-        starts = generator.integers(n, size=(count, 1))
-        directions = generator.choice((-1, 1), (count, 1)) if cls.reversible else np.ones((count, 1), np.int64)
-        nodes = np.take_along_axis(solutions, (starts + directions * np.arange(size)) % n, axis=1)  # [B, K]
-        backward = np.full(count, size - 2, np.int64) if cls.reversible else None
-        return SubProblems(nodes, np.zeros(count), one_hot(np.ones(count, np.int64), size), backward)
+        starts = generator.integers(n, size=len(rows))
+        return starts, generator.integers(2, size=len(rows)) if self.reversible else np.zeros_like(starts)
+
+    def cut(self, rows: Int[Tensor, " p"], size: int, *lots: Tensor) -> SubProblems:
+        """Paths of ``size`` nodes out of tours, beginning anywhere, if reversible in either direction.
+
+        Every path in an optimal tour is an optimal path between its ends.  ``size`` = n + 1 is the whole closed tour,
+        whose origin is also its destination.  Columns are in the path's order, so the first is always the target.
+        """
+        start, back = lots
+        steps = torch.arange(size, device=self.device)
+        path = picked(
+            self.around, rows, (start + back * self.nodes)[:, None] + (1 - 2 * back)[:, None] * steps
+        )  # [P, K]
+        states = replace(self.states(rows, path[:, 0], path[:, 1:-1]), destination=path[:, -1])
+        target = torch.zeros((1, size - 2, 1), device=self.device)
+        target[:, 0] = 1.0
+        before = torch.full_like(rows, size - 3) if self.reversible else None
+        return SubProblems(states, target, before)
 
 
 # ---- pointing --------------------------------------------------------------------------------------------------------

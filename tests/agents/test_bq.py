@@ -24,7 +24,9 @@ from rlkit.agents.bq.bq import BQ, BQConfig, end_loss, imitation_loss
 from rlkit.agents.bq.data import Imitation, SubProblemBatch
 from rlkit.agents.bq.network import BQNetwork, Shape
 from rlkit.agents.common import gaps
+from rlkit.agents.common.blocks import folded
 from rlkit.algorithms.callbacks import Checkpoint
+from rlkit.algorithms.checkpoint import read_artefact, write_artefact
 from rlkit.config import compose_config
 from rlkit.envs.combinatorial.base import generate, make_problem, row
 from rlkit.envs.combinatorial.bisimulation import optimal_values
@@ -528,7 +530,7 @@ def test_64_tours_are_learnt_by_heart() -> None:
 def test_bfloat16_gradients_are_near(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for amp in (False, True):
-        agent = make(name, amp=amp)
+        agent = make(name, amp=amp, batch_size=64)
         agent.ready()
         monkeypatch.setattr(
             agent.optimiser, "descend", lambda slopes: found.append(torch.cat([*map(torch.ravel, slopes)]))
@@ -802,3 +804,114 @@ def test_ragged_instances_are_one_sentence() -> None:
     rows = {"coords": np.random.default_rng(0).random((2, 5, 2)), "demand": [[0, 1, 1, 1, 1], [0]], "capacity": [9, 9]}
     with pytest.raises(UserError, match="'demand' is not an array of numbers"):
         make("cvrp").solve(rows)
+
+
+# ---- attention that knows distances ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_attention_falls_with_the_squared_distance(name: str) -> None:
+    net = network(name, distances=True)
+    assert net.distances == (name in ("tsp", "cvrp", "op"))
+    assert all((block.slope is not None) == net.distances for block in net.blocks)
+    assert not network(name, distances=True, paper=True).distances
+    if not net.distances:
+        return
+    generator = torch.Generator().manual_seed(3)
+    places, x = torch.rand(2, 6, 2, generator=generator), torch.rand(2, 6, 16, generator=generator)
+    block: Any = net.blocks[0]
+    q, key, v = (part.view(2, 6, 2, 8).transpose(1, 2) for part in block.qkv(x).chunk(3, dim=-1))
+    logits = q @ key.transpose(-1, -2) / 8**0.5
+    logits = logits - block.slope[:, None, None] ** 2 * torch.cdist(places, places)[:, None] ** 2
+    expected = block.out((logits.softmax(dim=-1) @ v).transpose(1, 2).reshape(2, 6, 16))
+    torch.testing.assert_close(block.attend(x, None, folded(places)), expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(block.attend(x, None), expected, atol=1e-3)
+
+
+def test_who_has_distances_and_who_has_not(tmp_path: Path) -> None:
+    assert [name for name in SIZES if make(name).config.distances] == ["tsp", "cvrp", "op"]
+    agent = make("cvrp").learn(3)
+    slopes = [block.slope for block in agent.policy.network.blocks]
+    assert all(not torch.equal(slope, torch.linspace(0.1, 5.0, 2)) for slope in slopes)  # they are learnt
+    assert not make("tsp", paper=True).network.distances
+    old = make("tsp", distances=False).learn(2)
+    old.save(tmp_path / "new.rlk")
+    manifest, tensors, _ = read_artefact(tmp_path / "new.rlk")
+    for key in ("format", "versions", "sha256"):
+        manifest.pop(key, None)
+    for key in ("distances", "init"):
+        manifest["config"].pop(key)  # as it was written before there were distances
+    write_artefact(tmp_path / "old.rlk", manifest, tensors)
+    _, instances = some("tsp")
+    again = BQ.load(tmp_path / "old.rlk")
+    assert not again.network.distances
+    np.testing.assert_array_equal(again.solve(instances).log_probabilities, old.solve(instances).log_probabilities)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_larger_instances_are_shown_in_part(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = rules_of(name)
+    monkeypatch.setattr(kind, "shown", None if kind.shown is None else 4)
+    agent, seen = make(name), []
+    inner = agent.policy.network.forward
+    monkeypatch.setattr(agent.policy.network, "forward", lambda *x: seen.append(x[0].shape[1]) or inner(*x))
+    for nodes, least in ((SIZES[name]["num_nodes"], 5), (12, 5 if kind.shown is None else 0)):
+        seen.clear()
+        found = agent.solve(generate(make_problem(name, **{**SIZES[name], "num_nodes": nodes}), 2, 0))
+        assert np.isfinite(found.objectives).all() and max(seen) - 2 * kind.ends >= least
+        assert least or max(seen) == 6
+    assert (kind.shown is None) == (name not in ("tsp", "cvrp"))
+
+
+# ---- first weights from a file ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tsp", "atsp", "knapsack"])
+def test_learning_begins_from_given_weights(name: str, tmp_path: Path) -> None:
+    first = make(name, seed=1).learn(4)
+    first.save(tmp_path / "first.rlk")
+    _, instances = some(name)
+    second = make(name, seed=2, init=str(tmp_path / "first.rlk"))
+    second.ready()
+    for network in (second.network, second.policy.network):
+        assert same(network.state_dict(), first.policy.network.state_dict())
+    expected = first.solve(instances)
+    np.testing.assert_array_equal(second.solve(instances).log_probabilities, expected.log_probabilities)
+    second.learn(2)
+    second.save_checkpoint(tmp_path / "c.rlk")
+    moved = make(name, seed=2, init=str(tmp_path / "first.rlk"))
+    moved.restore(tmp_path / "c.rlk")
+    assert same(tensors(second), tensors(moved))
+    second.learn(2, reset_num_timesteps=False)
+    moved.learn(2, reset_num_timesteps=False)  # goes on, and does not begin again
+    assert same(tensors(second), tensors(moved))
+
+
+def test_weights_without_distances_may_be_the_first(tmp_path: Path) -> None:
+    first = make("tsp", distances=False).learn(2)
+    first.save(tmp_path / "first.rlk")
+    second = make("tsp", init=str(tmp_path / "first.rlk"))
+    second.ready()
+    assert second.network.distances
+    for block in second.network.blocks:
+        torch.testing.assert_close(block.slope, torch.linspace(0.02, 1.0, 2))
+    theirs, ours = first.policy.network.state_dict(), second.network.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in theirs.items()) and len(ours) == len(theirs) + 2
+    with pytest.raises(UserError, match=r"distances=True.*expected tsp.*distances=False"):
+        second.save(tmp_path / "second.rlk")
+        make("tsp", distances=False, init=str(tmp_path / "second.rlk")).begin()
+
+
+def test_first_weights_of_another_shape_are_one_sentence(tmp_path: Path) -> None:
+    make("op").save(tmp_path / "op.rlk")
+    make("tsp", layers=1).save(tmp_path / "one.rlk")
+    (tmp_path / "none.rlk").write_bytes(b"PK")
+    for file, expected in (
+        ("op.rlk", "holds weights for op, Shape.*expected tsp"),
+        ("one.rlk", "layers=1.*expected tsp.*layers=2"),
+        ("none.rlk", "not a readable rlkit artefact"),
+        ("nowhere.rlk", "no such artefact"),
+    ):
+        with pytest.raises(UserError, match=expected) as caught:
+            make("tsp", init=str(tmp_path / file)).prepare(False)
+        assert "\n" not in str(caught.value)

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from rlkit.envs.combinatorial import solvers
 from rlkit.envs.combinatorial.base import generate, make_problem, row
 from rlkit.envs.combinatorial.bisimulation import State, optimal_values
 from rlkit.envs.combinatorial.cvrp.device import order_routes
+from rlkit.envs.combinatorial.device import SubProblems
 from rlkit.envs.combinatorial.solvers import solve
 from rlkit.errors import UserError
 
@@ -181,6 +183,12 @@ def test_tokens_are_what_the_state_knows_and_no_more() -> None:
 # ---- sub-problems --------------------------------------------------------------------------------------------------
 
 
+def cut(problem: Any, instances: Any, solutions: np.ndarray, rows: np.ndarray, size: int, rng: Any) -> SubProblems:
+    rules = problem.device()(instances, "cpu")
+    rules.follow(solutions)
+    return rules.cut(torch.as_tensor(rows), size, *map(torch.as_tensor, rules.lots(rows, size, rng)))
+
+
 def held_karp_path(cost: np.ndarray, nodes: np.ndarray) -> float:
     """Shortest way from ``nodes[0]`` to ``nodes[-1]`` through all between, by trying every order."""
     from itertools import permutations
@@ -197,10 +205,13 @@ def test_paths_in_optimal_tours_are_optimal_paths(name: str) -> None:
     rng, symmetric = np.random.default_rng(0), name == "tsp"
     seen = set()
     for size in (3, 4, 6, 8, 9):
-        batch = problem.device().sub_problems(instances, tours, size, rng)
-        assert batch.nodes.shape == (12, size) and (batch.target.sum(axis=(1, 2)) == 1).all() and not batch.budget.any()
-        assert (batch.target[:, 1] == 1).all() and (batch.backward is None) == (not symmetric)
-        for k, nodes in enumerate(batch.nodes):
+        batch = cut(problem, instances, tours, np.arange(12), size, rng)
+        states = batch.states
+        assert states.remaining.shape == (12, size - 2) and (batch.target.sum(dim=(1, 2)) == 1).all()
+        assert not states.budget.any()
+        assert (batch.target[:, 0] == 1).all() and (batch.before is None) == (not symmetric)
+        ways = torch.cat((states.origin[:, None], states.remaining, states.destination[:, None]), dim=1).numpy()
+        for k, nodes in enumerate(ways):
             cost = solvers.costs_of(row(instances, k))
             assert len(set(nodes[:-1].tolist())) == size - 1 and (nodes[0] == nodes[-1]) == (size == 9)
             assert cost[nodes[:-1], nodes[1:]].sum() == pytest.approx(held_karp_path(cost, nodes), abs=1e-9)
@@ -209,17 +220,18 @@ def test_paths_in_optimal_tours_are_optimal_paths(name: str) -> None:
     assert len({at for at, _ in seen}) == 8 and len({way for _, way in seen}) == (2 if symmetric else 1)
     for size in (2, 10):
         with pytest.raises(UserError, match=f"size={size} of a sub-path is out of range, expected 3 to 9"):
-            problem.device().sub_problems(instances, tours, size, rng)
+            cut(problem, instances, tours, np.arange(12), size, rng)
 
 
-def state_of(batch: Any, k: int, kind: str) -> State:
+def state_of(batch: SubProblems, k: int, kind: str) -> State:
     """The state a row of sub-problems stands for."""
-    nodes = batch.nodes[k]
+    states = batch.states
+    remaining, budget = tuple(sorted(states.remaining[k].tolist())), float(states.budget[k])
     if kind == "knapsack":
-        return State(tuple(sorted(nodes.tolist())), budget=float(batch.budget[k]))
-    remaining = tuple(sorted(nodes[1:-1].tolist()))
-    budget = int(batch.budget[k]) if kind == "cvrp" else float(batch.budget[k])
-    return State(remaining, int(nodes[0]), int(nodes[-1]), budget)
+        return State(remaining, budget=budget)
+    return State(
+        remaining, int(states.origin[k]), int(states.destination[k]), int(budget) if kind == "cvrp" else budget
+    )
 
 
 def values_from(problem: Any, instance: Any, state: State) -> tuple[float, dict[State, tuple[int, ...]]]:
@@ -237,19 +249,19 @@ def values_from(problem: Any, instance: Any, state: State) -> tuple[float, dict[
 def test_suffixes_of_optimal_routes_are_optimal(size: int) -> None:
     problem, instances = some("cvrp", 12, 2)
     solutions = np.stack([solve(problem, row(instances, k), "own") for k in range(12)])
-    batch = problem.device().sub_problems(instances, solutions, size, np.random.default_rng(0))
+    batch = cut(problem, instances, solutions, np.arange(12), size, np.random.default_rng(0))
     bits = set()
     for k in range(12):
         instance, state = row(instances, k), state_of(batch, k, "cvrp")
-        token, bit = np.argwhere(batch.target[k])[0]
+        place, bit = np.argwhere(batch.target[k].numpy())[0]
         _, actions = values_from(problem, instance, state)
-        action = 2 * int(batch.nodes[k, token]) + int(bit)
+        action = 2 * int(batch.states.remaining[k, place]) + int(bit)
         assert problem.feasible(instance, state)[action] and action in actions[state]
         bits.add(int(bit))
         assert state.destination == 0 and len(state.remaining) == size
     assert bits == ({0} if size == 5 else {0, 1})
     with pytest.raises(UserError, match="size=6 of a sub-problem is out of range, expected 1 to 5"):
-        problem.device().sub_problems(instances, solutions, 6, np.random.default_rng(0))
+        cut(problem, instances, solutions, np.arange(12), 6, np.random.default_rng(0))
 
 
 def test_routes_are_learnt_fullest_first() -> None:
@@ -257,16 +269,21 @@ def test_routes_are_learnt_fullest_first() -> None:
     solution = np.array([0, 1, 0, 3, 2, 0, 4, 5, 0, -1, -1])
     customers, via = order_routes(demand, solution)
     assert customers.tolist() == [3, 2, 4, 5, 1] and via.tolist() == [0, 0, 1, 0, 1]
-    found = {tuple(order_routes(demand, solution, np.random.default_rng(s))[0]) for s in range(40)}
+    problem = make_problem("cvrp", num_nodes=5, capacity=9)
+    instances = {
+        "coords": np.random.default_rng(0).random((1, 6, 2)),
+        "demand": demand[None],
+        "capacity": np.array([9]),
+    }
+    drawn = cut(problem, instances, solution[None], np.zeros(40, np.int64), 5, np.random.default_rng(0))
+    found = set(map(tuple, drawn.states.remaining.tolist()))
     assert found == {(a, b, c, d, 1) for a, b in ((3, 2), (2, 3)) for c, d in ((4, 5), (5, 4))}
 
 
-def longer(problem: Any, instances: Any, solutions: np.ndarray, steps: int) -> tuple[np.ndarray, Any]:
+def longer(problem: Any, instances: Any, solutions: np.ndarray, steps: int) -> tuple[np.ndarray, SubProblems]:
     """The rows of ``solutions`` that have a state after so many ``steps``, and their sub-problems."""
-    kind = problem.device()
-    rows = np.flatnonzero(kind.steps(solutions) > steps)
-    some = {key: value[rows] for key, value in instances.items()}
-    return rows, kind.sub_problems(some, solutions[rows], steps, np.random.default_rng(0))
+    rows = np.flatnonzero(problem.device().steps(solutions) > steps)
+    return rows, cut(problem, instances, solutions, rows, steps, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("visited", [0, 1, 2])
@@ -278,9 +295,9 @@ def test_tails_of_optimal_orienteering_tours_are_optimal(visited: int) -> None:
     for r, k in enumerate(rows):
         instance, state = row(instances, int(k)), state_of(batch, r, "op")
         _, actions = values_from(problem, instance, state)
-        assert len(state.remaining) == 6 - visited and int(batch.nodes[r, 1]) in actions[state]
+        assert len(state.remaining) == 6 - visited and int(batch.states.remaining[r, 0]) in actions[state]
     with pytest.raises(UserError, match="size=9 visited nodes are out of range, expected 0 to"):
-        problem.device().sub_problems(instances, solutions, 9, np.random.default_rng(0))
+        cut(problem, instances, solutions, rows, 9, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
@@ -291,9 +308,9 @@ def test_what_is_left_of_optimal_packings_is_optimal(taken: int) -> None:
     for r, k in enumerate(rows):
         instance, state = row(instances, int(k)), state_of(batch, r, "knapsack")
         _, actions = values_from(problem, instance, state)
-        targets = batch.nodes[r][batch.target[r, :, 0] > 0]
+        targets = batch.states.remaining[r][batch.target[r, :, 0] > 0]
         assert set(targets.tolist()) <= set(actions[state])
         assert len(targets) == (solutions[k] >= 0).sum() - taken
-        assert batch.target[r].sum() == pytest.approx(1.0) and len(np.unique(batch.target[r])) <= 2
+        assert float(batch.target[r].sum()) == pytest.approx(1.0) and len(np.unique(batch.target[r])) <= 2
     with pytest.raises(UserError, match="size=7 packed items are out of range, expected 0 to"):
-        problem.device().sub_problems(instances, solutions, 7, np.random.default_rng(0))
+        cut(problem, instances, solutions, rows, 7, np.random.default_rng(0))

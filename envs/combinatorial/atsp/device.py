@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlkit.envs.combinatorial.bisimulation import Instance
-from rlkit.envs.combinatorial.device import States, TourRules
+from rlkit.envs.combinatorial.device import States, TourRules, picked
 
 
 class Device(TourRules):
     """Tokens have costs between each other, from which a network makes their features: to and from the two ends, and
     the means of row and column."""
 
-    features, costs = 6, True
+    features, costs, places = 6, True, False
 
     @classmethod
     def columns(cls, arrays: Instance) -> list[NDArray[Any]]:
@@ -34,8 +34,9 @@ class Device(TourRules):
         cls, static: Tensor, matrix: Tensor | None, states: States, scalar: Tensor
     ) -> tuple[Float[Tensor, "batch k 0"], Float[Tensor, "batch k k"]]:
         assert matrix is not None
-        owner, nodes = states.owner[:, None], cls.token_nodes(states)  # [batch, k]
-        return static[owner, nodes], matrix[owner[..., None], nodes[:, :, None], nodes[:, None, :]]
+        owner, nodes = states.owner, cls.token_nodes(states)  # [batch, k]
+        ways = picked(matrix, owner, nodes).gather(2, nodes[:, None].expand(-1, nodes.shape[1], -1))
+        return ways.new_zeros((*nodes.shape, 0)), ways
 
     @classmethod
     def to_unit_box(

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkit.envs.combinatorial.bisimulation import Instance, SubProblems, one_hot
+from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.cvrp.rules import split_routes
-from rlkit.envs.combinatorial.device import DeviceRules, States, closed_walks
+from rlkit.envs.combinatorial.device import DeviceRules, States, SubProblems, closed_walks, picked
 from rlkit.errors import UserError
 
 
 class Device(DeviceRules):
     """Tokens (x, y, q/C, Q/C)."""
 
-    features, kinds = 4, 2
+    features, kinds, shown = 4, 2, 50
 
     @classmethod
     def columns(cls, arrays: Instance) -> list[NDArray[Any]]:
@@ -31,7 +31,7 @@ class Device(DeviceRules):
         return states.budget / self.exact["capacity"][states.owner]
 
     def feasible(self, states: States) -> Bool[Tensor, "p r 2"]:
-        direct = self.exact["demand"][states.owner[:, None], states.remaining] <= states.budget[:, None]
+        direct = picked(self.exact["demand"], states.owner, states.remaining) <= states.budget[:, None]
         return torch.stack((direct, (states.origin != 0)[:, None].expand_as(direct)), dim=-1)
 
     def outcome(self, states: States, rows: Tensor, node: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,44 +59,69 @@ class Device(DeviceRules):
     def sizes(cls, nodes: int, least: int) -> tuple[int, int]:
         return least - 2, nodes
 
-    @classmethod
-    def sub_problems(
-        cls, instances: Instance, solutions: NDArray[np.int64], size: int, generator: np.random.Generator
-    ) -> SubProblems:
-        """Suffixes of ``solutions [B, L]``: the last ``size`` customers (1..n), with the load that is left there.
+    def follow(self, solutions: NDArray[np.int64]) -> None:
+        """Customers route by route; of each place where its route begins, what it is the other way round, and the
+        load before it."""
+        demand = self.exact["demand"].cpu().numpy()
+        laid = [order_routes(one, solution) for one, solution in zip(demand, solutions, strict=True)]
+        customers, via = (np.stack(parts) for parts in zip(*laid, strict=True))  # [B, n]
+        count, n = customers.shape
+        places, opens = np.arange(n), via.astype(np.bool_)
+        opens[:, 0] = True
+        begin = np.maximum.accumulate(np.where(opens, places, 0), axis=1)
+        closes = np.concatenate((opens[:, 1:], np.ones((count, 1), np.bool_)), axis=1)
+        last = np.minimum.accumulate(np.where(closes, places, n)[:, ::-1], axis=1)[:, ::-1]
+        load = np.zeros((count, n + 1), np.int64)
+        load[:, 1:] = np.take_along_axis(demand, customers, axis=1).cumsum(axis=1)
+        laid_out = customers, via, opens.cumsum(axis=1) - 1, begin, begin + last, load
+        self.customers, self.via, self.route, self.begin, self.mirror, self.load = (
+            torch.as_tensor(np.ascontiguousarray(part)).to(self.device) for part in laid_out
+        )
+        self.most_routes = int(self.route.max()) + 1
 
-        Tokens are origin, customers in the order of service, depot; the target is token 1 and its ``via`` bit.
-        """
-        demand, capacity = instances["demand"], instances["capacity"]  # [B, N], [B]
-        count, n = len(solutions), demand.shape[1] - 1
+    def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
+        """Which routes are driven the other way round."""
+        n = self.nodes - 1
         if not 1 <= size <= n:
             raise UserError(f"size={size} of a sub-problem is out of range, expected 1 to {n} for {n} customers")
-        nodes, budget, bits = np.zeros((count, size + 2), np.int64), np.zeros(count), np.zeros(count, np.int64)
-        for i, solution in enumerate(solutions):
-            customers, via = order_routes(demand[i], solution, generator)
-            done = n - size
-            begins = np.flatnonzero(via[:done])  # where the route under way began
-            begin = begins[-1] if len(begins) else 0
-            nodes[i, 0] = customers[done - 1] if done else 0
-            nodes[i, 1:-1] = customers[done:]
-            budget[i] = capacity[i] - demand[i, customers[begin:done]].sum()
-            bits[i] = via[done]
-        return SubProblems(nodes, budget, one_hot(2 + bits, size + 2, 2))  # token 1, so 2 * 1 + via
+        return (generator.integers(2, size=(len(rows), self.most_routes), dtype=np.bool_),)
+
+    def cut(self, rows: Int[Tensor, " p"], size: int, *lots: Tensor) -> SubProblems:
+        """Suffixes of solutions: the last ``size`` customers, with the load that is left there.
+
+        Columns are in the order of service, so the first is the target, with its ``via`` bit as the kind.
+        """
+        (turned,) = lots  # [P, routes]
+        n = self.nodes - 1
+        done, begun = n - size, n > size  # begun: there is somebody who was served last
+        places = torch.arange(done - begun, n, device=self.device)  # [size + begun]
+        route, mirror = (part[rows, done - begun :] for part in (self.route, self.mirror))
+        swap = turned.gather(1, route)
+        served = picked(self.customers, rows, torch.where(swap, mirror - places, places))
+        assert self.limit is not None
+        budget, origin = self.limit[rows], torch.zeros_like(rows)
+        if begun:
+            origin, served = served[:, 0], served[:, 1:]
+            first, ends = self.begin[rows, done - 1], self.mirror[rows, done - 1] + 1  # ends: first plus one past last
+            ahead = self.load[rows, done] - self.load[rows, first]
+            back = self.load[rows, ends - first] - self.load[rows, ends - done]
+            budget = budget - torch.where(swap[:, 0], back, ahead)
+        target = torch.zeros((len(rows), size, 2), device=self.device)
+        target[:, 0, 1] = self.via[rows, done].float()
+        target[:, 0, 0] = 1.0 - target[:, 0, 1]
+        return SubProblems(self.states(rows, origin, served, budget.double()), target)
 
 
-def order_routes(
-    demand: NDArray[np.int64], solution: NDArray[np.int64], generator: np.random.Generator | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``(customers [n], via [n])`` of a CVRP solution: fullest routes first, in a random direction each if a generator
-    is given; ``via`` is 1 where the customer is reached by the depot (0 at the very first, which begins there).
+def order_routes(demand: NDArray[np.int64], solution: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``(customers [n], via [n])`` of a CVRP solution: fullest routes first; ``via`` is 1 where the customer is reached
+    by the depot (0 at the very first, which begins there).
 
     The least full route comes last: a policy then learns to leave slack for the end (about half the gap, BQ-NCO).
     """
     routes = split_routes(solution)
     loads = [int(demand[route].sum()) for route in routes]
     order = sorted(range(len(routes)), key=lambda k: (-loads[k], int(routes[k].min())))  # the direction decides no tie
-    flips = generator.random(len(routes)) < 0.5 if generator is not None else np.zeros(len(routes), np.bool_)
-    customers = np.concatenate([routes[k][::-1] if flips[k] else routes[k] for k in order])
+    customers = np.concatenate([routes[k] for k in order])
     via = np.concatenate([np.arange(len(routes[k])) == 0 for k in order]).astype(np.int64)
     via[0] = 0
     return customers, via

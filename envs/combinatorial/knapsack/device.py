@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkit.envs.combinatorial.bisimulation import Instance, SubProblems
-from rlkit.envs.combinatorial.device import LARGE, DeviceRules, States
+from rlkit.envs.combinatorial.bisimulation import Instance
+from rlkit.envs.combinatorial.device import LARGE, DeviceRules, States, SubProblems, picked
 from rlkit.envs.combinatorial.knapsack.rules import TOLERANCE
 from rlkit.errors import UserError
 
@@ -19,7 +19,7 @@ from rlkit.errors import UserError
 class Device(DeviceRules):
     """Tokens (w, v, W)."""
 
-    features, ends, copies = 3, False, 1
+    features, ends, places, copies = 3, False, False, 1
 
     @classmethod
     def columns(cls, arrays: Instance) -> list[NDArray[Any]]:
@@ -29,7 +29,7 @@ class Device(DeviceRules):
     def build_tokens(
         cls, static: Tensor, matrix: Tensor | None, states: States, scalar: Tensor
     ) -> tuple[Float[Tensor, "batch r 3"], None]:
-        tokens = static[states.owner[:, None], states.remaining]  # [batch, r, 2]
+        tokens = picked(static, states.owner, states.remaining)  # [batch, r, 2]
         return torch.cat((tokens, scalar[:, None, None].expand(-1, tokens.shape[1], 1)), dim=-1), None
 
     @classmethod
@@ -41,7 +41,7 @@ class Device(DeviceRules):
         return tokens / torch.cat((most, most[..., :1]), dim=-1), cost
 
     def feasible(self, states: States) -> Bool[Tensor, "p r 1"]:
-        weight = self.exact["weight"][states.owner[:, None], states.remaining]
+        weight = picked(self.exact["weight"], states.owner, states.remaining)
         return (weight <= states.budget[:, None] + TOLERANCE)[..., None]
 
     def outcome(self, states: States, rows: Tensor, node: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,25 +66,36 @@ class Device(DeviceRules):
     def steps(cls, solutions: NDArray[np.int64]) -> NDArray[np.int64]:
         return (solutions >= 0).sum(axis=1)
 
-    @classmethod
-    def sub_problems(
-        cls, instances: Instance, solutions: NDArray[np.int64], size: int, generator: np.random.Generator
-    ) -> SubProblems:
-        """States after ``size`` random items of ``solutions [B, L]`` (items, padded with -1).
+    def follow(self, solutions: NDArray[np.int64]) -> None:
+        """Items that are packed, behind them those that are not."""
+        packed = np.zeros((len(solutions), self.nodes), np.bool_)
+        rows, columns = np.nonzero(solutions >= 0)
+        packed[rows, solutions[rows, columns]] = True
+        self.order = torch.as_tensor(np.argsort(~packed, axis=1, kind="stable")).to(self.device)
+        self.count = packed.sum(axis=1)
+        self.packed = torch.as_tensor(self.count).to(self.device)
+
+    def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
+        """An order of the packed items, the others behind them."""
+        most = int(self.count.max()) - 1
+        if not 0 <= size <= most:
+            raise UserError(
+                f"size={size} packed items are out of range, expected 0 to {most}, fewer than a solution has"
+            )
+        keys = generator.random((len(rows), self.nodes))
+        keys[np.arange(self.nodes) >= self.count[rows, None]] = 2.0
+        return (keys.argsort(axis=1),)
+
+    def cut(self, rows: Int[Tensor, " p"], size: int, *lots: Tensor) -> SubProblems:
+        """States after ``size`` random items of solutions that have more.
 
         The order of an optimal set is of no matter: the target is uniform over its remaining items.
         """
-        least = int(cls.steps(solutions).min())
-        if not 0 <= size < least:
-            raise UserError(
-                f"size={size} packed items are out of range, expected 0 to {least - 1}, fewer than every solution has"
-            )
-        weight, n = instances["weight"], instances["weight"].shape[1]
-        nodes, budget = np.zeros((len(solutions), n - size), np.int64), np.zeros(len(solutions))
-        target = np.zeros((len(solutions), n - size, 1))
-        for i, solution in enumerate(solutions):
-            items = generator.permutation(solution[solution >= 0])
-            nodes[i] = np.setdiff1d(np.arange(n), items[:size])
-            budget[i] = instances["capacity"][i] - weight[i, items[:size]].sum()
-            target[i, :, 0] = np.isin(nodes[i], items[size:]) / (len(items) - size)
-        return SubProblems(nodes, budget, target)
+        (places,) = lots  # [P, N]
+        packed = self.packed[rows, None]  # [P, 1]
+        items = picked(self.order, rows, places)
+        assert self.limit is not None
+        budget = self.limit[rows] - picked(self.exact["weight"], rows, items[:, :size]).sum(dim=1)
+        right = (torch.arange(size, self.nodes, device=self.device) < packed) / (packed - size).float()
+        nowhere = torch.zeros_like(rows)
+        return SubProblems(self.states(rows, nowhere, items[:, size:], budget), right[..., None])

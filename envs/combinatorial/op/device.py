@@ -10,8 +10,8 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlkit.envs.combinatorial.bisimulation import Instance, SubProblems, one_hot
-from rlkit.envs.combinatorial.device import LARGE, DeviceRules, States, closed_walks
+from rlkit.envs.combinatorial.bisimulation import Instance
+from rlkit.envs.combinatorial.device import LARGE, DeviceRules, States, SubProblems, closed_walks, picked
 from rlkit.envs.combinatorial.op.rules import TOLERANCE
 from rlkit.errors import UserError
 
@@ -31,8 +31,12 @@ class Device(DeviceRules):
         return own[..., :1], own[..., 1:] / extent
 
     def feasible(self, states: States) -> Bool[Tensor, "p r 1"]:
-        owner, nodes = states.owner[:, None], states.remaining
-        ways = self.way(owner, states.origin[:, None], nodes) + self.way(owner, nodes, torch.zeros_like(nodes))
+        coords, owner = self.exact["coords"], states.owner
+        x, y = picked(coords, owner, states.remaining).unbind(-1)  # [P, R]
+        ways = torch.zeros_like(x)
+        for end in (states.origin, torch.zeros_like(owner)):
+            ends = coords[owner, end]
+            ways += ((x - ends[:, :1]).square_() + (y - ends[:, 1:]).square_()).sqrt_()
         return (ways <= states.budget[:, None] + TOLERANCE)[..., None]
 
     def outcome(self, states: States, rows: Tensor, node: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,29 +63,44 @@ class Device(DeviceRules):
     def steps(cls, solutions: NDArray[np.int64]) -> NDArray[np.int64]:
         return (solutions > 0).sum(axis=1)
 
-    @classmethod
-    def sub_problems(
-        cls, instances: Instance, solutions: NDArray[np.int64], size: int, generator: np.random.Generator
-    ) -> SubProblems:
-        """States after ``size`` nodes of ``solutions [B, L]`` (0 .. 0, padded with -1), in either direction.
-
-        Everything not visited remains, as a distractor or as part of the optimal tail; the budget is what the way so
-        far has left.
-        """
-        least = int(cls.steps(solutions).min())
-        if not 0 <= size < least:
-            raise UserError(
-                f"size={size} visited nodes are out of range, expected 0 to {least - 1}, fewer than every tour has"
-            )
-        coords, total = instances["coords"], instances["coords"].shape[1] - 1
-        nodes, budget = np.zeros((len(solutions), total - size + 2), np.int64), np.zeros(len(solutions))
+    def follow(self, solutions: NDArray[np.int64]) -> None:
+        """Nodes in the order of the tour, behind them those not visited; lengths up to each, and of the whole tour."""
+        coords = self.exact["coords"].cpu().numpy()
+        count, n = len(solutions), coords.shape[1] - 1
+        visited = self.steps(solutions)
+        order, way = np.zeros((count, n), np.int64), np.zeros((count, n + 2))
         for i, solution in enumerate(solutions):
             tour = solution[solution > 0]
-            if generator.random() < 0.5:
-                tour = tour[::-1]
-            way = np.concatenate(([0], tour[:size]))
-            others = np.setdiff1d(np.arange(1, total + 1), tour[: size + 1])
-            nodes[i] = np.concatenate(([way[-1], tour[size]], others, [0]))
-            steps = coords[i][way[1:]] - coords[i][way[:-1]]
-            budget[i] = instances["budget"][i] - np.sqrt((steps**2).sum(axis=1)).sum()
-        return SubProblems(nodes, budget, one_hot(np.ones(len(nodes), np.int64), nodes.shape[1]))
+            order[i] = np.concatenate((tour, np.setdiff1d(np.arange(1, n + 1), tour)))
+            stops = coords[i][np.concatenate(([0], tour, [0]))]
+            way[i, 1 : len(stops)] = np.sqrt(((stops[1:] - stops[:-1]) ** 2).sum(axis=1)).cumsum()
+        self.order, self.way_to, self.visited = (
+            torch.as_tensor(part).to(self.device) for part in (order, way, visited)
+        )
+        self.most = int(visited.max()) - 1
+
+    def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
+        """In which direction tours are walked."""
+        most = self.most
+        if not 0 <= size <= most:
+            raise UserError(f"size={size} visited nodes are out of range, expected 0 to {most}, fewer than a tour has")
+        return (generator.integers(2, size=len(rows), dtype=np.bool_),)
+
+    def cut(self, rows: Int[Tensor, " p"], size: int, *lots: Tensor) -> SubProblems:
+        """States after ``size`` nodes of tours that have more.
+
+        Everything not visited remains, as a distractor or as part of the optimal tail; the budget is what the way so
+        far has left.  The first column is the target.
+        """
+        (back,) = lots
+        begun, length = int(size > 0), self.visited[rows]  # begun: there is a node visited last
+        places = torch.arange(size - begun, self.order.shape[1], device=self.device)
+        swap = back[:, None] & (places < length[:, None])
+        nodes = picked(self.order, rows, torch.where(swap, length[:, None] - 1 - places, places))
+        origin, remaining = (nodes[:, 0], nodes[:, 1:]) if begun else (torch.zeros_like(rows), nodes)
+        left = self.way_to[rows, length + 1] - self.way_to[rows, length + 1 - size]
+        assert self.limit is not None
+        budget = self.limit[rows] - torch.where(back, left, self.way_to[rows, size])
+        target = torch.zeros((1, remaining.shape[1], 1), device=self.device)
+        target[:, 0] = 1.0
+        return SubProblems(self.states(rows, origin, remaining, budget), target)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlkit.envs.combinatorial.base import Problem
 from rlkit.envs.combinatorial.bisimulation import Instance
-from rlkit.envs.combinatorial.device import PointerRules, States, TourRules, turned
+from rlkit.envs.combinatorial.device import PointerRules, States, TourRules, picked, turned
 from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.metrics import gap, tour_length
 
@@ -21,7 +21,7 @@ SEARCHES = 20  # local searches whose best tour others are measured against wher
 class Device(TourRules):
     """Tokens (x, y)."""
 
-    features, reversible = 2, True
+    features, reversible, shown = 2, True, 50
 
     @classmethod
     def columns(cls, arrays: Instance) -> list[NDArray[Any]]:
@@ -31,7 +31,7 @@ class Device(TourRules):
     def build_tokens(
         cls, static: Tensor, matrix: Tensor | None, states: States, scalar: Tensor
     ) -> tuple[Float[Tensor, "batch k 2"], None]:
-        return turned(static[states.owner[:, None], cls.token_nodes(states)], states.copy), None
+        return turned(picked(static, states.owner, cls.token_nodes(states)), states.copy), None
 
 
 class Pointers(PointerRules):
