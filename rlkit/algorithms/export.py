@@ -133,8 +133,8 @@ def export(agent: Any, path: str | Path, overwrite: bool = False) -> float:
         difference = float(np.max(np.abs(found.astype(np.float64) - wanted) / half))
         if not difference <= TOLERANCE:
             raise UserError(
-                f"{path}: what was written acts otherwise than {agent.name}, by {difference:.2g} of half an action's range "
-                f"on {PROBES} observations, expected at most {TOLERANCE:g}; nothing was kept"
+                f"{path}: what was written acts otherwise than {agent.name}, by {difference:.2g} of half an action's "
+                f"range on {PROBES} observations, expected at most {TOLERANCE:g}; nothing was kept"
             )
     return difference
 
