@@ -27,6 +27,7 @@ from rlkit.system.machine import memory
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".npz", *HDF5)
 WIDE = ("observations", "actions", "next_observations")  # roles of any number of columns; the others have one
+BUFFER = 1 << 20  # bytes of a Parquet column that are read at once; by default all of a group of rows is
 SAMPLE, CHUNK = 1000, 100_000  # rows that kinds are told from; rows that are read at once
 FLAGS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 
@@ -410,7 +411,7 @@ class Parquet(Table):
 
         kinds = pyarrow.types
         with refusing(path, "is damaged, expected a Parquet file", DataError):
-            self.file = pyarrow.parquet.ParquetFile(path)
+            self.file = pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER)
             schema = self.file.schema_arrow
             self.names, self.rows = list(schema.names), int(self.file.metadata.num_rows)
             numeric = (kinds.is_integer, kinds.is_floating, kinds.is_boolean, kinds.is_decimal, kinds.is_temporal)
@@ -428,35 +429,30 @@ class Parquet(Table):
             if role != "episode"
         }
         episodes: list[np.ndarray] = []
-        done = 0
-        with tqdm(
-            total=self.rows, desc=Path(self.where).name, unit="row", unit_scale=True, disable=None if progress else True
-        ) as bar:
-            for batch in self._batches(names):
-                rows = slice(done, done + batch.num_rows)
+        done, off = 0, None if progress else True
+        bar = tqdm(total=self.rows, desc=Path(self.where).name, unit="row", unit_scale=True, disable=off)
+        with bar, np.errstate(over="ignore"):
+            for group in range(self.file.num_row_groups):
+                count = self.file.metadata.row_group(group).num_rows
+                rows = slice(done, done + count)
                 for role, columns in wanted.items():
                     for place, column in enumerate(columns):
-                        values = batch.column(column).to_numpy(zero_copy_only=False)
+                        values = self._column(group, column)
                         if role == "episode":
                             episodes.append(values)
-                            continue
-                        with np.errstate(over="ignore"):
+                        else:
                             target = found[role][rows, place] if role in WIDE else found[role][rows]
                             target[...] = numbers(values, self.where, column)
-                done += batch.num_rows
-                bar.update(batch.num_rows)
+                done += count
+                bar.update(count)
         if "episode" in wanted:
             found["episode"] = np.concatenate(episodes) if episodes else np.empty(0)
         return found
 
-    def _batches(self, names: Sequence[str]) -> Iterator[Any]:
-        batches = self.file.iter_batches(batch_size=CHUNK, columns=list(dict.fromkeys(names)))
-        while True:
-            with refusing(self.where, "is damaged, expected a Parquet file", DataError):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
+    def _column(self, group: int, name: str) -> np.ndarray:
+        """``[n]``: one column of a group of rows; several at once would take the memory of all."""
+        with refusing(self.where, "is damaged, expected a Parquet file", DataError):
+            return self.file.read_row_group(group, columns=[name], use_threads=False).column(0).to_numpy()
 
 
 def _npz(path: Path) -> Arrays:
