@@ -81,6 +81,7 @@ def resume(out: Path, **changes: Any) -> int:
         _config_of(out)  # before anything is written beside it
     out = _own_folder(out)
     with writing(out):
+        folder.reopen(out)
         alone = {"engine": "auto"} if _config_of(out).engine == "stacked" else {}
         config = reopened(out, {**alone, **changes})
         torch.set_num_threads(config.threads)
