@@ -81,20 +81,21 @@ def resume(out: Path, **changes: Any) -> int:
         _config_of(out)  # before anything is written beside it
     out = _own_folder(out)
     with writing(out):
-        folder.reopen(out)
-        alone = {"engine": "auto"} if _config_of(out).engine == "stacked" else {}
-        config = reopened(out, {**alone, **changes})
+        config = reopened(out, changes, alone=True)
         torch.set_num_threads(config.threads)
         return Session(config, build(config), out).run(resuming=True)
 
 
-def reopened(out: Path, changes: Mapping[str, Any]) -> DictConfig:
+def reopened(out: Path, changes: Mapping[str, Any], alone: bool = False) -> DictConfig:
     """The configuration of the run in ``out``, which the caller has locked, with ``changes``.
 
-    Raises :class:`UserError` as :func:`resume` does.
+    ``alone``: a run that was one of a stack goes on by itself.  Raises :class:`UserError` as :func:`resume` does.
     """
     folder.reopen(out)
-    before, config = _config_of(out), _config_of(out, changes)
+    before = _config_of(out)
+    if alone and before.engine == "stacked":
+        changes = {"engine": "auto", **changes}
+    config = _config_of(out, changes)
     if config.total_timesteps < before.total_timesteps:
         raise UserError(
             f"total_timesteps={config.total_timesteps} is less than the {before.total_timesteps} of {out}, "

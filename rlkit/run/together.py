@@ -124,7 +124,7 @@ def train_runs(configs: Sequence[DictConfig]) -> list[int | UserError]:
 def resume_runs(outs: Sequence[Path], **changes: Any) -> list[int | UserError]:
     """Continue the runs in ``outs`` together, each from its newest checkpoint; see :func:`rlkit.run.session.resume`."""
     for out in outs:
-        if not (out / "config.yaml").is_file():
+        if not (folder.marked(out) or (out / "config.yaml").is_file()):
             raise UserError(f"{out} is not a run: expected a folder with config.yaml, written by rlkit train")
     with ExitStack() as held:
         for out in outs:
