@@ -27,6 +27,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,9 +103,18 @@ OPTIMA |= {"ch150": 6528, "a280": 2579, "pcb442": 50778, "att532": 27686, "ftv33
 OPTIMA |= {"A-n32-k5": 784, "A-n45-k6": 944, "X-n101-k25": 27591}
 TRAINED = 50  # nodes, where a line does not say
 NODES = 100  # that are trained on
-LABELLED = {"tsp": 0.012, "atsp": 0.06, "cvrp": 0.3, "op": 1.0, "knapsack": 0.001}  # seconds a label of so many takes
+TRIED = 8  # labels that are made to see how long one takes
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
 NEAR = 100  # nodes shown to the network on larger sets
+
+
+def label_seconds(problem: str, nodes: int) -> float:
+    """How long a label takes on a core, once kernels are compiled."""
+    with tempfile.TemporaryDirectory() as folder:
+        for count in (1, TRIED):
+            begun = time.monotonic()
+            make_labels(problem, num_nodes=nodes, size=count, path=Path(folder) / f"{count}.safetensors", jobs=1)
+    return (time.monotonic() - begun) / TRIED
 
 
 def train(problem: str, seconds: float, out: Path, nodes: int, labels: Path | None, extra: list[str]) -> int:
@@ -118,7 +128,7 @@ def train(problem: str, seconds: float, out: Path, nodes: int, labels: Path | No
     else:
         if labels is None:
             labels, made = out / "labels.safetensors", {"num_nodes": nodes, "jobs": cores, "progress": True}
-            size = int(min(max(0.2 * seconds * cores / LABELLED[problem], 500), 100_000))
+            size = int(min(max(0.2 * seconds * cores / label_seconds(problem, nodes), 500), 100_000))
             labels if labels.exists() else make_labels(problem, size=size, path=labels, **made)
         gpu = torch.cuda.is_available()
         settings = [f"agent.labels={labels}", f"env.kwargs.num_nodes={nodes}", f"out={run}", f"total_timesteps={10**8}"]

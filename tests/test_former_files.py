@@ -118,7 +118,8 @@ def rebuilt(name: str) -> Any:
     data: Any = kept(entry["env"]) if entry["env"] in EXPECTED["datasets"] else registry.record(entry["env"])
     if entry["env"] == "tsp":
         data = replace(data, env_kwargs={"num_nodes": 6})
-    return cls("MultiInputPolicy" if entry["env"] == "tsp" else "MlpPolicy", data, **entry["settings"])
+    plain = {"distances": False} if name == "bq" else {}  # before there were networks that see them
+    return cls("MultiInputPolicy" if entry["env"] == "tsp" else "MlpPolicy", data, **entry["settings"], **plain)
 
 
 def require_known(name: str, agent: Any) -> None:

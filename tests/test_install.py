@@ -128,7 +128,13 @@ def test_entry_points_lead_to_their_names() -> None:
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CALLED = {"hydra": "hydra-core", "sklearn": "scikit-learn", "sumo": "eclipse-sumo", "yaml": "pyyaml"}
-PEERS = {"gym", "rl4co", "simglucose", "tensordict"}  # measured against where somebody has them; no extra brings them
+PEERS = {
+    "envpool",
+    "gym",
+    "rl4co",
+    "simglucose",
+    "tensordict",
+}  # measured against where somebody has them; no extra brings them
 
 
 def imported(path: Path) -> set[str]:

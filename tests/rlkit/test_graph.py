@@ -21,7 +21,7 @@ from rlkit.algorithms.engine.graph import MOST_DOUBTED, WARM_UPS, Fed, Graph
 from rlkit.algorithms.engine.program import Program
 from rlkit.algorithms.nets import Adam
 from rlkit.algorithms.offline import OfflineAlgorithm
-from rlkit.errors import UserError
+from rlkit.errors import Caution, UserError
 
 LEARNERS = [n for n in registry.agent_names() if issubclass(registry.agent_class(n), OfflineAlgorithm)]
 ODD = {"prdc": {"search": "products"}, "iql": {"decay_steps": 30, "actor_dropout": 0.1, "uniform_actions": True}}
@@ -81,7 +81,8 @@ def test_doubtful_answers_are_found_again() -> None:
     far = np.where(np.arange(600) % 2, 3e3, -3e3)[:, None] + 1e-3 * DATA.observations
     crowded = DATA.with_(observations=far.astype(np.float32))
     settings = {"normalise_observations": False, "batch_size": 8, "hidden_sizes": (8, 8), "device": "cpu"}
-    written, replayed = (PRDC("MlpPolicy", crowded, search="products", **settings) for _ in range(2))
+    with pytest.warns(Caution, match="does not standardise them"):
+        written, replayed = (PRDC("MlpPolicy", crowded, search="products", **settings) for _ in range(2))
     written.learn(40, log_interval=None)
     assert written.search.stats["unsettled"] > 0
     graphed(replayed)

@@ -206,8 +206,8 @@ def _compiled(command: str, texts: Sequence[str]) -> dict[str, Any]:
     head = 'extern "C" void part{}(char** __restrict e, char* arena, const double* rates, float* scratch) {{\n{}\n}}\n'
     with tempfile.TemporaryDirectory(prefix="rlkit-") as folder:
         source, library = Path(folder) / "updates.cpp", Path(folder) / "updates.so"
-        kernels = Path(__file__).with_name("kernels.hpp").read_text()
-        source.write_text(kernels + "".join(head.format(i, text) for i, text in enumerate(texts)))
+        kernels = Path(__file__).with_name("kernels.hpp").read_text(encoding="utf-8")
+        source.write_text(kernels + "".join(head.format(i, text) for i, text in enumerate(texts)), encoding="utf-8")
         done = subprocess.run(
             [command, *FLAGS, *os.environ.get("CXXFLAGS", "").split(), str(source), "-o", str(library)],
             capture_output=True,
