@@ -65,6 +65,16 @@ class Tour(NamedTuple):
 
 @njit(cache=True, nogil=True)
 @no_type_check
+def turn(nodes, first, last):
+    """Turn places ``first`` .. ``last`` of an array round."""
+    while first < last:
+        nodes[first], nodes[last] = nodes[last], nodes[first]
+        first += 1
+        last -= 1
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
 def draw(random, most):
     """A whole number from 0 to ``most`` - 1 (xorshift, Marsaglia 2003)."""
     x = random[0]

@@ -177,13 +177,11 @@ class Spaced(BaseCallback):
     every = 0
 
 
-def before_next_turn(hooks: BaseCallback, steps: int, total: int, log_interval: int | None) -> int:
-    """After ``steps`` of ``total``: how many may be done before a callback or the log must have its turn."""
+def turns_of(hooks: BaseCallback, log_interval: int | None) -> list[int]:
+    """Multiples of which steps a callback or the log must have its turn at."""
     inside = [hook for hook in leaves(hooks) if not isinstance(hook, CallbackList)]
-    if not all(isinstance(hook, Spaced) for hook in inside):
-        return 1
-    turns = (log_interval, *(hook.every for hook in inside if isinstance(hook, Spaced)))
-    return min([total - steps, *(every - steps % every for every in turns if every)])
+    spaced = [hook.every for hook in inside if isinstance(hook, Spaced)]
+    return [1] if len(spaced) < len(inside) else [every for every in (log_interval, *spaced) if every]
 
 
 class OrderedLines(KVWriter):

@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, nn
 
 from rlkit.algorithms.base import Persistent, Specification
-from rlkit.algorithms.callbacks import Progress, before_next_turn, closing_bars, make_logger
+from rlkit.algorithms.callbacks import Progress, closing_bars, make_logger, turns_of
 from rlkit.algorithms.engine import Engine, engine_of
 from rlkit.algorithms.engine.program import Doubtful
 from rlkit.algorithms.floats import fast_float32
@@ -37,7 +37,7 @@ class Trainer(Persistent, BaseAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
-    tf32 = False  # on a GPU: matrix products of 10 bits of mantissa, several times faster
+    tf32 = False  # on a GPU: matrix products of 10 bits of mantissa, which are faster
     steps_at_once = 1  # what was counted between the latest two turns of the callbacks
 
     def assemble(self, specification: Specification) -> None:
@@ -130,9 +130,10 @@ class Trainer(Persistent, BaseAlgorithm):
         hooks = self._hooks = self._callbacks(callback, progress_bar)
         with closing_bars(lambda: hooks), fast_float32(self.device, self.tf32):
             hooks.on_training_start(locals(), globals())
+            turns = turns_of(hooks, log_interval)
             while self.num_timesteps < total_timesteps:
                 before = self.num_timesteps
-                yield before_next_turn(hooks, before, total_timesteps, log_interval)
+                yield min([total_timesteps - before, *(every - before % every for every in turns)])
                 self.steps_at_once = self.num_timesteps - before
                 if not self.steps_at_once:
                     break

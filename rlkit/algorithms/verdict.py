@@ -140,7 +140,7 @@ class _Judge:
         self.actions = self._tensor((data.actions - self.centre) / self.reach)
         self.rewards = self._tensor(data.rewards[:, None] / self.scale)
         self.going_on = self._tensor(~data.terminations[:, None])
-        self.chosen = self._chosen(agent, data.observations)  # π(s), [N, da]
+        self.agent = agent
         self.chosen_next = self._chosen(agent, data.next_observations)
 
     @staticmethod
@@ -180,14 +180,16 @@ class _Judge:
         with torch.enable_grad():
             critic, slow = self.fitted(updates, batch_size, hidden_sizes)
         first = torch.from_numpy(self.starts)
-        values = self.scale * critic(self.observations[first], self.chosen[first])[0][:, 0].double().numpy()  # [E]
+        acted = self._chosen(self.agent, self.data.observations[self.starts])  # π(s₀), [E, da]
+        values = self.scale * critic(self.observations[first], acted)[0][:, 0].double().numpy()  # [E]
         low, high = bootstrap_interval(values, seed=self.seed)
         random = np.random.default_rng([self.seed, 3])
         probes = random.permutation(self.probes)[:PROBES]
         rows = torch.from_numpy(probes)
         seen = critic(self.observations[rows], self.actions[rows])[0]  # [n, 1]
         errors = self.scale * (self.target(slow, rows) - seen)
-        apart = (self.chosen[rows] - self.actions[rows]).square().mean().sqrt()
+        proposed = self._chosen(self.agent, self.data.observations[probes])  # π(s), [n, da]
+        apart = (proposed - self.actions[rows]).square().mean().sqrt()
         return Verdict(
             value=float(values.mean()),
             value_interval95=None if np.isnan(low) else (float(low), float(high)),
@@ -195,7 +197,7 @@ class _Judge:
             td_error=float(errors.square().mean().sqrt()),
             q_spread=float(self.scale * seen.std(correction=0)),
             action_distance=float(apart),
-            outside=self._outside(rows, random),
+            outside=self._outside(rows, proposed, random),
             discount=self.discount,
             updates=updates,
             episodes=len(self.starts),
@@ -210,11 +212,11 @@ class _Judge:
             total[place] = rewards @ self.discount ** np.arange(len(rewards))
         return float(total.mean())
 
-    def _outside(self, rows: Tensor, random: np.random.Generator) -> float:
+    def _outside(self, rows: Tensor, chosen: Tensor, random: np.random.Generator) -> float:
         known = torch.from_numpy(np.sort(random.permutation(self.learnt)[:NEIGHBOURS]))
         tree = cKDTree(torch.cat([self.observations[known], self.actions[known]], dim=1).numpy())
         recorded, proposed = (
-            tree.query(torch.cat([self.observations[rows], acted[rows]], dim=1).numpy())[0]
-            for acted in (self.actions, self.chosen)
+            tree.query(torch.cat([self.observations[rows], acted], dim=1).numpy())[0]
+            for acted in (self.actions[rows], chosen)
         )
         return float((proposed > np.quantile(recorded, USUAL)).mean())

@@ -140,7 +140,7 @@ def bq(settings: Settings) -> list[Line]:
         return [line]
     with tempfile.TemporaryDirectory() as folder:
         labels = bq_labels(Path(folder))
-        graph, eager = (bq_agent(True, settings.batch_size, labels, device="cuda") for _ in range(2))
+        graph, eager = (bq_agent(True, settings.batch_size, labels, device=DEVICE) for _ in range(2))
         eager.engine = "eager"
         for _ in range(4 * BQ_NODES):  # every size has been met, and recorded
             graph.advance(1)

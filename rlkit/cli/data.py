@@ -194,7 +194,7 @@ def _labels(args: argparse.Namespace) -> int:
             name, equals, value = word.partition("=")
             if not equals:
                 raise UserError(f"'{word}' is no setting, expected one like num_nodes=50")
-            settings[name] = _number(value)
+            settings[name] = number_or_text(value)
         path = resolve_object("rlkit.envs.combinatorial.labels:make_labels")(
             args.what,
             size=args.size,
@@ -222,7 +222,7 @@ def _labels(args: argparse.Namespace) -> int:
     return 0
 
 
-def _number(text: str) -> Any:
+def number_or_text(text: str) -> Any:
     for kind in (int, float):
         try:
             return kind(text)

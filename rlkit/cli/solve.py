@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from rlkit.cli.data import number_or_text
 from rlkit.errors import UserError, one_line
 
 
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
         name, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"'{one_line(word, 60)}' is no setting, expected one like num_nodes=50")
-        settings[name] = value if not re.fullmatch(r"[-+0-9.eE]+", value) else _value(value)
+        settings[name] = value if not re.fullmatch(r"[-+0-9.eE]+", value) else number_or_text(value)
     options: dict[str, Any] = {
         "seconds": number("--seconds", args.seconds),
         "seed": number("--seed", args.seed, int),
@@ -91,12 +92,3 @@ def main(argv: list[str]) -> int:
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"rlkit: {one_line(message, 600)}", file=sys.stderr)
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -26,7 +26,7 @@ from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.costs import Costs, cost
 from rlkit.envs.combinatorial.cvrp.solvers import MOST_EXACT as MOST_EXACT
 from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
-from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw, nearest
+from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw, nearest, turn
 
 AS_GOOD_UP_TO = MOST_EXACT  # customers up to which the search does as well as any solver
 LISTED = 15  # customers that moves look at
@@ -103,16 +103,6 @@ def survey(walk, demand):
             total += demand[nodes[i]]
             walk.load[r] = total
         walk.route[i], walk.sum[i] = r, total
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def turn(nodes, first, last):
-    """Turn places ``first`` .. ``last`` round."""
-    while first < last:
-        nodes[first], nodes[last] = nodes[last], nodes[first]
-        first += 1
-        last -= 1
 
 
 @njit(cache=True, nogil=True)

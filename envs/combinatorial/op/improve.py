@@ -22,22 +22,12 @@ from rlkit.envs.combinatorial.costs import Array, Costs, cost
 from rlkit.envs.combinatorial.op.rules import TOLERANCE
 from rlkit.envs.combinatorial.op.solvers import MOST_EXACT as MOST_EXACT
 from rlkit.envs.combinatorial.op.solvers import exact_op
-from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw
+from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw, turn
 
 AS_GOOD_UP_TO = 100  # nodes up to which the search does as well as any solver
 MOST_TAKEN = 0.3  # of a tour, in one round of the search
 NOISE = 0.5  # of the scores of insertion
 HEAT = 0.02  # of the annealing at first, in prizes of the first tour
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def turn(tour, first, last):
-    """Turn places ``first`` .. ``last`` round."""
-    while first < last:
-        tour[first], tour[last] = tour[last], tour[first]
-        first += 1
-        last -= 1
 
 
 @njit(cache=True, nogil=True)

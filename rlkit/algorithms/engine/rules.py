@@ -56,8 +56,7 @@ def broken(learner: Learner) -> str | None:
     """Which rule the updates of ``learner`` break and where, or None; it is left as it was."""
     program = Program(learner)
     traces, before = [Trace() for _ in range(PERIODS)], Moment(program)
-    program.once()  # what the first one alone allocates is there
-    for _ in range(program.period - 1):
+    for _ in range(program.period):  # what the first one alone allocates is there
         program.once()
     held = _held(learner)
     for trace in traces:
