@@ -221,9 +221,11 @@ class BQ(_BQ):
         paper: bool = False,
         rescale: bool = True,
         two_ended: bool = True,
+        distances: bool = False,
         symmetries: bool = True,
         min_size: int = 4,
         amp: bool = False,
+        init: str | None = None,
         train_size: int = 10000,
         label_seed: int = 0,
         solver: str = 'auto',
@@ -253,12 +255,14 @@ class BQ(_BQ):
             layers: blocks; more: better, slower in proportion
             heads: of attention
             feedforward: units of the layer behind attention
-            paper: ReZero, raw coordinates and one label, as published
+            paper: ReZero, raw coordinates, one label and plain attention, as published
             rescale: every sub-problem to the unit square
             two_ended: tsp: also learn the node before the destination
+            distances: attention falls with the squared distance; the presets of tsp, cvrp and op have it
             symmetries: see each sub-problem in one of the square's eight symmetries
             min_size: nodes of the smallest sub-problem of tsp, atsp and cvrp, its two ends counted
             amp: bfloat16 products; on a CPU attention stays in float32
+            init: artefact whose weights are the first ones; None: drawn by the seed
             labels: file of a labelled set; None: made as the next five say, once
             train_size: instances of it; more: less to learn by heart
             label_seed: of its instances

@@ -217,7 +217,7 @@ def run(
     if method in AGENTS:
         agent = registry.agent_class(method).load(registry.shipped_weights(method, kind.name))
         given, further = task.benchmark if task.benchmark is not None else task.instance, {}
-        if method == "bq" and kind.device().piece_sizes(task.rows) is not None:
+        if method == "bq" and improve and kind.device().piece_sizes(task.rows) is not None:
             first = run(task, "insertion", seconds=FIRST * seconds, seed=seed, chains=chains)
             further = {"reconstruct": (1.0 - FIRST) * seconds, "start": [first], "seed": seed}
         found = agent.solve(given, **further).solutions[0]
