@@ -10,7 +10,8 @@ all of them greedily in one batch, and takes what became shorter:
     those that cost less take their place                                DeviceRules.rejoined
 
 At first, and where something changed, solutions are moved to local optima by the problem's own moves, which costs next
-to nothing beside the network.  Nothing is ever worse than before.  With a number of rounds the result depends on the seed alone.
+to nothing beside the network.  Nothing is ever worse than before.  With a number of rounds the result depends on the
+seed alone.
 """
 
 from __future__ import annotations
