@@ -11,7 +11,7 @@ update:
     AdamW along a cosine on the clipped gradient; an average of the weights is kept     BQ.update
 
 The average is what predicts, solves and is saved.  ``agents/bq/network.py`` is the network, ``agents/bq/decode.py``
-greedy and beam decoding.
+greedy and beam decoding, ``agents/bq/reconstruct.py`` what betters solutions part by part.
 
 Deviations, undone by ``paper=True``: RMSNorm before each layer for ReZero, the unit box for raw coordinates, the second
 label of tsp, and attention that falls with the squared distance.  Others: attention is scaled by 1/√d; atsp's tokens
@@ -48,6 +48,7 @@ from rlkit.agents.bq.data import (
 )
 from rlkit.agents.bq.decode import BQPolicy, masked_log_softmax, solve
 from rlkit.agents.bq.network import BQNetwork, Shape
+from rlkit.agents.bq.reconstruct import solve_again
 from rlkit.agents.common.gaps import GapEvaluator
 from rlkit.algorithms.base import Specification
 from rlkit.algorithms.floats import fast_float32
@@ -302,6 +303,8 @@ class BQ(Solver):
         knn: int | None = None,
         reuse: bool = True,
         seed: int = 0,
+        reconstruct: int | float | None = None,
+        start: Any = None,
     ) -> Solutions:
         """Solutions of ``instances``: arrays, of one instance or of several, a mapping of arrays by name, what a reader
         of files returns, or a list of any of these, of any sizes.
@@ -310,14 +313,21 @@ class BQ(Solver):
         square (cvrp, op: up to 8) and from different nodes (tsp, atsp), the best of which is returned; knapsack has
         none.  knn: show the network only so many nodes, the nearest; by default, where that is no worse (tsp, cvrp), 50
         of instances larger than those it learnt from, else all.  reuse: see ``agents/bq/decode.py``.  seed: of
-        the nodes where searches begin.
+        the nodes where searches begin.  reconstruct: solve parts of the solutions again, and again, and keep what is
+        better (``agents/bq/reconstruct.py``; tsp, atsp, cvrp): a whole number of rounds, or a float, seconds of all.
+        start: the solutions to begin with, one for each instance, in place of the network's.
 
         Raises :class:`UserError` for instances that are not sound or a number out of range.
         """
         options: dict[str, Any] = {"beam": beam, "augment": augment, "knn": knn, "reuse": reuse, "seed": seed}
         options["learnt"] = self._learnt_nodes()
+        given = self.policy.network, self.problem, instances, self.device
+        if start is not None and reconstruct is None:
+            raise UserError("start= is for re-construction, expected reconstruct= with it")
         with fast_float32(self.device):
-            return solve(self.policy.network, self.problem, instances, self.device, **options)
+            return (
+                solve(*given, **options) if reconstruct is None else solve_again(*given, reconstruct, start, **options)
+            )
 
     def _learnt_nodes(self) -> int:
         """Nodes of the instances it learnt from; of its environment's, before it has."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.cvrp.rules import split_routes
-from rlkit.envs.combinatorial.device import DeviceRules, States, SubProblems, closed_walks, picked
+from rlkit.envs.combinatorial.device import DeviceRules, Pieces, States, SubProblems, closed_walks, picked
 from rlkit.errors import UserError
 
 
@@ -110,6 +110,70 @@ class Device(DeviceRules):
         target[:, 0, 1] = self.via[rows, done].float()
         target[:, 0, 0] = 1.0 - target[:, 0, 1]
         return SubProblems(self.states(rows, origin, served, budget.double()), target)
+
+    # ---- solving again, part by part -------------------------------------------------------------------------------
+
+    @classmethod
+    def piece_sizes(cls, nodes: int) -> tuple[int, int] | None:
+        return 2, nodes
+
+    def pieces(self, solutions: NDArray[np.int64], size: int, generator: np.random.Generator) -> Pieces:
+        """The last ``size`` customers of routes that are neighbours, in a random direction each.
+
+        Routes go around the depot by their middles; from a random one on, as many as it takes are put together.  What
+        is fixed is the beginning of the first of them.  Places are the actions that make these routes, one by one.
+        """
+        coords = self.exact["coords"].cpu().numpy()
+        owners: list[int] = []
+        groups: list[list[int]] = []
+        for i, solution in enumerate(solutions):
+            routes = split_routes(solution)
+            middles = np.stack([coords[i][route].mean(axis=0) - coords[i][0] for route in routes])
+            around = np.argsort(np.arctan2(middles[:, 1], middles[:, 0]), kind="stable")
+            group: list[int] = []
+            for k in np.roll(around, -int(generator.integers(len(routes)))):
+                route = 2 * routes[k][:: generator.choice((-1, 1))]
+                route[0] += len(group) > 0  # by the depot
+                group += route.tolist()
+                if len(group) >= size:
+                    owners.append(i)
+                    groups.append(group)
+                    group = []
+        places = np.full((len(groups), max(map(len, groups), default=size)), -1, np.int64)
+        for p, group in enumerate(groups):
+            places[p, len(places[p]) - len(group) :] = group  # what is decided on at the end
+        return self._pieces(torch.as_tensor(np.array(owners, np.int64)).to(self.device), places, size)
+
+    def _pieces(self, rows: Int[Tensor, " p"], places: NDArray[np.int64], size: int) -> Pieces:
+        assert self.limit is not None
+        actions = torch.as_tensor(places).to(self.device)
+        node, via = actions.clamp_min(0) // 2, actions % 2 == 1  # -1 % 2 is 1: no load is carried on from there
+        fixed = node.shape[1] - size
+        budget = self.limit[rows]
+        for column in range(fixed):
+            budget = torch.where(via[:, column], self.limit[rows], budget)
+            budget = budget - self.exact["demand"][rows, node[:, column]]
+        origin = node[:, fixed - 1] if fixed else torch.zeros_like(rows)
+        before, after, by = torch.cat((origin[:, None], node[:, fixed:-1]), dim=1), node[:, fixed:], via[:, fixed:]
+        owner, depot = rows[:, None], torch.zeros_like(after)
+        by_depot = self.way(owner, before, depot) + self.way(owner, depot, after)
+        costs = torch.where(by, by_depot, self.way(owner, before, after)).sum(dim=1)
+        costs = costs + self.way(rows, after[:, -1], depot[:, 0])
+        return Pieces(self.states(rows, origin, after.sort(dim=1).values, budget.double()), costs, places)
+
+    def rejoined(
+        self, solutions: NDArray[np.int64], pieces: Pieces, better: NDArray[np.bool_], actions: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        found, owner = solutions.copy(), pieces.states.owner.cpu().numpy()
+        for p in np.flatnonzero(better):
+            group = pieces.places[p][pieces.places[p] >= 0]
+            others = [route for route in split_routes(found[owner[p]]) if not np.isin(route[0], group // 2)]
+            made = np.concatenate((group[: len(group) - actions.shape[1]], actions[p]))
+            walk = [part for a in made.tolist() for part in ((0, a // 2) if a % 2 else (a // 2,))]
+            walk = [0, *walk, *(part for route in others for part in (0, *route.tolist())), 0]
+            found[owner[p]] = -1
+            found[owner[p], : len(walk)] = walk
+        return found
 
 
 def order_routes(demand: NDArray[np.int64], solution: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
