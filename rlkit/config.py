@@ -32,6 +32,7 @@ from rlkit.data.records import find_record, generated_id
 from rlkit.data.resolve import is_file
 from rlkit.errors import UserError, nearest, one_line, refusing, require_choice, shown
 from rlkit.registry import EnvRecord
+from rlkit.run.trackers import require_tracker
 
 
 @dataclass
@@ -87,6 +88,7 @@ class TrainConfig:
     checkpoint_every: int | None = None
     verdict: bool | None = None  # judge the policy by its data alone; None: where there is nothing to evaluate in
     tensorboard: bool = True
+    track: str | None = None  # wandb, mlflow or trackio, beside the log
     progress_bar: bool = True
 
 
@@ -301,6 +303,7 @@ def _checked(config: DictConfig) -> DictConfig:
             raise UserError(f"{name}={shown(config[name])} is out of range, expected a number of at least 0")
     for name, words in WORDS.items():
         require_choice(name, config[name], words)
+    require_tracker(config.track)
     if not config.device.startswith("cuda"):
         for name, word in (("engine", "graph"), ("precision", "tf32")):
             if config[name] == word:
