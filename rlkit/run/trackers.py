@@ -11,30 +11,18 @@ import json
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.logger import KVWriter
 
-from rlkit.errors import UserError, one_line
+from rlkit.errors import one_line
 from rlkit.run import folder
 
 PROJECT = "rlkit"
-PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 FILE = "track.json"
 Log = Callable[[dict[str, float], int], Any]
 Opened = tuple[str, Log, Callable[[], Any]]  # name of the tracker's run, a log line, the end
-
-
-def require_tracker(name: str | None) -> None:
-    """Raise :class:`UserError` for a tracker that is unknown or not installed."""
-    if name is None:
-        return
-    if name not in PACKAGES:
-        raise UserError(f"track={one_line(name, 40)} is unknown, expected {', '.join(PACKAGES)} or null")
-    if find_spec(PACKAGES[name]) is None:
-        raise UserError(f"track={name} needs a package that is not here, expected pip install 'rlkit-papers[{name}]'")
 
 
 class TrackerWriter(KVWriter):
