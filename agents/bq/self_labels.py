@@ -62,7 +62,7 @@ def proposed(
     if kind.piece_sizes(problem.num_nodes) is not None:
         return reconstructed(network, problem, instances, solutions, device, 1, largest=LARGEST, seed=seed)
     copies = min(SYMMETRIES, kind.copies or SYMMETRIES)
-    search = {"augment": copies} if copies > 1 else {"beam": BEAM}
+    search: dict[str, Any] = {"augment": copies} if copies > 1 else {"beam": BEAM}
     found = solve(network, problem, instances, device, **search).solutions
     return improved(problem, instances, found) if improves(type(problem)) else found
 

@@ -102,7 +102,10 @@ class Device(DeviceRules):
         budget, origin = self.limit[rows], torch.zeros_like(rows)
         if begun:
             origin, served = served[:, 0], served[:, 1:]
-            first, ends = laid["begin"][rows, done - 1], laid["mirror"][rows, done - 1] + 1  # ends: first plus one past last
+            first, ends = (
+                laid["begin"][rows, done - 1],
+                laid["mirror"][rows, done - 1] + 1,
+            )  # ends: first plus one past last
             ahead = laid["load"][rows, done] - laid["load"][rows, first]
             back = laid["load"][rows, ends - first] - laid["load"][rows, ends - done]
             budget = budget - torch.where(swap[:, 0], back, ahead)
