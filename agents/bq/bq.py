@@ -56,6 +56,7 @@ from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, make_config
 from rlkit.algorithms.nets import Adam, Average, Schedule, cosine, freeze
 from rlkit.algorithms.solver import Solver
+from rlkit.envs.combinatorial.improvement import improved_answers, require_moves
 from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
@@ -318,6 +319,7 @@ class BQ(Solver):
         seed: int = 0,
         reconstruct: int | float | None = None,
         start: Any = None,
+        improve: bool = False,
     ) -> Solutions:
         """Solutions of ``instances``: arrays, of one instance or of several, a mapping of arrays by name, what a reader
         of files returns, or a list of any of these, of any sizes.
@@ -328,7 +330,8 @@ class BQ(Solver):
         of instances larger than those it learnt from, else all.  reuse: see ``agents/bq/decode.py``.  seed: of
         the nodes where searches begin.  reconstruct: solve parts of the solutions again, and again, and keep what is
         better (``agents/bq/reconstruct.py``; tsp, atsp, cvrp): a whole number of rounds, or a float, seconds of all.
-        start: the solutions to begin with, one for each instance, in place of the network's.
+        start: the solutions to begin with, one for each instance, in place of the network's.  improve: move solutions
+        to local optima by the problem's own moves (tsp, atsp, cvrp, op); re-construction does so by itself.
 
         Raises :class:`UserError` for instances that are not sound or a number out of range.
         """
@@ -337,10 +340,12 @@ class BQ(Solver):
         given = self.policy.network, self.problem, instances, self.device
         if start is not None and reconstruct is None:
             raise UserError("start= is for re-construction, expected reconstruct= with it")
+        if improve:
+            require_moves(type(self.problem))
+        again = reconstruct is not None
         with fast_float32(self.device):
-            return (
-                solve(*given, **options) if reconstruct is None else solve_again(*given, reconstruct, start, **options)
-            )
+            found = solve_again(*given, reconstruct, start, **options) if again else solve(*given, **options)
+        return improved_answers(self.problem, instances, found) if improve and not again else found
 
     def _learnt_nodes(self) -> int:
         """Nodes of the instances it learnt from; of its environment's, before it has."""
