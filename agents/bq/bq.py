@@ -342,10 +342,11 @@ class BQ(Solver):
             raise UserError("start= is for re-construction, expected reconstruct= with it")
         if improve:
             require_moves(type(self.problem))
-        again = reconstruct is not None
         with fast_float32(self.device):
-            found = solve_again(*given, reconstruct, start, **options) if again else solve(*given, **options)
-        return improved_answers(self.problem, instances, found) if improve and not again else found
+            if reconstruct is not None:
+                return solve_again(*given, reconstruct, start, **options)
+            found = solve(*given, **options)
+        return improved_answers(self.problem, instances, found) if improve else found
 
     def _learnt_nodes(self) -> int:
         """Nodes of the instances it learnt from; of its environment's, before it has."""
