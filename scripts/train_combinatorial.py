@@ -414,7 +414,9 @@ def page() -> str:
         "in. Gaps are percent above the reference, mean and standard error over held-out instances; references are",
         "those of the named solver, which is exact for knapsack only. Times are processor seconds per instance on one",
         f"core, other work running beside it. With more than {2 * NEAR} nodes the network is shown the {NEAR} nearest",
-        "(knapsack: all).",
+        "(knapsack: all). Greedy, greedy + improve and re-construction of tsp and cvrp, beside insertions",
+        f"in their time, see the {FEW} nearest of more nodes than were learnt from; these rows were measured together,",
+        f"others earlier. Re-construction begins with the best of {STARTED} insertions.",
         "",
     ]
     for problem in dict.fromkeys(line["problem"] for line in lines):
