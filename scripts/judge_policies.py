@@ -105,7 +105,7 @@ def correlation(values: np.ndarray, truth: np.ndarray) -> tuple[float, float, fl
 def table() -> str:
     """Both tables in Markdown: correlations, then policies by what they are worth."""
     summary = ["| data | policies | against | ρ | 95 % interval |", "|---|---:|---|---:|---|"]
-    head = "| data | policy | estimated | true | of 20 episodes | outside | return |"
+    head = "| data | policy, updates | estimated | true | 95 % | outside | return |"
     every = [head, "|---|---|---:|---:|---|---:|---:|"]
     for name in DATA:
         lines = lines_of(name)

@@ -35,6 +35,8 @@ NEIGHBOURS = 20_000  # rows of data that actions are looked for among
 PROBES = 2_000  # held-out rows that are looked at
 USUAL = 0.95  # share of the data's own rows that lie within what counts as inside
 SLICE = 1 << 16  # rows at once
+HORIZONS = 10  # values reach back 1/(1-γ) backups; the slow copy makes so many times as many
+POLYAK = 0.005, 0.2  # the slowest and fastest that it follows
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,9 @@ class _Judge:
         widths = self.observations.shape[1], self.actions.shape[1]
         critic = Critics(*widths, hidden_sizes, generator, n=1)
         slow = freeze(copy.deepcopy(critic))
-        optimiser, follow = Adam(critic.parameters(), 3e-4, decay_steps=updates), Polyak([(critic, slow)], 0.005)
+        backups = HORIZONS / max(1 - self.discount, 1e-9)
+        pace = min(max(backups / updates, POLYAK[0]), POLYAK[1])
+        optimiser, follow = Adam(critic.parameters(), 3e-4, decay_steps=updates), Polyak([(critic, slow)], pace)
         learnt = torch.from_numpy(self.learnt)
         for _ in range(updates):
             rows = learnt[torch.randint(len(learnt), (batch_size,), generator=generator)]
