@@ -24,7 +24,7 @@ def validate(
     where: str,
     columns: Mapping[str, Sequence[str]] | None = None,
 ) -> int:
-    """Raise :class:`DataError` for NaN, infinities, numbers beyond ``LARGEST`` and actions out of bounds; clip rounding excess in place.
+    """Raise :class:`DataError` for values not finite or too large, actions out of bounds; clip rounding excess.
 
     ``arrays`` holds observations ``[N, ds]``, actions ``[N, da]``, rewards ``[N]`` and perhaps next_observations
     ``[N, ds]``, all float32; ``columns`` are the names of their columns, where these have some.  Returns the number of
@@ -95,5 +95,7 @@ def uneven(data: OfflineDataset) -> str | None:
     told = data.provenance.details.get("columns")
     names = told.get("observations", ()) if isinstance(told, dict) else ()
     called = [f"'{names[i]}'" if i < len(names) else f"column {i}" for i in (small, large)]
+    if sizes[large] <= UNEVEN * sizes[small]:  # alike, and all of them far from 1
+        return f"observations are far larger than 1 ({called[0]} is about {sizes[small]:.1g}, and it is the smallest)"
     about = f"{called[0]} is about {sizes[small]:.1g} and {called[1]} about {sizes[large]:.1g}"
     return f"observations differ by orders of magnitude ({about})"

@@ -154,7 +154,7 @@ def test_dates_tell_the_order_and_text_may_be_left_out(tmp_path: Path) -> None:
     assert len(rlkit.load_dataset(tmp_path / "log.csv", columns={"step": "step"})) == 60
     log[5], log[6] = log[6], log[5]
     (tmp_path / "log.csv").write_text(joined(log))
-    with pytest.raises(DataError, match="'step' goes from .* at row 5, within an episode"):
+    with pytest.raises(DataError, match=r"'step' goes from .* at row 5, within an episode"):
         rlkit.load_dataset(tmp_path / "log.csv", columns={"step": "step"})
     words = cell("obs_0", 3, "high")(rows())
     (tmp_path / "log.csv").write_text(joined(words))
