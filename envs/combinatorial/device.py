@@ -79,6 +79,10 @@ class States:
     def take(self, rows: Tensor) -> States:
         return States(**{name: value[rows] for name, value in vars(self).items()})
 
+    def seen_as(self, copy: Tensor) -> States:
+        """The same in symmetries ``copy`` [P], each a search of its own."""
+        return replace(self, copy=copy, group=torch.arange(len(copy), device=copy.device))
+
 
 # ---- the BQ-MDP ------------------------------------------------------------------------------------------------------
 
@@ -249,9 +253,29 @@ class DeviceRules(ABC):
         """Least and most of what :meth:`cut` may be asked for, where :meth:`steps` is None."""
         return least, nodes + 1
 
+    def follow(self, solutions: NDArray[np.int64], rows: NDArray[np.int64] | None = None) -> None:
+        """Lay ``solutions`` [B, L], one of each instance, out in :attr:`laid` so that :meth:`cut` is nothing but
+        indexing; with ``rows`` [B] the new ones of these instances, all of which are followed already."""
+        every = np.arange(len(solutions)) if rows is None else rows
+        count, arrays = self.layout(every, solutions)
+        made = {key: torch.as_tensor(np.ascontiguousarray(part)).to(self.device) for key, part in arrays.items()}
+        if rows is None:
+            self.laid, self.counts = made, count
+            return
+        self.counts[rows] = count
+        where = torch.as_tensor(rows).to(self.device)
+        for key, part in made.items():
+            self.laid[key][where] = part
+
     @abstractmethod
-    def follow(self, solutions: NDArray[np.int64]) -> None:
-        """Lay ``solutions`` [B, L], one of each instance, out so that :meth:`cut` is nothing but indexing."""
+    def layout(
+        self, rows: NDArray[np.int64], solutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+        """How many steps, or routes, ``solutions`` [P, L] of instances ``rows`` [P] have, int64 [P], and arrays by name
+        with a row for each that :meth:`cut` looks up."""
+
+    laid: dict[str, Tensor]
+    counts: NDArray[np.int64]
 
     @abstractmethod
     def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
@@ -265,11 +289,29 @@ class DeviceRules(ABC):
         """States on the way of the solutions followed, those of instances ``rows``, and what is done there, all of one
         size: one of :meth:`sizes`, or after ``size`` of the :meth:`steps`, which these solutions all have."""
 
+    # ---- solving again, part by part -------------------------------------------------------------------------------
+
+    @classmethod
+    def piece_sizes(cls, nodes: int) -> tuple[int, int] | None:
+        """Least and most nodes to decide on in a part of a solution; None where there are no such parts."""
+        return None
+
+    def pieces(self, solutions: NDArray[np.int64], size: int, generator: np.random.Generator) -> Pieces:
+        """As many disjoint parts as there are with ``size`` nodes to decide on, of ``solutions`` [B, L], one of each
+        instance; where they lie is random."""
+        raise NotImplementedError
+
+    def rejoined(
+        self, solutions: NDArray[np.int64], pieces: Pieces, better: NDArray[np.bool_], actions: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """``solutions`` with the parts that are ``better`` [P] done by ``actions`` [P, T] instead."""
+        raise NotImplementedError
+
     def states(self, rows: Tensor, origin: Tensor, remaining: Tensor, budget: Tensor | None = None) -> States:
         """States of instances ``rows`` as they are: nothing of how they came about, symmetry 0, back to node 0."""
-        zeros = torch.zeros_like(rows)
-        budget = torch.zeros(len(rows), dtype=torch.float64, device=self.device) if budget is None else budget
-        return States(rows, zeros, remaining, origin, zeros, budget, budget, budget, rows[:, None][:, :0], rows)
+        zeros, none = torch.zeros_like(rows), torch.zeros(len(rows), dtype=torch.float64, device=self.device)
+        budget = none if budget is None else budget
+        return States(rows, zeros, remaining, origin, zeros, budget, none, none, rows[:, None][:, :0], rows)
 
 
 @dataclass(frozen=True)
@@ -284,6 +326,19 @@ class SubProblems:
     states: States
     target: Tensor
     before: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """P parts of solutions that can be solved anew by themselves, whatever the others become.
+
+    states: of one size; costs: float64 ``[P]``, of each part as it is, what a better one is below; places: int64 ``[P,
+    ...]``, where it lies, for :meth:`DeviceRules.rejoined`.
+    """
+
+    states: States
+    costs: Tensor
+    places: NDArray[np.int64]
 
 
 def closed_walks(visits: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -323,9 +378,12 @@ class TourRules(DeviceRules):
         begins = np.argmax(tours == 0, axis=1)[:, None]
         return np.take_along_axis(tours, (begins + np.arange(tours.shape[1])) % tours.shape[1], axis=1)
 
-    def follow(self, solutions: NDArray[np.int64]) -> None:
+    def layout(
+        self, rows: NDArray[np.int64], solutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """Twice around, so that no path has to begin again at 0."""
-        self.around = torch.as_tensor(np.concatenate((solutions, solutions, solutions[:, :1]), axis=1)).to(self.device)
+        around = np.concatenate((solutions, solutions, solutions[:, :1]), axis=1)
+        return np.full(len(rows), self.nodes), {"around": around}
 
     def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """Where paths begin, and if reversible in which direction they go."""
@@ -344,13 +402,42 @@ class TourRules(DeviceRules):
         start, back = lots
         steps = torch.arange(size, device=self.device)
         path = picked(
-            self.around, rows, (start + back * self.nodes)[:, None] + (1 - 2 * back)[:, None] * steps
+            self.laid["around"], rows, (start + back * self.nodes)[:, None] + (1 - 2 * back)[:, None] * steps
         )  # [P, K]
         states = replace(self.states(rows, path[:, 0], path[:, 1:-1]), destination=path[:, -1])
         target = torch.zeros((1, size - 2, 1), device=self.device)
         target[:, 0] = 1.0
         before = torch.full_like(rows, size - 3) if self.reversible else None
         return SubProblems(states, target, before)
+
+    # ---- solving again, part by part -------------------------------------------------------------------------------
+
+    @classmethod
+    def piece_sizes(cls, nodes: int) -> tuple[int, int] | None:
+        return 2, nodes - 1
+
+    def pieces(self, solutions: NDArray[np.int64], size: int, generator: np.random.Generator) -> Pieces:
+        """Paths that follow one another, each from the end of the one before, if reversible in either direction."""
+        count, n = solutions.shape
+        offset = generator.integers(n, size=(count, 1, 1))
+        begins = (size + 1) * np.arange(n // (size + 1))[:, None]  # [M, 1]
+        places = ((offset + begins + np.arange(size + 2)) % n).reshape(-1, size + 2)  # [P, K]
+        if self.reversible:
+            back = generator.integers(2, size=len(places), dtype=np.bool_)
+            places[back] = places[back, ::-1]
+        owner = np.repeat(np.arange(count), len(begins))
+        path = torch.as_tensor(solutions[owner[:, None], places]).to(self.device)
+        rows = torch.as_tensor(owner).to(self.device)
+        costs = self.way(rows[:, None], path[:, :-1], path[:, 1:]).sum(dim=1)
+        remaining = path[:, 1:-1].sort(dim=1).values
+        return Pieces(replace(self.states(rows, path[:, 0], remaining), destination=path[:, -1]), costs, places)
+
+    def rejoined(
+        self, solutions: NDArray[np.int64], pieces: Pieces, better: NDArray[np.bool_], actions: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        found, owner = solutions.copy(), pieces.states.owner.cpu().numpy()[better]
+        found[owner[:, None], pieces.places[better, 1:-1]] = actions[better]
+        return self.solutions(found[:, 0], found[:, 1:])
 
 
 # ---- pointing --------------------------------------------------------------------------------------------------------

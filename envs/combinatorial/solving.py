@@ -27,6 +27,7 @@ from rlkit.errors import UserError, nearest, shown
 AGENTS = {"bq": "reduces", "ptrnet": "points"}  # and what a problem has that they solve
 OWN = ("search", "insertion")
 LEAST_SECONDS, MOST_SECONDS = 1e-3, 1e7
+FIRST = 0.1  # of the seconds, that go into the solution whose parts bq solves again
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,11 @@ def run(
         return searched(kind, task.instance, seconds, make=make, **limits)
     if method in AGENTS:
         agent = registry.agent_class(method).load(registry.shipped_weights(method, kind.name))
-        found = agent.solve(task.benchmark if task.benchmark is not None else task.instance).solutions[0]
+        given, further = task.benchmark if task.benchmark is not None else task.instance, {}
+        if method == "bq" and improve and kind.device().piece_sizes(task.rows) is not None:
+            first = run(task, "insertion", seconds=FIRST * seconds, seed=seed, chains=chains)
+            further = {"reconstruct": (1.0 - FIRST) * seconds, "start": [first], "seed": seed}
+        found = agent.solve(given, **further).solutions[0]
         if improve and improves(kind):
             found = task.improved(found)
     else:

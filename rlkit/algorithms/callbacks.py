@@ -266,6 +266,24 @@ class Evaluate(Spaced):
         self.seconds += time.perf_counter() - started
 
 
+class EndWhere(Spaced):
+    """Ends training after an evaluation of ``evaluate`` with which ``wanted(history)`` is True."""
+
+    def __init__(self, evaluate: Evaluate, wanted: Callable[[list[dict[str, Any]]], bool]):
+        super().__init__()
+        self.evaluate, self.wanted, self.every = evaluate, wanted, evaluate.every
+        self.ended, self.seen = False, 0
+
+    def met(self) -> bool:
+        if len(self.evaluate.history) > self.seen:
+            self.seen = len(self.evaluate.history)
+            self.ended = self.wanted(self.evaluate.history)
+        return self.ended
+
+    def _on_step(self) -> bool:
+        return not self.met()
+
+
 class StopOnSignal(Spaced):
     """Ends training between two steps once ``stop(number)`` was called, as from a signal handler."""
 

@@ -106,13 +106,19 @@ def presets(cls: type[Any], record_name: str, task: str, family: str) -> dict[st
     The file's keys are families, tasks and record names; the more specific one wins.  Columns of a log may be in any
     unit, so there observations are standardised whatever the paper does.
     """
-    path = beside(cls, "presets") / f"{cls.name}.yaml"
-    table = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    table = preset_table(cls)
     found: dict[str, Any] = {}
     if family == LOG and any(f.name == "normalise_observations" for f in fields(cls.Config)):
         found["normalise_observations"] = True
     for key in (family, task, record_name):
         found |= table.get(key, {})
+    return found
+
+
+def preset_table(cls: type[Any]) -> dict[str, Any]:
+    """What the file of presets of ``cls`` holds, nothing where there is none."""
+    path = beside(cls, "presets") / f"{cls.name}.yaml"
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 
 

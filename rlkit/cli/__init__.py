@@ -16,10 +16,12 @@ from rlkit.run.interrupt import Interrupted, handling, stop
 VERBS = {
     "train": "train an agent:  rlkit train agent=prdc env=hopper-medium [key=value ...] [-m]",
     "resume": "continue a run exactly where its last checkpoint is:  rlkit resume RUN",
+    "tune": "search for hyperparameters:  rlkit tune agent=td3bc env=hopper-medium [agent.alpha=1..40:log ...]",
     "eval": "evaluate a run or an artefact:  rlkit eval RUN [episodes=100]",
     "solve": "solve a file of cities or routes:  rlkit solve FILE.tsp [--seconds 10]",
     "export": "write a policy for other programs:  rlkit export RUN policy.onnx|policy.pt2",
     "data": "list, inspect, make, check, import and export datasets",
+    "compare": "rank runs on the same data:  rlkit compare RUN RUN...",
     "plot": "draw learning curves of runs:  rlkit plot RUN... --out curves.png",
     "list": "show what exists:  rlkit list agents | rlkit list envs",
     "bench": "measure speed against other libraries, side by side",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rlkit.errors import UserError
 
 KEYS = ("total_timesteps", "progress_bar", "device", "threads", "engine", "precision")
@@ -18,7 +20,7 @@ def main(argv: list[str]) -> int:
         return 0
     typed = [a[4:] for a in argv if a.startswith("env=")]
     argv = [a for a in argv if not a.startswith("env=")]
-    settings = dict(a.split("=", 1) for a in argv if a.split("=")[0] in KEYS and "=" in a)
+    settings: dict[str, Any] = dict(a.split("=", 1) for a in argv if a.split("=")[0] in KEYS and "=" in a)
     folders = [a for a in argv if a.split("=")[0] not in KEYS]  # a run's name may hold an equals sign
     from rlkit.run.folder import folder_of
 

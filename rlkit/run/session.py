@@ -31,6 +31,7 @@ from rlkit import registry
 from rlkit.algorithms.base import Persistent
 from rlkit.algorithms.callbacks import (
     Checkpoint,
+    EndWhere,
     Evaluate,
     JsonlWriter,
     Log,
@@ -53,24 +54,32 @@ from rlkit.run import folder
 from rlkit.run.folder import checkpoints
 from rlkit.run.interrupt import AGAIN, handling, stop, tell
 from rlkit.run.report import add_best, add_final, as_json, opening, sentence, summarise
+from rlkit.run.trackers import TrackerWriter
 
 # Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
-FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path", "env.source")
+FREE = ("out", "overwrite", "progress_bar", "tensorboard", "track", "checkpoint_every", "env.path", "env.source")
 NOTED = ("device", "threads", "engine", "precision")  # these may too, but sums may round differently: the run says so
 
 
-def train(config: DictConfig) -> int:
-    """Run ``config`` (from :func:`rlkit.config.compose_config`); returns the exit code."""
+PRUNED = 4  # what a run returns that ``watch`` ended
+Watch = Callable[[list[dict[str, Any]]], bool]
+
+
+def train(config: DictConfig, watch: Watch | None = None) -> int:
+    """Run ``config`` (from :func:`rlkit.config.compose_config`); returns the exit code.
+
+    ``watch``: told of the evaluations so far, ends the run where it returns True, with :data:`PRUNED`.
+    """
     out = _own_folder(folder.folder_of(config.out))
     folder.check_folder(out, config.overwrite)
     torch.set_num_threads(config.threads)
     agent = build(config)
     with writing(out):
         folder.begin(out, config.overwrite)
-        return Session(config, agent, out).run()
+        return Session(config, agent, out, watch=watch).run()
 
 
-def resume(out: Path, **changes: Any) -> int:
+def resume(out: Path, watch: Watch | None = None, **changes: Any) -> int:
     """Continue the run in ``out`` from its newest readable checkpoint, or from the start where there is none.
 
     ``changes``: settings that may differ from the run's: ``total_timesteps`` (more), ``progress_bar``, ``device``,
@@ -83,7 +92,7 @@ def resume(out: Path, **changes: Any) -> int:
     with writing(out):
         config = reopened(out, changes, alone=True)
         torch.set_num_threads(config.threads)
-        return Session(config, build(config), out).run(resuming=True)
+        return Session(config, build(config), out, watch=watch).run(resuming=True)
 
 
 def reopened(out: Path, changes: Mapping[str, Any], alone: bool = False) -> DictConfig:
@@ -217,6 +226,7 @@ class Session:
     agent: Any  # a Persistent that learns
     out: Path
     pool: Executor = field(default_factory=lambda: ThreadPoolExecutor(1))  # of evaluations beside learning
+    watch: Watch | None = None
 
     def __post_init__(self) -> None:
         self.evaluate: Evaluate | None = None
@@ -256,6 +266,8 @@ class Session:
         writers: list[KVWriter] = [self.jsonl]
         if config.tensorboard:
             writers.append(TensorBoardWriter(out / "tensorboard", agent.num_timesteps + 1 if resuming else None))
+        if config.track is not None:
+            writers.append(TrackerWriter(config.track, out, _settings(config), resuming))
         lines.writers = writers
         logger = Logger(str(out), output_formats=[lines])
         agent.set_logger(logger)
@@ -264,7 +276,8 @@ class Session:
             out / "checkpoints", config.checkpoint_every, self._extra, stopper, saved=partial(folder.forget_former, out)
         )
         saver.init_callback(agent)  # it also writes where nothing is left to learn
-        hooks: list[BaseCallback] = [c for c in (self.evaluate, saver, stopper) if c is not None]
+        watcher = None if self.watch is None or self.evaluate is None else EndWhere(self.evaluate, self.watch)
+        hooks: list[BaseCallback] = [c for c in (self.evaluate, watcher, saver, stopper) if c is not None]
         log_interval: int | None = config.log_every
         if isinstance(agent, OnlineAlgorithm):  # SB3 counts episodes or roll-outs there
             hooks.insert(0, Log(config.log_every))
@@ -273,6 +286,8 @@ class Session:
             hooks.append(Progress(self.evaluate))
         try:
             remaining = config.total_timesteps - agent.num_timesteps
+            if watcher is not None and watcher.met():  # it ended there before
+                remaining = 0
             if remaining > 0 and isinstance(agent, Trainer):
                 yield from agent.lessons(remaining, CallbackList(hooks), log_interval, reset_num_timesteps=False)
             elif remaining > 0:
@@ -282,6 +297,10 @@ class Session:
                 path = saver.latest() or saver.save()
                 print(f"interrupted at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
                 return 128 + stopper.signal
+            if watcher is not None and watcher.ended and agent.num_timesteps < config.total_timesteps:
+                path = saver.latest() or saver.save()
+                print(f"ended at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
+                return PRUNED
             agent.write_log()  # what came after the last full interval
             saver.latest() or saver.save()
             agent.save(out / "model.rlk")
