@@ -81,6 +81,7 @@ class TrainConfig:
     threads: int = 1  # torch threads of this process; several seeds beat several threads
     out: str = "runs/${agent.name}_${env.name}_s${seed}"
     overwrite: bool = False
+    resume: bool = False  # a run of these settings that lies in out goes on, one that has ended is left
     log_every: int | None = None
     eval_every: int | None = None
     eval_episodes: int | None = None  # None: what evaluations of this family have

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-
 from rlkit.errors import UserError
 
 HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
@@ -46,7 +42,9 @@ def main(argv: list[str]) -> int:
     if unknown:
         raise UserError(f"unknown option '{unknown[0]}', expected -m or --cfg")
     if {"-m", "--multirun"} & set(argv):
-        return _sweep(overrides)
+        from rlkit.cli.sweep import sweep
+
+        return sweep(overrides)
     from omegaconf import OmegaConf
 
     from rlkit.config import compose_config
@@ -59,82 +57,3 @@ def main(argv: list[str]) -> int:
         print(OmegaConf.to_yaml(config), end="")
         return 0
     return train(config)
-
-
-def _job(config: object) -> int:
-    """One combination of a sweep, in its own process; Hydra has already set the overrides of this job."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from rlkit.cli import make_printable
-    from rlkit.config import compose_config
-    from rlkit.run.session import train
-
-    make_printable()
-    overrides = list(HydraConfig.get().overrides.task)
-    try:
-        return train(compose_config([*overrides, "progress_bar=false"]))
-    except UserError as error:
-        print(f"rlkit: {error}", file=sys.stderr)
-        return 2
-
-
-def _result(out: Path) -> tuple[int, int] | None:
-    """What changes once a run has written its result; None where there is none."""
-    try:
-        found = (out / "result.json").stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
-
-
-def _sweep(overrides: list[str]) -> int:
-    import itertools
-
-    import hydra
-
-    from rlkit.config import compose_config, fill_store, parse, storable
-    from rlkit.run.folder import folder_of
-
-    overrides = storable(overrides)
-    ours = [o for o in parse(overrides) if not o.key_or_group.startswith("hydra")]
-    choices = [
-        [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
-        for o in ours
-    ]
-    agents = set()
-    outs, configs = [], []
-    for combination in itertools.product(*choices):  # every job is checked before the first one starts
-        config = compose_config([c for c in combination if c is not None])
-        agents.add(config.agent.name)
-        outs.append(folder_of(config.out))
-        configs.append(config)
-    if len({out.resolve() for out in outs}) != len(outs):
-        raise UserError(
-            "two runs of this sweep would share a folder; put what differs into out=, as out='runs/b${agent.beta}'"
-        )
-    if any(config.engine == "stacked" for config in configs):
-        from rlkit.run.together import exit_code, train_runs
-
-        if any(config.engine != "stacked" for config in configs) or any(o.startswith("hydra") for o in overrides):
-            raise UserError(
-                "engine=stacked runs the whole sweep in one process, expected it for all and no hydra/ keys"
-            )
-        return exit_code(train_runs(configs))
-    fill_store(sorted(agents))
-    launcher = [] if any(o.startswith("hydra/launcher=") for o in overrides) else ["hydra/launcher=joblib"]
-    jobs = [] if any("n_jobs" in o for o in overrides) or not launcher else [f"hydra.launcher.n_jobs={os.cpu_count()}"]
-    quiet = ["hydra.output_subdir=null", "hydra.sweep.dir=.", "hydra.sweep.subdir=.", "hydra/job_logging=disabled"]
-    before, results = sys.argv, [_result(out) for out in outs]
-    sys.argv = ["rlkit train", "-m", *launcher, *jobs, *quiet, *overrides]
-    try:
-        hydra.main(version_base="1.3", config_path=None, config_name="train")(_job)()
-    except SystemExit as error:
-        return int(error.code or 0) and 2
-    finally:
-        sys.argv = before
-    missing = [out for out, old in zip(outs, results, strict=True) if _result(out) in (None, old)]
-    if missing:  # Hydra hands no return values back from a sweep
-        raise UserError(
-            f"{len(missing)} of {len(outs)} runs did not finish, first {missing[0]}; see the messages above"
-        )
-    return 0

@@ -56,7 +56,7 @@ def check_folder(out: Path, overwrite: bool) -> None:
             return
         if not overwrite:
             raise UserError(
-                f"out={out} exists and is not empty; pass another out=, overwrite=true, or rlkit resume {out}"
+                f"out={out} exists and is not empty; pass another out=, overwrite=true, or resume=true to go on"
             )
         for place in (out, *(out / name for name in (*filter(None, NAMES), FORMER, PART))):
             if place.is_symlink():

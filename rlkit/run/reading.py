@@ -17,6 +17,7 @@ NOT_SETTINGS = (
     "seed",
     "out",
     "overwrite",
+    "resume",
     "progress_bar",
     "tensorboard",
     "track",

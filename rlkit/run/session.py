@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -57,7 +57,17 @@ from rlkit.run.report import add_best, add_final, as_json, opening, sentence, su
 from rlkit.run.trackers import TrackerWriter
 
 # Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
-FREE = ("out", "overwrite", "progress_bar", "tensorboard", "track", "checkpoint_every", "env.path", "env.source")
+FREE = (
+    "out",
+    "overwrite",
+    "resume",
+    "progress_bar",
+    "tensorboard",
+    "track",
+    "checkpoint_every",
+    "env.path",
+    "env.source",
+)
 NOTED = ("device", "threads", "engine", "precision")  # these may too, but sums may round differently: the run says so
 
 
@@ -68,9 +78,18 @@ Watch = Callable[[list[dict[str, Any]]], bool]
 def train(config: DictConfig, watch: Watch | None = None) -> int:
     """Run ``config`` (from :func:`rlkit.config.compose_config`); returns the exit code.
 
+    With ``resume=true`` a run of these settings that was begun in its folder goes on, and one that has ended is left.
+
     ``watch``: told of the evaluations so far, ends the run where it returns True, with :data:`PRUNED`.
     """
-    out = _own_folder(folder.folder_of(config.out))
+    out = folder.folder_of(config.out)
+    if config.resume and begun(out):
+        changes = going_on(out, config)
+        if changes is None:
+            print(f"{out} has ended already")
+            return 0
+        return resume(out, watch, **changes)
+    out = _own_folder(out)
     folder.check_folder(out, config.overwrite)
     torch.set_num_threads(config.threads)
     agent = build(config)
@@ -93,6 +112,53 @@ def resume(out: Path, watch: Watch | None = None, **changes: Any) -> int:
         config = reopened(out, changes, alone=True)
         torch.set_num_threads(config.threads)
         return Session(config, build(config), out, watch=watch).run(resuming=True)
+
+
+def prepare(configs: Sequence[DictConfig]) -> list[bool]:
+    """Check the folders of runs that other processes will make, and move former runs aside; which have ended already.
+
+    Such a process may begin more than once, and what it finds then is its own.  Raises :class:`UserError` as
+    :func:`train` does, before anything is moved.
+    """
+    ended = []
+    for config in configs:
+        out = folder.folder_of(config.out)
+        going = config.resume and begun(out)
+        ended.append(going and going_on(out, config) is None)
+        if not going:
+            folder.check_folder(out, config.overwrite)
+    for config in configs:
+        out = folder.folder_of(config.out)
+        if config.overwrite and not config.resume and begun(out):
+            with writing(out):
+                folder.begin(out, config.overwrite)
+    return ended
+
+
+def begun(out: Path) -> bool:
+    """Whether a run was begun in ``out``: it has its configuration."""
+    return (out / "config.yaml").is_file()
+
+
+def going_on(out: Path, config: DictConfig) -> dict[str, Any] | None:
+    """Changes with which the run in ``out`` goes on as ``config`` asks; None where it has got there.
+
+    Raises :class:`UserError` where it has other settings: it would not become the run that was asked for.
+    """
+    was, now = _settings(_config_of(out)), _settings(config)
+    for key in sorted(was.keys() | now.keys()):
+        settled = key in now and now[key] in (None, "auto")  # by the run itself, once it has begun
+        if was.get(key) != now.get(key) and not settled and key not in (*NOTED, "total_timesteps"):
+            raise UserError(
+                f"out={out} holds a run with {key}={shown(was.get(key))}, expected {shown(now.get(key))} to go on with "
+                "resume=true; pass another out= or overwrite=true alone"
+            )
+    if (out / "result.json").is_file():
+        with refusing(out / "result.json", "it is damaged"):
+            reached = folder.read_result(out)["config"]["total_timesteps"]
+            if reached >= config.total_timesteps:
+                return None
+    return {key: config[key] for key in ("total_timesteps", "progress_bar", *NOTED)}
 
 
 def reopened(out: Path, changes: Mapping[str, Any], alone: bool = False) -> DictConfig:

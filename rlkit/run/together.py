@@ -25,7 +25,7 @@ from rlkit.errors import UserError
 from rlkit.registry import agent_class
 from rlkit.run import folder
 from rlkit.run.interrupt import AGAIN, handling, stop, tell
-from rlkit.run.session import Session, beside, build, reopened, writing
+from rlkit.run.session import Session, begun, beside, build, going_on, reopened, writing
 
 ALIKE = ("device", "threads", "precision")  # settings of the process
 
@@ -107,18 +107,35 @@ def exit_code(ends: Sequence[int | UserError]) -> int:
 def train_runs(configs: Sequence[DictConfig]) -> list[int | UserError]:
     """Run ``configs`` together, each in its own folder; returns the exit code of each, or what it failed of.
 
-    Raises :class:`UserError` before anything is written where one of them cannot be.
+    With ``resume=true``, runs that were begun go on and those that have ended are left.  Raises :class:`UserError`
+    before anything is written where one of them cannot be.
     """
-    outs = [folder.folder_of(config.out) for config in configs]
-    for config, out in zip(configs, outs, strict=True):
+    left: dict[Path, DictConfig] = {}
+    going: list[Path] = []
+    for config in configs:
+        out = folder.folder_of(config.out)
         _require_stackable(agent_class(config.agent.name))
-        folder.check_folder(out, config.overwrite)
-    agents = _built(configs)
+        if config.resume and begun(out):
+            if going_on(out, config) is None:
+                print(f"{out} has ended already")
+                continue
+            going.append(out)
+        else:
+            folder.check_folder(out, config.overwrite)
+        left[out] = config
+    if not left:
+        return [0 for _ in configs]
     with ExitStack() as held:
-        for config, out in zip(configs, outs, strict=True):
+        for out in going:
             held.enter_context(writing(out))
-            folder.begin(out, config.overwrite)
-        return _run([Session(*parts) for parts in zip(configs, agents, outs, strict=True)], resuming=False)
+            left[out] = reopened(out, {**(going_on(out, left[out]) or {}), "engine": "stacked"})
+        agents = _built(list(left.values()))
+        for out, config in left.items():
+            if out not in going:
+                held.enter_context(writing(out))
+                folder.begin(out, config.overwrite)
+        sessions = [Session(config, agent, out) for (out, config), agent in zip(left.items(), agents, strict=True)]
+        return _run(sessions, [out in going for out in left]) + [0 for _ in configs[len(left) :]]
 
 
 def resume_runs(outs: Sequence[Path], **changes: Any) -> list[int | UserError]:
@@ -133,7 +150,7 @@ def resume_runs(outs: Sequence[Path], **changes: Any) -> list[int | UserError]:
         for config in configs:
             _require_stackable(agent_class(config.agent.name))
         agents = _built(configs)
-        return _run([Session(*parts) for parts in zip(configs, agents, outs, strict=True)], resuming=True)
+        return _run([Session(*parts) for parts in zip(configs, agents, outs, strict=True)], [True] * len(outs))
 
 
 def _built(configs: Sequence[DictConfig]) -> list[Any]:
@@ -155,12 +172,12 @@ def _built(configs: Sequence[DictConfig]) -> list[Any]:
     return agents
 
 
-def _run(sessions: Sequence[Session], resuming: bool) -> list[int | UserError]:
+def _run(sessions: Sequence[Session], resuming: Sequence[bool]) -> list[int | UserError]:
     agents = [session.agent for session in sessions]
     stoppers = [StopOnSignal() for _ in sessions]
     for session in sessions[1:]:
         session.pool = sessions[0].pool  # one evaluation at a time
-    lessons = [session.lessons(own, resuming) for session, own in zip(sessions, stoppers, strict=True)]
+    lessons = [session.lessons(*own) for session, *own in zip(sessions, stoppers, resuming, strict=True)]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         again = any(own.signal for own in stoppers) or any(session.finishing for session in sessions)
