@@ -177,7 +177,7 @@ def _run(sessions: Sequence[Session], resuming: Sequence[bool]) -> list[int | Us
     stoppers = [StopOnSignal() for _ in sessions]
     for session in sessions[1:]:
         session.pool = sessions[0].pool  # one evaluation at a time
-    lessons = [session.lessons(*own) for session, *own in zip(sessions, stoppers, resuming, strict=True)]
+    lessons = [session.lessons(own, going) for session, own, going in zip(sessions, stoppers, resuming, strict=True)]
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         again = any(own.signal for own in stoppers) or any(session.finishing for session in sessions)

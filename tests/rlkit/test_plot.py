@@ -182,5 +182,5 @@ def test_a_repeated_sweep_whose_runs_are_refused_is_no_success() -> None:
     before = [path.read_bytes() for path in sorted(Path("runs").rglob("result.json"))]
     assert len(before) == 2
     told = subprocess.run(sweep, capture_output=True, text=True)
-    assert told.returncode == 2 and "2 of 2 runs did not finish" in told.stderr
+    assert told.returncode == 2 and "exists and is not empty" in told.stderr
     assert [path.read_bytes() for path in sorted(Path("runs").rglob("result.json"))] == before
