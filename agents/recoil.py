@@ -125,6 +125,7 @@ class Demonstrations(ImplicitValue):
     """Base: batches of the labelled expert, rewards blanked, Q and w watched on the parts of the data."""
 
     uses_rewards: ClassVar[bool] = False
+    takes_discrete: ClassVar[bool] = False
 
     def on_data(self) -> None:
         """Raises :class:`DataError` for data without a labelled part."""
