@@ -79,7 +79,7 @@ class DeterministicPolicy(BasePolicy):
 
     def __init__(self, observation_space: spaces.Box, action_space: spaces.Space, actor: nn.Module):
         super().__init__(observation_space, action_space)
-        self.actor = actor
+        self.actor = actor  # type: ignore[assignment]  # a subclass may say another kind
         size = observation_space.shape[0]
         self.register_buffer("obs_mean", torch.zeros(size))
         self.register_buffer("obs_std", torch.ones(size))

@@ -71,7 +71,7 @@ class OfflineDataset:
         n = len(self.observations)
         wanted = {
             "observations": ((n, *self.observation_space.shape), np.float32),
-            "actions": ((n, *self.action_space.shape), np.int64 if self.discrete else np.float32),
+            "actions": ((n, *(self.action_space.shape or ())), np.int64 if self.discrete else np.float32),
             "rewards": ((n,), np.float32),
             "next_observations": ((n, *self.observation_space.shape), np.float32),
             "terminations": ((n,), np.bool_),

@@ -333,10 +333,10 @@ def from_minari(
     with refusing(where, "has episodes of another form than Minari's", DataError):
         arrays = _flatten(_columns(dataset), where, isinstance(action_space, gym.spaces.Discrete))
     for name, space in (("observations", observation_space), ("actions", action_space)):
-        if arrays[name].shape[1:] != space.shape:
+        wanted = (len(arrays[name]), *(space.shape or ()))
+        if arrays[name].shape != wanted:
             raise DataError(
-                f"{where}: '{name}' has shape {list(arrays[name].shape)}, "
-                f"expected {[len(arrays[name]), *space.shape]} as its space says"
+                f"{where}: '{name}' has shape {list(arrays[name].shape)}, expected {list(wanted)} as its space says"
             )
     origin = provenance_of_copy(provenance, dataset.id, record.name if record else "unnamed", meta)
     origin.details.update(notes)
