@@ -156,12 +156,12 @@ def test_agents_of_numbers_refuse_choices_and_name_those_that_take_them(name: st
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["bc", "iql", "sql"])
+@pytest.mark.parametrize("name", ["bc", "iql"])
 def test_a_policy_of_a_noisy_log_does_better_than_the_log(name: str, data: Any) -> None:
-    agent = rlkit.make(name, data, seed=0, hidden_sizes=(64, 64), device="cpu").learn(1500)
+    agent = rlkit.make(name, data, seed=0, hidden_sizes=(64, 64), device="cpu").learn(600)
     found = rlkit.evaluate(agent, "CartPole-v1", episodes=10, seed=1)
     assert found.returns.mean() > 1.5 * data.episode_returns.mean()
-    verdict = judge(agent, updates=300)
+    verdict = judge(agent, updates=100)
     assert 0 < verdict.action_distance < 0.5 and 0 <= verdict.outside <= 1
 
 
