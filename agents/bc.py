@@ -1,8 +1,9 @@
 """BC: behavioural cloning, regression of the data's actions on its observations.
 
 The floor every other offline agent has to beat (Pomerleau 1988).  The loss is the mean squared error over the batch
-and the action's dimensions, the same term that TD3+BC adds to its actor.  On imitation data, `agent.part=expert` clones
-the labelled expert alone.
+and the action's dimensions, the same term that TD3+BC adds to its actor.  For discrete actions it is the cross-entropy
+of a categorical policy, which takes its most probable action.  On imitation data, `agent.part=expert` clones the
+labelled expert alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor
 
+from rlkit.agents.common.categorical import CategoricalActor, CategoricalPolicy
 from rlkit.algorithms.nets import Actor, Adam, DeterministicPolicy
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
 from rlkit.algorithms.replay import Batch
@@ -47,10 +49,16 @@ class BC(OfflineAlgorithm):
 
     Config: ClassVar[type[OfflineConfig]] = BCConfig
     uses_rewards: ClassVar[bool] = False
+    takes_discrete: ClassVar[bool] = True
 
-    def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
-        actor = Actor(obs_dim, action_space, self.config.hidden_sizes, generator)
-        self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
+    def build(self, obs_dim: int, action_space: spaces.Box | spaces.Discrete, generator: torch.Generator) -> None:
+        actor: Actor | CategoricalActor
+        if isinstance(action_space, spaces.Discrete):
+            actor = CategoricalActor(obs_dim, action_space, self.config.hidden_sizes, generator)
+            self.policy = CategoricalPolicy(self.observation_space, action_space, actor).to(self.device)
+        else:
+            actor = Actor(obs_dim, action_space, self.config.hidden_sizes, generator)
+            self.policy = DeterministicPolicy(self.observation_space, action_space, actor).to(self.device)
         self.actor_optimiser = Adam(actor.parameters(), self.config.learning_rate)
 
     def on_data(self) -> None:
@@ -65,6 +73,10 @@ class BC(OfflineAlgorithm):
         return self.replay.batch(self.config.batch_size, None if part == "all" else part)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        loss = bc_loss(self.policy.actor(batch.observations), batch.actions)
+        actor = self.policy.actor
+        if isinstance(actor, CategoricalActor):
+            loss = -actor.log_prob(batch.observations, batch.actions).mean()  # cross-entropy
+        else:
+            loss = bc_loss(actor(batch.observations), batch.actions)
         self.actor_optimiser.minimise(loss)
         return {"actor_loss": loss}

@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from rlkit.agents.common.gaussian import GaussianActor
+from rlkit.agents.common.gaussian import GaussianActor, GaussianPolicy
 from rlkit.agents.common.implicit import ImplicitConfig, ImplicitValue, advantage, policy_weight
 from rlkit.algorithms.noise import Generator, Scalar, normal, within
 from rlkit.algorithms.offline import OfflineConfig
@@ -125,6 +125,8 @@ class Demonstrations(ImplicitValue):
     """Base: batches of the labelled expert, rewards blanked, Q and w watched on the parts of the data."""
 
     uses_rewards: ClassVar[bool] = False
+    takes_discrete: ClassVar[bool] = False
+    policy: GaussianPolicy
 
     def on_data(self) -> None:
         """Raises :class:`DataError` for data without a labelled part."""

@@ -61,6 +61,7 @@ class EnvConfig:
     id: str | None = None  # of Minari or Gymnasium, where no record is named
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     bounds: Any = None  # of a log's actions, by column or in order; None: those of the data
+    n_actions: int | None = None  # of a log: how many to choose from; 0: they are numbers; None: told by the values
     source: str = "auto"  # auto | minari-local | minari-remote | generated
     size: int | None = None  # transitions to generate; None: the record's own number
     data_seed: int = 0  # seed of generated data
@@ -403,7 +404,7 @@ def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> DictCon
         kwargs = dict(record.env_kwargs) if record is not None else {}
         schema: Any = _plain(TrainConfig()) | {
             "agent": _schema(chosen["agent"]),
-            "env": EnvConfig(name=chosen["env"], kwargs=kwargs),
+            "env": EnvConfig(name=chosen["env"], kwargs=kwargs, n_actions=0),  # older versions knew numbers alone
         }
         try:
             config = OmegaConf.merge(schema, data)

@@ -229,10 +229,10 @@ def test_bad_arguments_get_a_sentence(name: str, dataset: Any) -> None:
         registry.agent_class(name)("MlpPolicy", None)
     with pytest.raises(UserError, match="total_timesteps=0"):
         make(name, dataset).learn(0)
-    discrete = dataset.with_()
-    object.__setattr__(discrete, "action_space", gym.spaces.Discrete(2))
+    several = dataset.with_()
+    object.__setattr__(several, "action_space", gym.spaces.MultiDiscrete([2, 2]))
     with pytest.raises(UserError, match="one-dimensional Box action space"):
-        make(name, discrete)
+        make(name, several)
 
 
 def test_every_agent_file_is_registered_under_its_module() -> None:

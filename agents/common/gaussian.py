@@ -27,6 +27,17 @@ def network(sizes: Sequence[int], generator: torch.Generator, layer_norm: bool =
     return nn.Sequential(*layers[: -2 if layer_norm else -1])
 
 
+def dropped(
+    net: nn.Sequential, x: Float[Tensor, "batch ds"], share: float, noise: Generator | None
+) -> Float[Tensor, "batch out"]:
+    """``net(x)``; with ``noise``, a share of hidden units dropped by it (``nn.Dropout`` asks the global RNG)."""
+    for layer in net:
+        x = layer(x)  # [batch, width]
+        if noise is not None and share > 0 and isinstance(layer, nn.ReLU):
+            x = x * bernoulli(noise, x.shape, 1 - share) / (1 - share)
+    return x
+
+
 class GaussianActor(Actor):
     """Diagonal Normal around ``tanh(net(s))``, its log-deviations parameters; actions are in [-1, 1]."""
 
@@ -46,13 +57,8 @@ class GaussianActor(Actor):
     def forward(
         self, observations: Float[Tensor, "batch ds"], noise: Generator | None = None
     ) -> Float[Tensor, "batch da"]:
-        """The mean; with ``noise``, hidden units are dropped by it (``nn.Dropout`` asks the global RNG)."""
-        x = observations
-        for layer in self.net:
-            x = layer(x)  # [batch, width]
-            if noise is not None and self.dropout > 0 and isinstance(layer, nn.ReLU):
-                x = x * bernoulli(noise, x.shape, 1 - self.dropout) / (1 - self.dropout)
-        return torch.tanh(x)
+        """The mean; with ``noise``, hidden units are dropped by it."""
+        return torch.tanh(dropped(self.net, observations, self.dropout, noise))
 
     def std(self) -> Float[Tensor, " da"]:
         return self.log_std.clamp(-5.0, 2.0).exp()

@@ -16,7 +16,8 @@ Three scales, three names: λ `lam` (larger: V nearer the best action), α `temp
 scale of rewards, hence `reward_scaling`.
 
 The policy is a diagonal Normal around a tanh mean, with one standard deviation for all states; it is evaluated at its
-mean.
+mean.  Where actions are discrete it is categorical, evaluated at its most probable action, and Q takes an action as one
+column for each, 1 in the chosen.
 
 Deviations from the authors' code: V's dropout on antmaze is left out (there it is never active), V's optional smoothing
 covers uniform actions and not Gaussian noise, and L_V keeps the factor ½ α that XQL's and SQL's code divide by.  Adam
@@ -36,10 +37,13 @@ import torch
 from gymnasium import spaces
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.functional import huber_loss, mse_loss
 
+from rlkit.agents.common.categorical import CategoricalActor, CategoricalPolicy
 from rlkit.agents.common.divergence import DIVERGENCES, Divergence, value_loss
 from rlkit.agents.common.gaussian import GaussianActor, GaussianPolicy, actor_loss, network
+from rlkit.algorithms.action_units import action_width
 from rlkit.algorithms.nets import Adam, Critics, Polyak, freeze
 from rlkit.algorithms.noise import uniform
 from rlkit.algorithms.offline import OfflineAlgorithm, OfflineConfig
@@ -145,14 +149,20 @@ class ImplicitValue(OfflineAlgorithm):
 
     Config: ClassVar[type[OfflineConfig]] = ImplicitConfig
     objective: ClassVar[str] = "critic_loss"
-    policy: GaussianPolicy
+    takes_discrete: ClassVar[bool] = True
+    policy: GaussianPolicy | CategoricalPolicy
 
-    def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
-        cfg, da = self.config, action_space.shape[0]
+    def build(self, obs_dim: int, action_space: spaces.Box | spaces.Discrete, generator: torch.Generator) -> None:
+        cfg, da = self.config, action_width(action_space)
         self.divergence = DIVERGENCES[cfg.divergence]
         self.sampling = torch.Generator(self.device).manual_seed(int(self.seed or 0) + 3)
-        actor = GaussianActor(obs_dim, action_space, cfg.hidden_sizes, generator, cfg.actor_dropout)
-        self.policy = GaussianPolicy(self.observation_space, action_space, actor, self.sampling).to(self.device)
+        actor: GaussianActor | CategoricalActor
+        if isinstance(action_space, spaces.Discrete):
+            actor = CategoricalActor(obs_dim, action_space, cfg.hidden_sizes, generator, cfg.actor_dropout)
+            self.policy = CategoricalPolicy(self.observation_space, action_space, actor, self.sampling).to(self.device)
+        else:
+            actor = GaussianActor(obs_dim, action_space, cfg.hidden_sizes, generator, cfg.actor_dropout)
+            self.policy = GaussianPolicy(self.observation_space, action_space, actor, self.sampling).to(self.device)
         self.value = network([obs_dim, *cfg.hidden_sizes, 1], generator, cfg.value_layer_norm).to(self.device)
         self.critic = Critics(obs_dim, da, cfg.hidden_sizes, generator)
         sizes = [obs_dim + da, *cfg.hidden_sizes, 1]
@@ -165,10 +175,11 @@ class ImplicitValue(OfflineAlgorithm):
         self.polyak = Polyak([(self.critic, self.target_critic)], cfg.polyak)
 
     def on_data(self) -> None:
-        """Rewards scaled, actions drawn 1e-5 off the bounds: once, in the replay's own rows, not in the dataset."""
+        """Rewards scaled, actions of a box drawn 1e-5 off its bounds: once, in the replay's rows, not the data's."""
         assert self.replay is not None and self.dataset is not None
         actions, rewards = self.replay.rows.split(self.replay.widths, dim=1)[1:3]  # [N, da], [N, 1]
-        actions.clamp_(-1 + 1e-5, 1 - 1e-5)
+        if not self.dataset.discrete:
+            actions.clamp_(-1 + 1e-5, 1 - 1e-5)
         if self.config.reward_scaling == "return_range":
             returns = self.dataset.episode_returns
             if returns.max() == returns.min():
@@ -202,7 +213,10 @@ class ImplicitValue(OfflineAlgorithm):
         """States ``[n, ds]`` and target values of actions there ``[n, 1]``, the batch's first: what V is fitted to."""
         states, actions = batch.observations, batch.actions
         if self.config.uniform_actions:
-            actions = torch.cat([actions, uniform(self.noise, actions.shape, -1.0, 1.0)])
+            others = uniform(self.noise, actions.shape, -1.0, 1.0)  # [batch, da]
+            if isinstance(self.action_space, spaces.Discrete):
+                others = functional.one_hot(others.argmax(dim=1), others.shape[1]).float()
+            actions = torch.cat([actions, others])
             states = torch.cat([states, states])  # [2 batch, ds]
         return states, torch.minimum(*self.target_critic(states, actions))
 

@@ -1,8 +1,8 @@
 """A policy of rlkit in NumPy alone: ``Policy("model.rlk")(observations)``.
 
-For agents whose policy is a multilayer perceptron with ReLU and a tanh at its end: BC, TD3+BC, PRDC, A2PR, IQL, SQL,
-XQL, f-DVL, ReCOIL, SMODICE.  The artefact is a zip of JSON and safetensors: eight bytes with the length of a JSON
-header, the header, and the numbers.
+For agents whose policy is a multilayer perceptron with ReLU and a tanh at its end, or one value for each of the actions
+to choose from: BC, TD3+BC, PRDC, A2PR, IQL, SQL, XQL, f-DVL, ReCOIL, SMODICE.  The artefact is a zip of JSON and
+safetensors: eight bytes with the length of a JSON header, the header, and the numbers.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Policy:
-    """The greedy action, float32 ``[batch, da]``, at float32 ``[batch, ds]`` as they were recorded."""
+    """The greedy action, float32 ``[batch, da]`` or int64 ``[batch]``, at ``[batch, ds]`` as they were recorded."""
 
     def __init__(self, path):
         with zipfile.ZipFile(path) as file:
@@ -31,12 +31,16 @@ class Policy:
         )
         self.layers = [(tensors[name], tensors[name.replace("weight", "bias")]) for name in names]
         space = json.loads(manifest["action_space"])
-        self.low, self.high = (np.array(space[side], np.float32) for side in ("low", "high"))
+        self.first = int(space["start"]) if space["type"] == "Discrete" else None
+        if self.first is None:
+            self.low, self.high = (np.array(space[side], np.float32) for side in ("low", "high"))
 
     def __call__(self, observations):
         x = (np.asarray(observations, np.float32) - self.mean) / self.std  # [batch, ds]
         for weight, bias in self.layers[:-1]:
             x = np.maximum(x @ weight.T + bias, 0)  # [batch, width]
         weight, bias = self.layers[-1]
+        if self.first is not None:
+            return (x @ weight.T + bias).argmax(axis=1) + self.first
         u = np.tanh(x @ weight.T + bias)  # [batch, da], in [-1, 1]
         return np.clip(0.5 * (self.high + self.low) + 0.5 * (self.high - self.low) * u, self.low, self.high)

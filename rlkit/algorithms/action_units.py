@@ -1,6 +1,11 @@
-"""The units in which agents act and learn: [-1, 1] in every column, whatever an environment's own are."""
+"""The units in which agents act and learn: [-1, 1] in every column, whatever an environment's own are.
+
+A discrete action is a column for each of those there are to choose from, 1 in the one that was chosen, else 0.
+"""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -27,3 +32,21 @@ def action_units(action_space: spaces.Box) -> tuple[Float[Tensor, " da"], Float[
             f"to {float(high[column]):g}, expected finite bounds with room between them"
         )
     return reach, centre
+
+
+def action_width(action_space: spaces.Space) -> int:
+    """How many columns an action of a Box or Discrete space has in units of the agent's."""
+    return int(action_space.n) if isinstance(action_space, spaces.Discrete) else math.prod(action_space.shape or ())
+
+
+def in_units(actions: Tensor, action_space: spaces.Space) -> Float[Tensor, "n da"]:
+    """``actions`` of the space, ``[n, da]`` or discrete ones ``[n]``, in units of the agent's.
+
+    Raises :class:`UserError` as :func:`action_units`.
+    """
+    if isinstance(action_space, spaces.Discrete):
+        chosen = actions.long() - int(action_space.start)  # [n]
+        return torch.nn.functional.one_hot(chosen, int(action_space.n)).float()
+    assert isinstance(action_space, spaces.Box)
+    reach, centre = (part.to(actions.device) for part in action_units(action_space))
+    return actions.float().sub(centre).div_(reach)

@@ -77,6 +77,7 @@ def metadata(agent: Any) -> dict[str, Any]:
         "actions": list(columns.get("actions", ())),
         "low": space.low.tolist() if bounded else None,
         "high": space.high.tolist() if bounded else None,
+        "n_actions": int(space.n) if isinstance(space, spaces.Discrete) else None,
         "dataset_sha256": data.get("sha256"),
     }
 
@@ -171,11 +172,15 @@ def card(agent: Any, result: Mapping[str, Any] | None, file: Path) -> str:
     data = result.get("dataset") or agent.source().get("dataset") or {}
     normaliser = getattr(agent.policy, "obs_mean", None)
     observations = told["observations"] or [f"column {i}" for i in range(agent.observation_space.shape[0])]
+    out = "in the units of the actuators, within their bounds"
+    if told["n_actions"] is not None:
+        first = int(agent.action_space.start)
+        out = f"int64 `[batch]`, the most probable of {first} to {first + told['n_actions'] - 1}"
     lines = [
         f"# {file.name}",
         "",
         f"A policy of `{agent.name}`, written by rlkit. In: `observations`, float32 `[batch, {len(observations)}]`, as "
-        "they were recorded. Out: `actions`, in the units of the actuators, within their bounds.",
+        f"they were recorded. Out: `actions`, {out}.",
         "",
         "| observation |" + (" mean | spread |" if normaliser is not None else ""),
         "|---|" + ("---|---|" if normaliser is not None else ""),

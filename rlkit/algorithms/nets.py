@@ -77,13 +77,14 @@ class DeterministicPolicy(BasePolicy):
     reach: Tensor
     centre: Tensor
 
-    def __init__(self, observation_space: spaces.Box, action_space: spaces.Box, actor: Actor):
+    def __init__(self, observation_space: spaces.Box, action_space: spaces.Space, actor: nn.Module):
         super().__init__(observation_space, action_space)
-        self.actor = actor
+        self.actor = actor  # type: ignore[assignment]  # a subclass may say another kind
         size = observation_space.shape[0]
         self.register_buffer("obs_mean", torch.zeros(size))
         self.register_buffer("obs_std", torch.ones(size))
-        for name, values in zip(("reach", "centre"), action_units(action_space), strict=True):
+        units = action_units(action_space) if isinstance(action_space, spaces.Box) else ()
+        for name, values in zip(("reach", "centre"), units, strict=False):
             self.register_buffer(name, values, persistent=False)
 
     def normalise(self, observations: Tensor) -> Float[Tensor, "batch ds"]:

@@ -30,7 +30,7 @@ from rlkit.data.resolve import chosen, learning_rewards, load_dataset
 from rlkit.data.scores import episode_scores
 from rlkit.data.validate import uneven
 from rlkit.errors import ArtefactError, Caution, DataError, UserError
-from rlkit.registry import EnvRecord, described
+from rlkit.registry import EnvRecord, agent_class, agent_names, described
 
 Self = TypeVar("Self", bound="OfflineAlgorithm")
 DatasetLike = Any  # whatever rlkit.data.load_dataset takes
@@ -82,6 +82,7 @@ class OfflineAlgorithm(Learner):
     action_space: spaces.Box
     learns_from: ClassVar[str] = "data"
     uses_rewards: ClassVar[bool] = True
+    takes_discrete: ClassVar[bool] = False  # whether actions may also be a choice among some: a Discrete space
     dataset: OfflineDataset | None = None
     replay: Replay | None = None
 
@@ -130,6 +131,17 @@ class OfflineAlgorithm(Learner):
             text += f", and {self.name} does not standardise them; expected agent.normalise_observations=true"
             warnings.warn(text, Caution, stacklevel=2)
         self.on_data()
+
+    def check_spaces(self, observation_space: spaces.Space, action_space: spaces.Space) -> None:
+        """Raise :class:`UserError` for all but one-dimensional boxes, and discrete actions where it takes these."""
+        choice = isinstance(action_space, spaces.Discrete)
+        super().check_spaces(observation_space, observation_space if choice else action_space)
+        if isinstance(action_space, spaces.Discrete) and not self.takes_discrete:
+            others = [name for name in agent_names() if getattr(agent_class(name), "takes_discrete", False)]
+            raise UserError(
+                f"{self.name} learns actions that are numbers, and these are a choice among {action_space.n}, expected "
+                f"one of {', '.join(others)}, or env.n_actions=0 for a log whose actions are numbers"
+            )
 
     # ---- what a subclass provides ----------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Transitions as one packed tensor on the training device; a batch is a single gather.
 
 A row holds ``[observation | action | reward | not_terminal | next_observation]``, float32, the action in units of
-its box.  ``not_terminal`` is 0 only where the episode really ended: a time limit still bootstraps (Pardo et al. 2018).
+its box, or as a column for each of those there are to choose from.  ``not_terminal`` is 0 only where the episode really
+ended: a time limit still bootstraps (Pardo et al. 2018).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from rlkit.algorithms.action_units import action_units
+from rlkit.algorithms.action_units import action_width, in_units
 from rlkit.algorithms.normaliser import normalised
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import ArtefactError, UserError
@@ -39,7 +40,7 @@ class Replay:
 
     ``optimize_memory_usage`` is there because SB3 passes it; a row is already packed.
 
-    Raises :class:`UserError` for observation or action spaces that are not one-dimensional boxes.
+    Raises :class:`UserError` for spaces that are not one-dimensional boxes, but for discrete actions.
     """
 
     def __init__(
@@ -52,12 +53,13 @@ class Replay:
         optimize_memory_usage: bool = False,
         seed: int = 0,
     ):
-        for space in (observation_space, action_space):
+        choice = isinstance(action_space, spaces.Discrete)
+        for space in (observation_space, observation_space if choice else action_space):
             if not isinstance(space, spaces.Box) or len(space.shape) != 1:
                 raise UserError(f"replay needs one-dimensional Box spaces, got {space}")
-        assert isinstance(observation_space, spaces.Box) and isinstance(action_space, spaces.Box)
+        assert isinstance(observation_space, spaces.Box)
         self.buffer_size, self.n_envs, self.device = buffer_size, n_envs, torch.device(device)
-        ds, da = observation_space.shape[0], action_space.shape[0]
+        ds, da = observation_space.shape[0], action_width(action_space)
         self.widths = (ds, da, 1, 1, ds)
         size, room = 4 * buffer_size * sum(self.widths), memory()
         if self.device.type == "cpu" and size > room:
@@ -89,9 +91,10 @@ class Replay:
         not_terminal = ~dataset.terminations
         arrays = (dataset.observations, dataset.actions, dataset.rewards, not_terminal, dataset.next_observations)
         for column, array in zip(columns, arrays, strict=True):
-            column.copy_(torch.from_numpy(np.ascontiguousarray(array)).reshape(len(dataset), -1))
-        reach, centre = action_units(dataset.action_space)
-        columns[1].sub_(centre.to(replay.device)).div_(reach.to(replay.device))
+            values = torch.from_numpy(np.ascontiguousarray(array))
+            if array is dataset.actions:
+                values = in_units(values, dataset.action_space)
+            column.copy_(values.reshape(len(dataset), -1))
         replay.full = True
         return replay
 

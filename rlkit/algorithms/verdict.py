@@ -23,7 +23,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from rlkit.algorithms.action_units import action_units
+from rlkit.algorithms.action_units import action_width, in_units
 from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.nets import Adam, Critics, Polyak, freeze
 from rlkit.data.dataset import OfflineDataset
@@ -41,7 +41,7 @@ POLYAK = 0.005, 0.2  # the slowest and fastest that it follows
 
 @dataclass(frozen=True)
 class Verdict:
-    """What :func:`judge` found.
+    """What :func:`judge` found.  Of discrete actions, action_distance is the share that differ.
 
     value: discounted return from first states, in the rewards' own units; value_interval95: over episodes' first
     states, not over what the estimator may have wrong; data_value: the recorded episodes' own, discounted alike;
@@ -125,9 +125,10 @@ def judge(
     if len(data.episode_ends) < 2:
         raise UserError(f"{data.provenance.locator} has one episode, expected at least two: one is held out")
     for what in ("observation", "action"):
-        own, other = getattr(agent, f"{what}_space").shape, getattr(data, f"{what}_space").shape
+        spaces = getattr(agent, f"{what}_space"), getattr(data, f"{what}_space")
+        own, other = (list(space.shape) or [action_width(space)] for space in spaces)
         if own != other:
-            raise UserError(f"the agent has {what}s of shape {list(own)}, the data of {list(other)}: expected the same")
+            raise UserError(f"the agent has {what}s of shape {own}, the data of {other}: expected the same")
     discount = getattr(getattr(agent, "config", None), "discount", 0.99) if discount is None else discount
     if not 0 <= discount <= 1:
         raise UserError(f"discount={shown(discount)} is out of range, expected a number from 0 to 1")
@@ -150,13 +151,12 @@ class _Judge:
         for episode in self.held:
             out[self.starts[episode] : ends[episode]] = True
         self.learnt, self.probes = np.flatnonzero(~out), np.flatnonzero(out)
-        self.reach, self.centre = (part.numpy() for part in action_units(data.action_space))
         self.mean = data.observations.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.std = data.observations.std(axis=0, dtype=np.float64).astype(np.float32) + 1e-3
         self.scale = float(data.rewards.std(dtype=np.float64)) or 1.0  # of rewards, so that no unit matters
         self.observations = self._tensor((data.observations - self.mean) / self.std)
         self.following = self._tensor((data.next_observations - self.mean) / self.std)
-        self.actions = self._tensor((data.actions - self.centre) / self.reach)
+        self.actions = in_units(torch.from_numpy(data.actions), data.action_space)
         self.rewards = self._tensor(data.rewards[:, None] / self.scale)
         self.going_on = self._tensor(~data.terminations[:, None])
         self.agent = agent
@@ -170,8 +170,8 @@ class _Judge:
         parts = []
         for first in range(0, len(observations), SLICE):
             acted, _ = agent.predict(observations[first : first + SLICE], deterministic=True)
-            parts.append((np.asarray(acted, np.float32) - self.centre) / self.reach)
-        return self._tensor(np.concatenate(parts))
+            parts.append(in_units(torch.from_numpy(np.asarray(acted)), self.data.action_space))
+        return torch.cat(parts)
 
     def target(self, critic: Critics, rows: Tensor) -> Tensor:
         """r + γ Q̄(s', π(s')), in units of ``scale``; ``[n, 1]``."""
@@ -210,7 +210,8 @@ class _Judge:
         seen = critic(self.observations[rows], self.actions[rows])[0]  # [n, 1]
         errors = self.scale * (self.target(slow, rows) - seen)
         proposed = self._chosen(self.agent, self.data.observations[probes])  # π(s), [n, da]
-        apart = (proposed - self.actions[rows]).square().mean().sqrt()
+        apart = proposed - self.actions[rows]  # [n, da]
+        apart = apart.abs().amax(1).mean() if self.data.discrete else apart.square().mean().sqrt()
         outside, ratio = self._outside(rows, proposed, random)
         return Verdict(
             value=float(values.mean()),

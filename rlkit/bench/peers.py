@@ -74,7 +74,7 @@ class D3rlpyLearner:
         shared = {name: getattr(agent.config, name) for name in ("alpha", "beta") if hasattr(agent.config, name)}
         shared |= {"compile_graph": True} if compile_graph else {}
         self.algorithm = config(batch_size=settings.batch_size, **shared).create(device=agent.device.type == "cuda")
-        self.algorithm.create_impl(data.observation_space.shape, data.action_space.shape[0])
+        self.algorithm.create_impl(data.observation_space.shape, data.actions.shape[1])
         if algorithm != "IQL":  # what an update of IQL takes does not depend on the weights
             self._copy_weights(agent)
         if algorithm == "PRDC":

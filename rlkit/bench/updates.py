@@ -118,7 +118,7 @@ def plain(settings: Settings, task: str = "hopper") -> list[Line]:
         data = bench_data(task, settings.rows)
         agent = learner("td3bc", data, settings)
         ds, da = data.observations.shape[1], data.actions.shape[1]
-        peer, buffer = PlainTD3BC(ds, da, float(data.action_space.high[0]), agent.config.alpha), ReplayBuffer(data)
+        peer, buffer = PlainTD3BC(ds, da, float(agent.action_space.high[0]), agent.config.alpha), ReplayBuffer(data)
 
         def run(n: int) -> None:
             for _ in range(n):

@@ -102,9 +102,18 @@ def _describe(dataset: Any) -> None:
 
 def _columns(dataset: Any, role: str, names: Any) -> list[tuple[str, str]]:
     """The names of a role's columns, and what is in them."""
+    import numpy as np
+
     if role not in ("observations", "actions"):
         return [(str(names) if isinstance(names, str) else ", ".join(map(str, names)), "")]
     values, found = getattr(dataset, role), []
+    if role == "actions" and dataset.discrete:
+        chosen, counts = np.unique(dataset.actions, return_counts=True)
+        often = ", ".join(
+            f"{one} {100 * n / len(dataset):.0f} %" for one, n in zip(chosen[:8], counts[:8], strict=True)
+        )
+        more = f" and {len(chosen) - 8} more" if len(chosen) > 8 else ""
+        return [(str(names[0]), f"one of {dataset.action_space.n}: {often}{more}")]
     for column, name in enumerate(names[: values.shape[1]]):
         one = values[:, column]
         text = f"{one.min():.6g} to {one.max():.6g}, mean {one.mean():.4g}, sd {one.std():.3g}"
@@ -115,13 +124,19 @@ def _columns(dataset: Any, role: str, names: Any) -> list[tuple[str, str]]:
 
 
 def _log(args: argparse.Namespace) -> dict[str, Any]:
-    """``columns`` and ``bounds`` of a log, from words such as ``columns.actions=valve,heater bounds.valve=0,100``."""
+    """``columns``, ``bounds`` and ``n_actions`` of a log, from words such as ``columns.actions=valve,heater
+    bounds.valve=0,100``."""
     import yaml
 
-    found: dict[str, dict[str, Any]] = {"columns": {}, "bounds": {}}
+    found: dict[str, Any] = {"columns": {}, "bounds": {}}
     for word in args.settings:
         key, _, text = word.partition("=")
         kind, _, name = key.removeprefix("env.").partition(".")
+        if (kind, name) == ("n_actions", "") and text:
+            if not text.isdecimal():
+                raise UserError(f"n_actions={one_line(text, 60)}, expected a whole number")
+            found[kind] = int(text)
+            continue
         if kind not in found or not name or not text:
             raise UserError(f"'{one_line(word, 60)}' is no setting, expected one like columns.actions=valve,heater")
         try:
@@ -129,7 +144,7 @@ def _log(args: argparse.Namespace) -> dict[str, Any]:
         except yaml.YAMLError:
             raise UserError(f"'{one_line(word, 60)}' cannot be read, expected names or numbers") from None
         found[kind][name] = value
-    return {kind: values for kind, values in found.items() if values}
+    return {kind: values for kind, values in found.items() if values or kind == "n_actions"}
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -240,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     what = "a record's name, a Minari id, or a file: CSV, Parquet, NPZ, HDF5"
 
     def add_log(verb: argparse.ArgumentParser) -> None:
-        text = "of a log: columns.actions=valve,heater columns.reward=yield bounds.valve=0,100"
+        text = "of a log: columns.actions=valve,heater columns.reward=yield bounds.valve=0,100 n_actions=4"
         verb.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=text)
 
     verb = verbs.add_parser("list", help="the records, and which of their datasets are here")

@@ -17,7 +17,7 @@ import numpy as np
 
 from rlkit.data.dataset import OfflineDataset
 from rlkit.data.minari_store import MINARI_ID, has_local
-from rlkit.data.records import env_facts, require_boxes
+from rlkit.data.records import env_facts, require_learnable
 from rlkit.data.resolve import from_file, is_file, load_dataset, stored
 from rlkit.data.validate import ACTION_TOLERANCE, first_broken_join, uneven
 from rlkit.errors import DataError
@@ -25,6 +25,7 @@ from rlkit.registry import EnvRecord, record, records
 
 REGRESSION_ROWS = 20_000  # enough for a stable fit of some hundred features
 RANDOM_UNITS = 128
+COLUMNS = 32  # of actions that are looked at
 SURE = 0.1  # spread of returns, and share of actions unexplained, below which there is little to choose by
 
 
@@ -51,6 +52,13 @@ def _values(data: OfflineDataset) -> Iterator[Finding]:
 
 
 def _bounds(data: OfflineDataset) -> Iterator[Finding]:
+    if isinstance(data.action_space, gym.spaces.Discrete):
+        first, last = data.action_space.start, data.action_space.start + data.action_space.n - 1
+        bad = (data.actions < first) | (data.actions > last)
+        if bad.any():
+            text = f"actions are none of the {data.action_space.n} ({_rows(bad)}), expected {first} to {last}"
+            yield Finding("actions-out-of-bounds", "error", text)
+        return
     low, high = data.action_space.low, data.action_space.high
     slack = ACTION_TOLERANCE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
     outside = (data.actions < low - slack) | (data.actions > high + slack)
@@ -83,6 +91,8 @@ def _columns(data: OfflineDataset) -> Iterator[Finding]:
     inside = ~(data.terminations | data.truncations)[:-1]
     for what in ("observations", "actions"):
         values, names = getattr(data, what), told.get(what, ())
+        if what == "actions" and data.discrete:
+            values = values[:, None]
         if values.ndim != 2:
             continue
         named = [repr(str(names[i])) if i < len(names) else f"column {i}" for i in range(values.shape[1])]
@@ -186,7 +196,7 @@ def _unexplained(data: OfflineDataset, rows: np.ndarray, shift: int) -> float:
     """
     count = len(data)
     s, following = (a.reshape(count, -1)[rows].astype(np.float64) for a in (data.observations, data.next_observations))
-    a = data.actions.reshape(count, -1)[rows].astype(np.float64)
+    a = data.action_columns(rows).astype(np.float64)
     plain = _standardised(np.concatenate((s, following, a), axis=1))
     units = np.random.default_rng(0).standard_normal((plain.shape[1], min(RANDOM_UNITS, len(rows) // 10)))
     curved = np.tanh(plain @ units / np.sqrt(max(plain.shape[1], 1)) + np.linspace(-1, 1, units.shape[1]))
@@ -197,7 +207,8 @@ def _unexplained(data: OfflineDataset, rows: np.ndarray, shift: int) -> float:
 def _left(x: np.ndarray, y: np.ndarray) -> float:
     """Share of the variance of ``y`` ``[n]`` that a least-squares fit on ``x`` ``[n, k]`` leaves on held-out rows."""
     y = y - y.mean()
-    train = np.arange(len(y)) % 4 != 0  # the rest is held out, so that many features cannot fake a fit
+    # the rest is held out, so that many features cannot fake a fit; at random, as behaviours may have a rhythm
+    train = np.random.default_rng(1).random(len(y)) >= 0.25
     weights = np.linalg.lstsq(
         np.concatenate((x[train], 1e-4 * np.sqrt(train.sum()) * np.eye(x.shape[1]))),
         np.concatenate((y[train], np.zeros(x.shape[1]))),
@@ -217,7 +228,7 @@ def _rewards(data: OfflineDataset) -> Iterator[Finding]:
     ended = data.terminations | data.truncations
     # Rows with a neighbour of their own episode on both sides, so that all three fits see the same ones.
     inner = np.flatnonzero(~ended[:-2] & ~ended[1:-1]) + 1
-    features = 4 * int(np.prod(data.observation_space.shape)) + 2 * int(np.prod(data.action_space.shape))
+    features = 4 * int(np.prod(data.observation_space.shape)) + 2 * data.action_columns(rows=slice(1)).shape[1]
     if len(inner) < 10 * features:
         return
     rows = inner[:: max(1, len(inner) // REGRESSION_ROWS)]
@@ -252,13 +263,13 @@ def expectations(data: OfflineDataset) -> list[str]:
         )
     rows = np.arange(0, len(data), max(1, len(data) // REGRESSION_ROWS))
     states = data.observations.reshape(len(data), -1)[rows].astype(np.float64)
-    actions = data.actions.reshape(len(data), -1)[rows].astype(np.float64)
+    actions = data.action_columns(rows).astype(np.float64)
     plain = _standardised(states)
     if len(rows) >= 20 * max(plain.shape[1], 1) and plain.shape[1]:
         units = np.random.default_rng(0).standard_normal((plain.shape[1], min(RANDOM_UNITS, len(rows) // 10)))
         curved = np.tanh(plain @ units / np.sqrt(plain.shape[1]) + np.linspace(-1, 1, units.shape[1]))
         x = _standardised(np.concatenate((plain, plain**2, curved), axis=1))
-        varies = [a for a in actions.T if a.std() > 1e-8]
+        varies = [a for a in actions.T if a.std() > 1e-8][:COLUMNS]
         if varies:
             low = float(np.mean([min(_left(x, a), 1.0) for a in varies]))
             told.append(f"behaviour: a fit on states leaves {100 * low:.1f} % of the actions' variance unexplained")
@@ -310,18 +321,19 @@ def check_dataset(
     path: str | Path | None = None,
     columns: Mapping[str, Any] | None = None,
     bounds: Any = None,
+    n_actions: int | None = None,
 ) -> list[Finding]:
     """Every fault found in ``what`` (anything :func:`~rlkit.data.resolve.load_dataset` takes), errors first.
 
-    ``path``: a file to take for the record ``what``.  ``columns`` and ``bounds``: of a log, as there.
+    ``path``: a file to take for the record ``what``.  ``columns``, ``bounds`` and ``n_actions``: of a log, as there.
     ``env``, an environment, its Gymnasium id or a record, overrides the one the dataset names; with it the action
     bounds, the shapes and the longest episode are known.  A file that cannot be read is a finding, not an exception.
     """
     try:
-        data = load(what, path, {"columns": columns, "bounds": bounds})
+        data = load(what, path, {"columns": columns, "bounds": bounds, "n_actions": n_actions})
         limit = None
         if isinstance(env, gym.Env):
-            spaces = require_boxes(env.observation_space, env.action_space, "env")
+            spaces: Any = require_learnable(env.observation_space, env.action_space, "env")
             limit = env.spec.max_episode_steps if env.spec is not None else None
         else:
             env_id, kwargs = (env.env_id, env.env_kwargs) if isinstance(env, EnvRecord) else (env, {})
@@ -330,7 +342,7 @@ def check_dataset(
             spaces = data.observation_space, data.action_space
             if env_id is not None:
                 observation_space, action_space, limit = env_facts(env_id, kwargs)
-                spaces = require_boxes(observation_space, action_space, env_id)
+                spaces = require_learnable(observation_space, action_space, env_id)
         for name, space in (("observations", spaces[0]), ("actions", spaces[1])):
             shape = getattr(data, name).shape[1:]
             if shape != space.shape:

@@ -36,7 +36,8 @@ class Provenance:
 class OfflineDataset:
     """``N`` transitions in the order they were collected, episodes one after another.
 
-    observations, next_observations: float32 ``[N, ds]``; actions: float32 ``[N, da]``; rewards: float32 ``[N]``.
+    observations, next_observations: float32 ``[N, ds]``; actions: float32 ``[N, da]``, or int64 ``[N]`` of a Discrete
+    space; rewards: float32 ``[N]``.
     terminations, truncations: bool ``[N]``.  A row with either flag is the last of its episode; its
     ``next_observations`` is the state reached, never the first of the next episode.  An episode cut off by the end of
     the data is flagged as truncated.
@@ -55,7 +56,7 @@ class OfflineDataset:
     terminations: np.ndarray
     truncations: np.ndarray
     observation_space: gym.spaces.Box
-    action_space: gym.spaces.Box
+    action_space: gym.spaces.Box | gym.spaces.Discrete
     provenance: Provenance
     env_id: str | None = None
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class OfflineDataset:
         n = len(self.observations)
         wanted = {
             "observations": ((n, *self.observation_space.shape), np.float32),
-            "actions": ((n, *self.action_space.shape), np.float32),
+            "actions": ((n, *(self.action_space.shape or ())), np.int64 if self.discrete else np.float32),
             "rewards": ((n,), np.float32),
             "next_observations": ((n, *self.observation_space.shape), np.float32),
             "terminations": ((n,), np.bool_),
@@ -96,6 +97,18 @@ class OfflineDataset:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether an action is one of a number of choices."""
+        return isinstance(self.action_space, gym.spaces.Discrete)
+
+    def action_columns(self, rows: Any = slice(None)) -> np.ndarray:
+        """float32 ``[n, da]``: the actions of ``rows``; of discrete ones a column each, 1 where it was chosen."""
+        actions, space = self.actions[rows], self.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            return (actions[:, None] == np.arange(space.start, space.start + space.n)).astype(np.float32)
+        return actions.reshape(len(actions), -1)
 
     @property
     def _parts_text(self) -> str:

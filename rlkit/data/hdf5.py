@@ -57,14 +57,20 @@ def _open(path: Path) -> h5py.File:
 
 
 def has_d4rl_layout(path: str | Path) -> bool:
-    """Whether a file is to be read as D4RL's: an HDF5 file with its two main arrays, or one that cannot be opened."""
+    """Whether a file is to be read as D4RL's: an HDF5 file with its two main arrays, or one that cannot be opened.
+
+    Actions of one number a row may be discrete, and are read as a log.
+    """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         return False
     if not path.is_file() or not h5py.is_hdf5(path):
         return True  # reading it says what is wrong
     with refusing(path, "is damaged; download or copy it again", DataError), _open(path) as file:
-        return {"observations", "actions"} <= set(file) or not len(file)
+        if not {"observations", "actions"} <= set(file):
+            return not len(file)
+        own = isinstance(file.get("actions", getlink=True), h5py.HardLink)  # others may lead out of the file
+        return not own or len(getattr(file["actions"], "shape", None) or ()) != 1
 
 
 def _read(file: h5py.File, name: str, dtype: Any, path: Path) -> np.ndarray | None:
@@ -276,6 +282,11 @@ def write_d4rl(dataset: OfflineDataset, path: str | Path, *, overwrite: bool = F
     that :func:`read_d4rl` would refuse or alter.
     """
     path = Path(path)
+    if dataset.discrete:
+        raise DataError(
+            f"{dataset.provenance.locator}: its actions are discrete, which D4RL's layout has no form for, expected "
+            "`rlkit data import` into the Minari store"
+        )
     arrays = {name: getattr(dataset, name) for name in OfflineDataset.ARRAYS}
     if validate({**arrays, "actions": arrays["actions"].copy()}, dataset.action_space, dataset.provenance.locator):
         raise DataError(f"{dataset.provenance.locator}: actions exceed their bounds by rounding, clip them first")

@@ -49,7 +49,12 @@ def _check(expert: OfflineDataset, suboptimal: OfflineDataset, labelled: int, hi
         )
     for what in ("observation_space", "action_space"):
         mine, other = getattr(expert, what), getattr(suboptimal, what)
-        if mine.shape != other.shape or (mine.low != other.low).any() or (mine.high != other.high).any():
+        if (expert.discrete or suboptimal.discrete) and what == "action_space":
+            if mine != other:
+                raise DataError(
+                    f"the expert part has the actions {mine}, the suboptimal part {other}, expected the same"
+                )
+        elif mine.shape != other.shape or (mine.low != other.low).any() or (mine.high != other.high).any():
             text = [f"shape {list(s.shape)} within [{s.low.min():g}, {s.high.max():g}]" for s in (mine, other)]
             raise DataError(
                 f"the expert part ({expert.provenance.locator}) has {what} of {text[0]}, the suboptimal part "

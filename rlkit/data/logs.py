@@ -8,6 +8,10 @@ is dropped and the one before it ends the episode, as with D4RL's files; a row w
 
 Bounds of actions are per column: given, or the smallest and largest value recorded, without a margin, so that nothing
 is ever asked of an actuator that was not recorded of it.
+
+Actions are a choice among ``n`` where ``n_actions`` says so, or where there is one column of them, without bounds, that
+holds each of 0 to n - 1 and nothing else, n being at most :data:`CHOICES`.  The values tell, not their type, so that a
+log is the same data in every form.
 """
 
 from __future__ import annotations
@@ -22,12 +26,14 @@ import numpy as np
 
 from rlkit.data.dataset import OfflineDataset, Provenance
 from rlkit.data.hdf5 import column_ranges, transitions
-from rlkit.data.records import env_facts, record_fields, require_boxes
+from rlkit.data.records import env_facts, record_fields, require_learnable
 from rlkit.data.tables import WIDE, Table, base_of, from_episodes, from_mapping, open_table, require_room
-from rlkit.data.validate import require_flags, validate
+from rlkit.data.validate import require_flags, validate, whole_numbers
 from rlkit.errors import DataError, nearest, shown
 from rlkit.registry import LOG, EnvRecord
 
+MOST_CHOICES = 1000
+CHOICES = 32  # more distinct whole numbers than these are taken for a measure, not for a choice
 SINGLE = ("reward", "episode", "end", "time_limit", "step")
 ROLES = (*WIDE, *SINGLE)
 _PART = r"(_?\d+|_.+)?"
@@ -48,6 +54,7 @@ def read_log(
     *,
     columns: Mapping[str, Any] | None = None,
     bounds: Any = None,
+    n_actions: int | None = None,
     record: EnvRecord | None = None,
     progress: bool = False,
     strict: bool = True,
@@ -60,6 +67,8 @@ def read_log(
         columns: names by role, any of :data:`ROLES`; the others are guessed.  An array's name stands for all its parts.
         bounds: lowest and highest action, as ``{column: (low, high)}`` or one pair for each action column in order;
             those not given are the smallest and largest value recorded.
+        n_actions: how many there are to choose from, numbered from 0, in one column; 0: they are numbers, not choices;
+            None: told by the values, see above.
         record: the environment that was recorded, where one here simulates it: its spaces hold.
         progress: whether a long file shows a bar.
         strict: whether values are checked; else that is left to a linter.
@@ -87,7 +96,13 @@ def read_log(
     fields = _fields(record, names, arrays, where)
     given = bounds is not None or record is not None
     if record is None:
-        fields["action_space"] = _box(arrays["actions"], roles["actions"], bounds, where, strict)
+        count = _choices(arrays["actions"], roles["actions"], bounds, n_actions, where)
+        if count:
+            fields["action_space"] = gym.spaces.Discrete(count)
+        else:
+            fields["action_space"] = _box(arrays["actions"], roles["actions"], bounds, where, strict)
+    elif n_actions is not None:
+        raise DataError(f"{where}: the number of actions is that of '{record.name}', expected no other beside it")
     elif bounds is not None:
         raise DataError(f"{where}: the bounds of actions are those of '{record.name}', expected no others beside it")
     told: dict[str, Any] = {
@@ -95,6 +110,11 @@ def read_log(
         "guessed": ", ".join(guessed) or "nothing",
         "bounds": "given" if given else "of the data, no margin",
     }
+    if isinstance(fields["action_space"], gym.spaces.Discrete):
+        said = "given" if n_actions or record is not None else "by the values; n_actions=0 takes them as numbers"
+        told["choices"] = f"{fields['action_space'].n} actions, {said}"
+        del told["bounds"]
+        arrays["actions"] = whole_numbers(arrays["actions"][:, 0], f"{where}: '{roles['actions'][0]}'")
     if ignored := [name for name in table.names if not any(name in found for found in roles.values())]:
         told["ignored"] = ignored
     if "reward" not in roles:
@@ -276,14 +296,36 @@ def _fields(
     if record is None:
         shape = arrays["observations"].shape[1:]
         return {"observation_space": gym.spaces.Box(-np.inf, np.inf, shape, np.float32), "family": LOG}
-    spaces = require_boxes(*env_facts(record.env_id, record.env_kwargs)[:2], record.env_id)
+    spaces = require_learnable(*env_facts(record.env_id, record.env_kwargs)[:2], record.env_id)
     for role, space in zip(("observations", "actions"), spaces, strict=True):
-        if arrays[role].shape[1:] != space.shape:
+        shape = space.shape or (1,)
+        if arrays[role].shape[1:] != shape:
             raise DataError(
-                f"{where}: {len(names[role])} columns are {role} ({_some(names[role])}), expected {list(space.shape)} "
+                f"{where}: {len(names[role])} columns are {role} ({_some(names[role])}), expected {list(shape)} "
                 f"as in {record.env_id}"
             )
     return {**record_fields(record), "observation_space": spaces[0], "action_space": spaces[1]}
+
+
+def _choices(actions: np.ndarray, names: list[str], bounds: Any, n_actions: int | None, where: str) -> int:
+    """How many actions there are to choose from; 0 where they are numbers."""
+    if n_actions is not None:
+        if type(n_actions) is not int or n_actions < 0 or n_actions == 1 or n_actions > MOST_CHOICES:
+            raise DataError(
+                f"{where}: n_actions={shown(n_actions)}, expected a whole number from 2 to {MOST_CHOICES}, or 0 for "
+                "actions that are numbers"
+            )
+        if n_actions and (bounds is not None or len(names) != 1):
+            more = "bounds" if len(names) == 1 else f"{len(names)} columns of actions ({_some(names)})"
+            raise DataError(f"{where}: n_actions={n_actions} and {more}, expected one column without bounds")
+        return n_actions
+    column = actions[:, 0]
+    most = column.max()
+    if bounds is not None or len(names) != 1 or not (column.min() == 0 and 1 <= most < CHOICES):  # NaN is none of these
+        return 0
+    if (column != np.floor(column)).any() or (np.bincount(column.astype(np.int64)) == 0).any():
+        return 0
+    return int(most) + 1
 
 
 def _box(actions: np.ndarray, names: list[str], bounds: Any, where: str, strict: bool) -> gym.spaces.Box:

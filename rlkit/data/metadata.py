@@ -15,7 +15,9 @@ from rlkit.spaces import read_space
 MAX_METADATA = 16 << 20  # bytes
 
 
-def _space_to_json(space: gym.spaces.Box) -> dict[str, Any]:
+def _space_to_json(space: gym.spaces.Box | gym.spaces.Discrete) -> dict[str, Any]:
+    if isinstance(space, gym.spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     return {
         "shape": list(space.shape),
         "dtype": str(space.dtype),
@@ -24,9 +26,9 @@ def _space_to_json(space: gym.spaces.Box) -> dict[str, Any]:
     }
 
 
-def _space_from_json(data: Mapping[str, Any], where: str) -> gym.spaces.Box:
-    space = read_space({**data, "type": "Box"}, where)
-    assert isinstance(space, gym.spaces.Box)
+def _space_from_json(data: Mapping[str, Any], where: str) -> gym.spaces.Box | gym.spaces.Discrete:
+    space = read_space({"type": "Box", **data}, where)
+    assert isinstance(space, (gym.spaces.Box, gym.spaces.Discrete))
     return space
 
 

@@ -29,8 +29,8 @@ import numpy as np
 from rlkit.data.dataset import OfflineDataset, Source
 from rlkit.data.files import SMALL, USUAL, require_held
 from rlkit.data.metadata import MAX_METADATA, fields_from_metadata, metadata_of, provenance_of_copy
-from rlkit.data.records import environment_fields, find_record, record_fields, require_boxes
-from rlkit.data.validate import first_broken_join, require_flags, validate
+from rlkit.data.records import environment_fields, find_record, record_fields, require_learnable
+from rlkit.data.validate import first_broken_join, require_flags, validate, whole_numbers
 from rlkit.errors import DataError, one_line, refusing, shown
 from rlkit.registry import EnvRecord
 from rlkit.spaces import read_space
@@ -201,7 +201,7 @@ def _columns(source: Any) -> dict[str, list[np.ndarray]]:
         ) from None
 
 
-def _flatten(columns: dict[str, list[np.ndarray]], where: str) -> dict[str, np.ndarray]:
+def _flatten(columns: dict[str, list[np.ndarray]], where: str, discrete: bool) -> dict[str, np.ndarray]:
     """Episodes to the arrays of :class:`OfflineDataset`."""
     lengths = np.array([len(rewards) for rewards in columns["rewards"]], dtype=np.int64)
     for key in _KEYS:
@@ -230,11 +230,13 @@ def _flatten(columns: dict[str, list[np.ndarray]], where: str) -> dict[str, np.n
     try:
         states = joined("observations", np.float32)  # [N + E, ds]
         arrays = {
-            "actions": joined("actions", np.float32),
+            "actions": joined("actions", np.float64 if discrete else np.float32),
             "rewards": joined("rewards", np.float32),
             "terminations": flags("terminations"),
             "truncations": flags("truncations"),
         }
+        if discrete:
+            arrays["actions"] = whole_numbers(arrays["actions"], f"{where}: 'actions'")
     except DataError:
         raise
     except ValueError as error:
@@ -306,12 +308,12 @@ def from_minari(
     The environment and reference scores are those of ``record`` (default: the record that names this id), else what
     rlkit wrote beside the data, else the dataset's own environment.  ``strict=False`` skips the checks of values.
 
-    Raises :class:`DataError` for a dataset that is missing or damaged, for spaces other than Box, for episodes of
-    inconsistent lengths, NaN or infinite values, and actions out of bounds.
+    Raises :class:`DataError` for a dataset that is missing or damaged, for observations other than Box and actions
+    other than Box or Discrete, for episodes of inconsistent lengths, NaN or infinite values, and actions out of bounds.
     """
     dataset = open_local(source) if isinstance(source, str) else source
     where = f"Minari dataset '{dataset.id}'"
-    observation_space, action_space = require_boxes(dataset.observation_space, dataset.action_space, where)
+    observation_space, action_space = require_learnable(dataset.observation_space, dataset.action_space, where)
     raw_meta = dataset.storage.metadata
     meta = raw_meta.get("rlkit") or {}
     record = record or find_record(dataset.id)
@@ -329,12 +331,12 @@ def from_minari(
     fields |= {"observation_space": observation_space, "action_space": action_space}
 
     with refusing(where, "has episodes of another form than Minari's", DataError):
-        arrays = _flatten(_columns(dataset), where)
+        arrays = _flatten(_columns(dataset), where, isinstance(action_space, gym.spaces.Discrete))
     for name, space in (("observations", observation_space), ("actions", action_space)):
-        if arrays[name].shape[1:] != space.shape:
+        wanted = (len(arrays[name]), *(space.shape or ()))
+        if arrays[name].shape != wanted:
             raise DataError(
-                f"{where}: '{name}' has shape {list(arrays[name].shape)}, "
-                f"expected {[len(arrays[name]), *space.shape]} as its space says"
+                f"{where}: '{name}' has shape {list(arrays[name].shape)}, expected {list(wanted)} as its space says"
             )
     origin = provenance_of_copy(provenance, dataset.id, record.name if record else "unnamed", meta)
     origin.details.update(notes)

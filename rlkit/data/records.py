@@ -44,6 +44,15 @@ def require_boxes(observation_space: Any, action_space: Any, where: str) -> tupl
     return observation_space, action_space
 
 
+def require_learnable(
+    observation_space: Any, action_space: Any, where: str
+) -> tuple[gym.spaces.Box, gym.spaces.Box | gym.spaces.Discrete]:
+    """The two spaces, or a :class:`DataError` where the first is no Box, or the second neither Box nor Discrete."""
+    if isinstance(action_space, gym.spaces.Discrete):
+        return require_boxes(observation_space, observation_space, where)[0], action_space
+    return require_boxes(observation_space, action_space, where)
+
+
 def find_record(key: str) -> EnvRecord | None:
     """The record whose name, Minari id, generated id or D4RL id is ``key`` (or a file's stem like it)."""
     stem = Path(key).stem.replace("_", "-") if key.endswith((".hdf5", ".h5")) else key

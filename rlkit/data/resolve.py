@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 
 from rlkit.data.cache import generated
 from rlkit.data.dataset import OfflineDataset, Source
@@ -141,10 +142,10 @@ def from_file(
 ) -> OfflineDataset:
     """:func:`read_d4rl` of D4RL's layout, :func:`read_log` of any other file.
 
-    The dataset names no environment where none here simulates what was recorded.  ``log``: ``columns`` and ``bounds``
-    as :func:`read_log` takes them.
+    The dataset names no environment where none here simulates what was recorded.  ``log``: ``columns``,
+    ``bounds`` and ``n_actions`` as :func:`read_log` takes them.
     """
-    given = {name: value for name, value in log.items() if value}
+    given = {name: value for name, value in log.items() if value or value == 0}
     if given or not has_d4rl_layout(path):
         return read_log(path, record=found, strict=strict, progress=progress, **given)
     known = found or find_record(Path(path).name)
@@ -273,6 +274,7 @@ def load_dataset(
     path: str | Path | None = None,
     columns: Mapping[str, Any] | None = None,
     bounds: Any = None,
+    n_actions: int | None = None,
     source: str = "auto",
     size: int | None = None,
     seed: int = 0,
@@ -290,6 +292,8 @@ def load_dataset(
         columns: of a log, which column is what, as :func:`~rlkit.data.logs.read_log` takes it: names by role,
             ``{"actions": ["valve", "heater"], "reward": "yield"}``; what is not said is guessed from the names.
         bounds: of a log, lowest and highest action by column, ``{"valve": (0, 100)}``; by default those recorded.
+        n_actions: of a log, how many actions there are to choose from, numbered from 0; 0: actions are numbers; by
+            default told by the values.
         source: ``auto`` (the order of this module), ``minari-local``, ``minari-remote`` or ``generated``.
         size: transitions of generated data.
         seed: of generated data.
@@ -301,15 +305,15 @@ def load_dataset(
     """
     if source not in SOURCES:
         raise DataError(f"unknown source '{source}', expected one of {', '.join(SOURCES)}{nearest(source, SOURCES)}")
-    log = {"columns": columns, "bounds": bounds}
+    log = {"columns": columns, "bounds": bounds, "n_actions": n_actions}
     if path is not None:
         return from_file(path, what if isinstance(what, EnvRecord) else record(what), progress=progress, **log)
     if is_file(what):
         return from_file(what, progress=progress, **log)
     if isinstance(what, (Mapping, list, tuple)) or is_frame(what):
         return read_log(what, **log)
-    if columns or bounds:
-        raise DataError(f"columns= and bounds= are for files and tables of rows, {shown(what)} has its own")
+    if columns or bounds or n_actions is not None:
+        raise DataError(f"columns=, bounds= and n_actions= are for files and tables of rows, {shown(what)} has its own")
     if isinstance(what, OfflineDataset):
         return what
     if isinstance(what, EnvRecord):
@@ -344,6 +348,7 @@ def chosen(record: EnvRecord, choices: Any, progress: bool, agent: str) -> Offli
         raise UserError(f"agent '{agent}' learns from data, env '{record.name}' has none; {hint}")
     path, source = choices.path, choices.source
     options = {"size": choices.size, "seed": choices.data_seed, "progress": progress, "bounds": choices.bounds}
+    options["n_actions"] = choices.n_actions
     options["columns"] = {role: names for role, names in choices.columns.items() if names is not None}
     if own is not None:
         dataset = load_dataset(own, **options)
@@ -351,6 +356,8 @@ def chosen(record: EnvRecord, choices: Any, progress: bool, agent: str) -> Offli
         dataset = load_dataset(record, path=path, source=source, **options)
     if record.extra is not None and dataset.env_id is not None:
         env_facts(dataset.env_id, dataset.env_kwargs)  # a missing extra is found now, not at the first evaluation
+    if own is not None and record.family == LOG and choices.n_actions is None:
+        choices.n_actions = int(dataset.action_space.n) if isinstance(dataset.action_space, Discrete) else 0
     print(dataset.provenance.sentence, flush=True)
     if dataset.env_id is None:
         print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")

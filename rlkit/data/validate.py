@@ -20,15 +20,15 @@ LOOKED = 100_000  # rows that tell
 
 def validate(
     arrays: dict[str, np.ndarray],
-    action_space: gym.spaces.Box,
+    action_space: gym.spaces.Box | gym.spaces.Discrete,
     where: str,
     columns: Mapping[str, Sequence[str]] | None = None,
 ) -> int:
     """Raise :class:`DataError` for values not finite or too large, actions out of bounds; clip rounding excess.
 
     ``arrays`` holds observations ``[N, ds]``, actions ``[N, da]``, rewards ``[N]`` and perhaps next_observations
-    ``[N, ds]``, all float32; ``columns`` are the names of their columns, where these have some.  Returns the number of
-    actions clipped, whose excess is at most ``ACTION_TOLERANCE``.
+    ``[N, ds]``, all float32, but for discrete actions, int64 ``[N]``; ``columns`` are the names of their columns, where
+    these have some.  Returns the number of actions clipped, whose excess is at most ``ACTION_TOLERANCE``.
     """
     for name in ("observations", "actions", "rewards", "next_observations"):
         if name not in arrays:
@@ -46,6 +46,14 @@ def validate(
                 f"{where}: '{what}' holds {flat[row, column]:g} at {at}, expected finite numbers up to {LARGEST:g}"
             )
     actions = arrays["actions"]
+    if isinstance(action_space, gym.spaces.Discrete):
+        first, last = int(action_space.start), int(action_space.start + action_space.n) - 1
+        for row in np.flatnonzero((actions < first) | (actions > last))[:1]:
+            raise DataError(
+                f"{where}: action {actions[row]} at row {row} is none of the {action_space.n}, expected {first} to "
+                f"{last}"
+            )
+        return 0
     low, high = action_space.low.astype(np.float32), action_space.high.astype(np.float32)
     outside = (actions < low) | (actions > high)
     if not outside.any():
@@ -63,6 +71,17 @@ def validate(
         )
     np.clip(actions, low, high, out=actions)
     return int(outside.sum())
+
+
+def whole_numbers(values: np.ndarray, where: str) -> np.ndarray:
+    """``values`` as int64; :class:`DataError` for any that is no whole number."""
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64, copy=False)
+    for row in np.flatnonzero(~(np.abs(values) < 2**53) | (values != np.floor(values)))[:1]:  # NaN is neither
+        raise DataError(
+            f"{where} holds {values.ravel()[row]:g} at row {row}, expected whole numbers: its actions are discrete"
+        )
+    return values.astype(np.int64)
 
 
 def require_flags(values: np.ndarray, where: str) -> None:

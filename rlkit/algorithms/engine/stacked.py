@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from gymnasium.spaces import Discrete
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rlkit.algorithms.action_units import action_width
 from rlkit.algorithms.each import Each, enter, leave, together
 from rlkit.algorithms.engine.program import Counts, Doubtful, Program
 from rlkit.algorithms.nets import Adam, Polyak, Schedule, fused_adam
@@ -248,9 +250,11 @@ def differing(learners: Sequence[Learner]) -> str | None:
             if value != other and key not in first.config.VARYING:
                 return f"agent.{key} is {shown(value)} in one run and {shown(other)} in another"
         for what in ("observation", "action"):
-            shapes = [getattr(one, f"{what}_space").shape for one in (first, learner)]
-            if shapes[0] != shapes[1]:
-                return f"{what}s have {shapes[0][0]} columns in one run and {shapes[1][0]} in another"
+            widths = [action_width(getattr(one, f"{what}_space")) for one in (first, learner)]
+            if widths[0] != widths[1]:
+                return f"{what}s have {widths[0]} columns in one run and {widths[1]} in another"
+        if isinstance(first.action_space, Discrete) != isinstance(learner.action_space, Discrete):
+            return "actions are a choice in one run and numbers in another"
         for name, value in vars(first).items():
             other = getattr(learner, name)
             held = isinstance(value, dict) and any(isinstance(one, Tensor) for one in value.values())
