@@ -6,6 +6,7 @@ line says wins over both.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
@@ -26,7 +27,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlkit import registry
+from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.finetune import FineTuned, FineTuneSettings, fine_tuning
 from rlkit.algorithms.hyperparameters import own_name, presets
+from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.data.minari_store import MINARI_ID, has_local
 from rlkit.data.records import find_record, generated_id
 from rlkit.data.resolve import is_file
@@ -67,12 +71,21 @@ class EnvConfig:
 
 
 @dataclass
+class FineTuneConfig(FineTuneSettings):
+    """``finetune``: how acting and data are mixed where ``init=RUN`` goes on in an environment, and which data."""
+
+    data: Any = None  # a record, file or Minari id; None: what the run of init= learnt from
+
+
+@dataclass
 class TrainConfig:
     """Everything a run is determined by."""
 
     agent: Any = field(default_factory=dict)
     env: EnvConfig = field(default_factory=EnvConfig)
     total_timesteps: int | None = None  # None, here and below: the agent's own (``Agent.defaults``)
+    init: str | None = None  # a run or artefact whose networks are the first ones; None: drawn by the seed
+    finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
     seed: int = 0
     device: str = "cpu"  # small networks are faster there; cuda where there is one
     engine: str = "auto"  # eager: updates line by line; graph: recorded, on a GPU; stacked: runs of a sweep together
@@ -162,17 +175,106 @@ def compose_config(overrides: list[str]) -> DictConfig:
     env = _choice(parsed, "env", sorted(registry.records()))
     fill_store([agent])
     cls = registry.agent_class(agent)
+    init = _init_of(cls, parsed)
+    if init is not None and cls.learns_from == "data" and _is_environment(unquote(env)):
+        cls = fine_tuning(cls)
     node = typed_env(unquote(env), cls.learns_from)
     ConfigStore.instance().store(group="env", name=env, node=node)
     record = env_record(node, cls.learns_from)
     chosen = presets(cls, record.name, record.task, record.family)
     preset_overrides = [f"{key}={value}" for key, value in cls.defaults.settings().items()]
     preset_overrides += [f"agent.{key}={value}" for key, value in chosen.items()]
+    if init is not None:
+        preset_overrides += [f"agent.{key}={json.dumps(value)}" for key, value in _first_settings(cls, init).items()]
     declared = [f"env.kwargs.{key}" for key in record.arguments if key not in record.env_kwargs]
     if GlobalHydra.instance().is_initialized():
-        return _compose(parsed, preset_overrides, declared)
-    with initialize(config_path=None, version_base="1.3"):
-        return _compose(parsed, preset_overrides, declared)
+        config = _compose(parsed, preset_overrides, declared)
+    else:
+        with initialize(config_path=None, version_base="1.3"):
+            config = _compose(parsed, preset_overrides, declared)
+    if init is not None and issubclass(cls, FineTuned):
+        config.finetune.data = OmegaConf.structured(_first_data(init, config.finetune.data))
+    return config
+
+
+def agent_of(config: Any) -> Any:
+    """The class of a run's agent: the registered one or, where it goes on by acting, that of :func:`fine_tuning`."""
+    cls = registry.agent_class(config.agent.name)
+    acts = config.init is not None and config.finetune.data is not None and cls.learns_from == "data"
+    return fine_tuning(cls) if acts else cls
+
+
+def _is_environment(value: str) -> bool:
+    """Whether what ``env=`` names is an environment without data, for agents that can learn from either."""
+    found = registry.records().get(value)
+    if found is not None:
+        return found.data is None
+    return not is_file(value) and (":" in value or value in gymnasium.registry)
+
+
+def _init_of(cls: type[Any], parsed: list[Override]) -> str | None:
+    """What ``init=`` names; :class:`UserError` for agents that cannot begin with the networks of a file."""
+    init = next((override.value() for override in parsed if override.key_or_group == "init"), None)
+    old = next((override for override in parsed if override.key_or_group == "agent.init"), None)
+    if old is not None:
+        raise UserError(f"agent.init= is init= for every agent now, type init={one_line(old.value(), 200)}")
+    if init is None:
+        return None
+    if not issubclass(cls, OfflineAlgorithm) and not any(f.name == "init" for f in fields(cls.Config)):
+        raise UserError(f"agent={cls.name} cannot begin with networks of a file, expected no init=")
+    return str(init)
+
+
+def _first_settings(cls: type[Any], init: str) -> dict[str, Any]:
+    """The hyperparameters of the artefact that ``init=`` names, which a run has where nothing else is typed."""
+    path = first_weights(init)
+    if not issubclass(cls, OfflineAlgorithm):
+        return {"init": str(path)}
+    manifest = read_artefact(path)[0]
+    if manifest["agent"] != cls.name:
+        raise UserError(f"init={init} is of agent {shown(manifest['agent'])}, expected {cls.name}")
+    found, known = manifest["config"], {f.name for f in fields(cls.Config)} - set(cls.Config.OWN)
+    return {key: value for key, value in found.items() if key in known} if isinstance(found, Mapping) else {}
+
+
+def first_weights(init: str) -> Path:
+    """The artefact that ``init=`` names: a file, or of a run's folder ``model.rlk``, else its newest checkpoint."""
+    path = Path(init).expanduser()
+    if not path.is_dir():
+        return path
+    newest = sorted(path.glob("checkpoints/step_*.rlk"))
+    found = [path / "model.rlk"] if (path / "model.rlk").is_file() else newest
+    if not found:
+        raise UserError(f"init={init} has no model.rlk and no checkpoint, expected a run that has learnt something")
+    return found[-1]
+
+
+def _first_data(init: str, typed: Any) -> EnvConfig:
+    """The data that is mixed in: what ``finetune.data=`` names, else what the run of ``init=`` learnt from."""
+    if typed is not None:
+        return typed_env(str(typed), "data")
+    path = first_weights(init)
+    homes = [path.parent, path.parent.parent]  # of a model, of a checkpoint
+    home = next((folder for folder in homes if (folder / "config.yaml").is_file()), None)
+    if home is None:
+        raise UserError(f"init={init} lies in no run that says what it learnt from, expected finetune.data=NAME too")
+    config = read_config(home / "config.yaml")
+    found: Any = OmegaConf.to_object(config.env if config.finetune.data is None else _as_env(config.finetune.data))
+    return found if isinstance(found, EnvConfig) else EnvConfig(**found)
+
+
+def _as_env(settings: Any) -> DictConfig:
+    """``settings`` of data as the ``env`` group; :class:`UserError` for what is none."""
+    try:
+        return OmegaConf.merge(OmegaConf.structured(EnvConfig), settings)  # type: ignore[return-value]
+    except (OmegaConfBaseException, ValueError, OverflowError, RecursionError) as error:
+        raise UserError(f"finetune.data={shown(settings)} names no data ({_sentence(error)})") from error
+
+
+def data_of(config: DictConfig) -> tuple[DictConfig, EnvRecord]:
+    """The data that a run mixes into what it acts, as its ``env`` group would name it, and its record."""
+    env = _as_env(config.finetune.data)
+    return env, env_record(env, "data")
 
 
 def typed_env(value: str, learns_from: str) -> EnvConfig:
@@ -289,7 +391,10 @@ def _checked(config: DictConfig) -> DictConfig:
         raise UserError(_sentence(error)) from error
     for name in sorted(map(str, OmegaConf.missing_keys(config))):
         raise UserError(f"{name} has no value, expected one")
-    learns_from = registry.agent_class(config.agent.name).learns_from
+    learns_from = agent_of(config).learns_from
+    FineTuneSettings(**{f.name: config.finetune[f.name] for f in fields(FineTuneSettings)}).check()
+    if config.init is not None and config.engine not in ("auto", "eager"):
+        raise UserError(f"engine={config.engine} begins with networks drawn by the seed, expected no init= or another")
     config.env.kwargs = dict(env_record(config.env, learns_from).env_kwargs)
     for name in POSITIVE:
         if config[name] is None and name != "eval_episodes":

@@ -104,7 +104,7 @@ def correlation(values: np.ndarray, truth: np.ndarray) -> tuple[float, float, fl
 
 def table() -> str:
     """Both tables in Markdown: correlations, then policies by what they are worth."""
-    summary = ["| data | policies | against | ρ | 95 % interval |", "|---|---:|---|---:|---|"]
+    summary = ["| data | policies | against | Spearman | 95 % interval |", "|---|---:|---|---:|---|"]
     head = "| data | policy, updates | estimated | true | 95 % | outside | return |"
     every = [head, "|---|---|---:|---:|---|---:|---:|"]
     for name in DATA:

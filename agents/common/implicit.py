@@ -145,6 +145,8 @@ class ImplicitValue(OfflineAlgorithm):
 
     Config: ClassVar[type[OfflineConfig]] = ImplicitConfig
     objective: ClassVar[str] = "critic_loss"
+    fine_tunes: ClassVar[bool] = True
+    reward_factor = 1.0
     policy: GaussianPolicy
 
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
@@ -167,8 +169,6 @@ class ImplicitValue(OfflineAlgorithm):
     def on_data(self) -> None:
         """Rewards scaled, actions drawn 1e-5 off the bounds: once, in the replay's own rows, not in the dataset."""
         assert self.replay is not None and self.dataset is not None
-        actions, rewards = self.replay.rows.split(self.replay.widths, dim=1)[1:3]  # [N, da], [N, 1]
-        actions.clamp_(-1 + 1e-5, 1 - 1e-5)
         if self.config.reward_scaling == "return_range":
             returns = self.dataset.episode_returns
             if returns.max() == returns.min():
@@ -176,7 +176,15 @@ class ImplicitValue(OfflineAlgorithm):
                     f"agent.reward_scaling=return_range needs episodes of different returns, all "
                     f"{len(returns)} of {self.dataset.provenance.locator} have {returns[0]:g}; expected 'none'"
                 )
-            rewards.mul_(1000.0 / float(returns.max() - returns.min()))
+            self.reward_factor = 1000.0 / float(returns.max() - returns.min())
+        actions, rewards = self.replay.rows.split(self.replay.widths, dim=1)[1:3]  # [N, da], [N, 1]
+        for column, learnt in zip((actions, rewards), self.as_learnt(actions, rewards), strict=True):
+            column.copy_(learnt)
+
+    def as_learnt(
+        self, actions: Float[Tensor, "n da"], rewards: Float[Tensor, "n 1"]
+    ) -> tuple[Float[Tensor, "n da"], Float[Tensor, "n 1"]]:
+        return actions.clamp(-1 + 1e-5, 1 - 1e-5), rewards * self.reward_factor
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True

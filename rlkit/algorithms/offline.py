@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -21,7 +21,15 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlkit.algorithms.base import Specification
-from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_policy, chosen_config
+from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.hyperparameters import (
+    AgentConfig,
+    RunDefaults,
+    check_policy,
+    chosen_config,
+    loaded_config,
+    make_config,
+)
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
 from rlkit.algorithms.replay import Batch, Replay
@@ -29,8 +37,9 @@ from rlkit.data.dataset import OfflineDataset
 from rlkit.data.resolve import chosen, learning_rewards, load_dataset
 from rlkit.data.scores import episode_scores
 from rlkit.data.validate import uneven
-from rlkit.errors import ArtefactError, Caution, DataError, UserError
+from rlkit.errors import ArtefactError, Caution, DataError, UserError, refusing, shown
 from rlkit.registry import EnvRecord, described
+from rlkit.spaces import read_space
 
 Self = TypeVar("Self", bound="OfflineAlgorithm")
 DatasetLike = Any  # whatever rlkit.data.load_dataset takes
@@ -82,6 +91,7 @@ class OfflineAlgorithm(Learner):
     action_space: spaces.Box
     learns_from: ClassVar[str] = "data"
     uses_rewards: ClassVar[bool] = True
+    fine_tunes: ClassVar[bool] = False  # whether it may learn on by acting: its update takes any rows
     dataset: OfflineDataset | None = None
     replay: Replay | None = None
 
@@ -120,11 +130,12 @@ class OfflineAlgorithm(Learner):
         self.dataset = data
         seen = learning_rewards(data, scale=self.config.reward_scale, shift=self.config.reward_shift)
         self.replay = Replay.from_dataset(data.with_(rewards=seen), self.device, seed=int(self.seed or 0) + 2)
-        if self.config.normalise_observations:
+        if self.config.normalise_observations and not self.keeps_statistics:
             mean = data.observations.mean(axis=0, dtype=np.float64).astype(np.float32)  # [ds]
             std = data.observations.std(axis=0, dtype=np.float64).astype(np.float32) + 1e-3  # [ds]
             self.policy.obs_mean.copy_(torch.from_numpy(mean))
             self.policy.obs_std.copy_(torch.from_numpy(std))
+        if self.config.normalise_observations:
             self.replay.normalise_observations(self.policy.obs_mean, self.policy.obs_std)
         elif (text := uneven(data)) is not None:
             text += f", and {self.name} does not standardise them; expected agent.normalise_observations=true"
@@ -136,6 +147,12 @@ class OfflineAlgorithm(Learner):
     @abstractmethod
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
         """Set ``self.policy``, the other networks and the optimisers; initial weights come from ``generator``."""
+
+    def as_learnt(
+        self, actions: Float[Tensor, "n da"], rewards: Float[Tensor, "n 1"]
+    ) -> tuple[Float[Tensor, "n da"], Float[Tensor, "n 1"]]:
+        """Actions in [-1, 1] and scaled rewards as the update takes them, as :meth:`on_data` has made the replay's."""
+        return actions, rewards
 
     def share(self, other: Any) -> None:
         """Hold what is the same as ``other`` holds, from the same data, but once."""
@@ -221,6 +238,49 @@ class OfflineAlgorithm(Learner):
         return chosen(record, choices, progress, cls.name)
 
     @classmethod
+    def begun(
+        cls: type[Self],
+        path: str | Path,
+        source: Any,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "auto",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        **hyperparameters: Any,
+    ) -> Self:
+        """A new agent over ``source``, the networks and the statistics of observations those in ``path``.
+
+        Args:
+            path: an artefact or checkpoint of this agent.
+            source: data, as the constructor takes it; of a class made by ``fine_tuning``, an ``Acting``.
+            hyperparameters: those not given are the file's.
+
+        Raises:
+            UserError: a file of another agent, of other spaces, or whose networks have other shapes.
+        """
+        manifest, model, _ = read_artefact(path)
+        if manifest["agent"] != cls.name:
+            raise UserError(f"init={path} is of agent {shown(manifest['agent'])}, expected {cls.name}")
+        data = source.dataset if hasattr(source, "dataset") else load_dataset(source)
+        with refusing(path, f"its configuration does not fit {cls.name}", UserError):
+            config = make_config(cls, {**asdict(loaded_config(cls, manifest["config"])), **hyperparameters})
+            held = [read_space(manifest[f"{what}_space"], f"its {what} space") for what in ("observation", "action")]
+        spaces_ = data.observation_space, data.action_space
+        for what, theirs, ours in zip(("observations", "actions"), held, spaces_, strict=True):
+            if theirs.shape != ours.shape:
+                lengths = f"{list(theirs.shape or ())}, {data.provenance.locator} has {list(ours.shape or ())}"
+                raise UserError(f"init={path} was learnt from {what} of shape {lengths}: expected the same")
+        self = cls.built(Specification(config, *spaces_, seed, device, tensorboard_log, verbose))
+        try:
+            self.load_model(model)
+        except ArtefactError as error:
+            raise UserError(f"init={path}: {error}; expected networks of the shapes asked for") from error
+        self.keeps_statistics = True
+        self.attach(source if hasattr(source, "dataset") else data)
+        return self
+
+    @classmethod
     def load(  # type: ignore[override]  # SB3's env= and custom_objects= have no meaning without a pickle
         cls: type[Self],
         path: str | Path,
@@ -230,13 +290,16 @@ class OfflineAlgorithm(Learner):
         device: torch.device | str = "auto",
         tensorboard_log: str | None = None,
         verbose: int = 0,
+        **hyperparameters: Any,
     ) -> Self:
         """Rebuild an agent from an artefact or checkpoint; with ``dataset`` it can also learn on.
 
-        Raises :class:`ArtefactError` for a damaged file or one of another agent.
+        ``hyperparameters`` are others than the file's, such as ``learning_rate``; observations are standardised as in
+        the file.  Raises :class:`ArtefactError` for a damaged file, one of another agent, or networks that do not fit.
         """
         data = load_dataset(dataset) if dataset is not None else None
-        self = cls.read(path, data, device=device, tensorboard_log=tensorboard_log, verbose=verbose)
+        options = {"device": device, "tensorboard_log": tensorboard_log, "verbose": verbose}
+        self = cls.read(path, data, **options, **hyperparameters)
         if env is not None:
             self.set_env(self._wrap_env(_make(env), verbose))
         return self

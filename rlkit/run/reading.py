@@ -72,7 +72,8 @@ def read_run(folder: Path) -> Run:
         text = _text(folder / "metrics.jsonl")
         lines = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last one is what is half written
         settings = {key: value for key, value in _flat(config).items() if key not in NOT_SETTINGS}
-        unit = agent_class(config["agent"]["name"]).defaults.unit
+        acts = isinstance(config.get("finetune"), dict) and config["finetune"].get("data") is not None
+        unit = "steps" if acts else agent_class(config["agent"]["name"]).defaults.unit
         if not isinstance(settings["env.name"], str) or type(settings["total_timesteps"]) is not int:
             raise KeyError("env.name")
         if any(type(line["step"]) is not int or not 0 <= line["step"] < 2**63 for line in lines):
