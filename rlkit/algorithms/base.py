@@ -37,9 +37,9 @@ from rlkit.algorithms.evaluate import Evaluator
 from rlkit.algorithms.hyperparameters import (
     AgentConfig,
     RunDefaults,
+    changed_config,
     check_seed_and_device,
     loaded_config,
-    make_config,
     without_own,
 )
 from rlkit.algorithms.signatures import Signed, documentation
@@ -292,7 +292,7 @@ class Persistent(Beside):
         with refusing(path, f"its manifest and tensors do not fit {found.name}"):
             config = loaded_config(found, manifest["config"])
         if hyperparameters:
-            config = make_config(found, {**asdict(config), **hyperparameters})
+            config = changed_config(found, config, hyperparameters)
         with refusing(path, f"its manifest and tensors do not fit {found.name}"):
             observations, actions = (
                 read_space(manifest[key], f"its {key}") for key in ("observation_space", "action_space")

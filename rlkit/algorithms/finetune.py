@@ -147,9 +147,10 @@ class FineTuned(Beside):
         assert self.seen is not None
         unit = self.explore(self.seen)
         seen, rewards, dones, infos = self.world.step(self.policy.outside(unit).cpu().numpy())
-        following = infos[0]["terminal_observation"][None] if dones[0] else seen
+        after = np.array(seen)
+        following = infos[0]["terminal_observation"][None] if dones[0] else after
         self._remember(self.seen, following, unit, rewards, dones, infos)
-        self.seen = np.array(seen)
+        self.seen = after
         self.num_timesteps += 1
         if dones[0]:
             self.episodes += 1
@@ -162,10 +163,11 @@ class FineTuned(Beside):
     def _remember(
         self, seen: np.ndarray, following: np.ndarray, unit: Tensor, rewards: np.ndarray, dones: np.ndarray, infos: Any
     ) -> None:
-        states = [self.policy.normalise(torch.as_tensor(part, device=self.device)).cpu() for part in (seen, following)]
+        before, after = (self.policy.normalise(torch.as_tensor(part, device=self.device)) for part in (seen, following))
         learnt = torch.as_tensor(self.scale * rewards + self.shift, dtype=torch.float32)[:, None].to(self.device)
         actions, learnt = self.as_learnt(unit, learnt)
-        self.acted.add(*(part.numpy() for part in (*states, actions.cpu(), learnt.cpu())), dones, infos)
+        parts = [part.cpu().numpy() for part in (before, after, actions, learnt)]
+        self.acted.add(parts[0], parts[1], parts[2], parts[3], dones, infos)
 
     def draw(self) -> Batch:
         assert self.replay is not None
@@ -230,7 +232,7 @@ class FineTuned(Beside):
             print(f"{name_of(self.world.envs[0])} cannot restore its state: the resumed run begins a new episode")
             return
         seen = tensors["seen"].numpy()
-        if seen.shape != (1, *self.world.observation_space.shape):
+        if seen.shape != (1, *self.observation_space.shape):
             raise ArtefactError(f"its last observation is {list(seen.shape)}, expected that of one environment")
         self.world.load_state({key: value.numpy() for key, value in parts["env."].items()})
         self.seen = seen

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -25,10 +25,10 @@ from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.hyperparameters import (
     AgentConfig,
     RunDefaults,
+    changed_config,
     check_policy,
     chosen_config,
     loaded_config,
-    make_config,
 )
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
@@ -264,8 +264,9 @@ class OfflineAlgorithm(Learner):
             raise UserError(f"init={path} is of agent {shown(manifest['agent'])}, expected {cls.name}")
         data = source.dataset if hasattr(source, "dataset") else load_dataset(source)
         with refusing(path, f"its configuration does not fit {cls.name}", UserError):
-            config = make_config(cls, {**asdict(loaded_config(cls, manifest["config"])), **hyperparameters})
+            config = loaded_config(cls, manifest["config"])
             held = [read_space(manifest[f"{what}_space"], f"its {what} space") for what in ("observation", "action")]
+        config = changed_config(cls, config, hyperparameters)
         spaces_ = data.observation_space, data.action_space
         for what, theirs, ours in zip(("observations", "actions"), held, spaces_, strict=True):
             if theirs.shape != ours.shape:
@@ -298,8 +299,7 @@ class OfflineAlgorithm(Learner):
         the file.  Raises :class:`ArtefactError` for a damaged file, one of another agent, or networks that do not fit.
         """
         data = load_dataset(dataset) if dataset is not None else None
-        options = {"device": device, "tensorboard_log": tensorboard_log, "verbose": verbose}
-        self = cls.read(path, data, **options, **hyperparameters)
+        self = cls.read(path, data, device=device, tensorboard_log=tensorboard_log, verbose=verbose, **hyperparameters)
         if env is not None:
             self.set_env(self._wrap_env(_make(env), verbose))
         return self

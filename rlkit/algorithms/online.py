@@ -383,8 +383,7 @@ class OnlineAlgorithm(Persistent):
         ``hyperparameters`` are others than the file's, such as ``learning_rate``.  Raises :class:`ArtefactError` for a
         damaged file, one of another agent, or networks that do not fit.
         """
-        options = {"device": device, "tensorboard_log": tensorboard_log, "verbose": verbose}
-        return cls.read(path, env, **options, **hyperparameters)
+        return cls.read(path, env, device=device, tensorboard_log=tensorboard_log, verbose=verbose, **hyperparameters)
 
 
 def _random_state() -> dict[str, Any]:

@@ -107,7 +107,7 @@ def marked(out: Path) -> bool:
 
 def _old_run(out: Path) -> bool:
     """Whether ``out`` is beyond doubt a run from before there were markers: its config, and no foreign name."""
-    from rlkit.config import read_plain
+    from rlkit.system.plain import read_plain
 
     try:
         config: Any = read_plain(out / "config.yaml")
