@@ -16,9 +16,10 @@ from rlkit import registry
 FILE_LINES, TOTAL_LINES = 380, 1650
 LONGER = {
     "prdc": 1950,  # two exact searches, one for processors and one for devices
+    "iqlearn": 1670,  # stands on two other imitators' files, and those on implicit value learning
     "vagram": 1800,  # a world model beside SAC, and the replay of both
     "drrpo-features": 1850,  # stands on DR-RPO's file for the dual and the checks of references
-    "orpo": 2310,  # base policies, a discriminator and PPO's update, and environments whose state is saved
+    "orpo": 2330,  # base policies, a discriminator and PPO's update, and environments whose state is saved
     "mbtl": 3070,  # a selector, a trainer of other agents, and all of online learning under it
     "bq": 4200,  # a network, two searches and its data; a third is the rules of five problems
     "ptrnet": 4150,  # two networks, two ways of learning, four baselines; a third is the rules of three problems

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -23,15 +24,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rlkit.algorithms.hyperparameters import RunDefaults
+from rlkit.algorithms.base import Specification
+from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.hyperparameters import RunDefaults, changed_config, loaded_config
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.algorithms.online import training_env
 from rlkit.algorithms.replay import Batch, Replay
 from rlkit.algorithms.vecenv import StatefulVecEnv, name_of
 from rlkit.data.dataset import OfflineDataset
-from rlkit.data.resolve import reward_convention
-from rlkit.errors import ArtefactError, UserError, shown
+from rlkit.data.resolve import load_dataset, reward_convention
+from rlkit.errors import ArtefactError, UserError, refusing, shown
 from rlkit.registry import EnvRecord, described
+from rlkit.spaces import read_space
 
 if TYPE_CHECKING:
     Beside = OfflineAlgorithm
@@ -84,6 +88,43 @@ def fine_tuning(cls: type[Any]) -> type[Any]:
         )
     body = {"__module__": cls.__module__, "__doc__": cls.__doc__, "defaults": replace(cls.defaults, unit="steps")}
     return type(cls.__name__, (FineTuned, cls), body)
+
+
+def begin(cls: type[Any], path: str | Path, source: Any, *, seed: int = 0, **options: Any) -> Any:
+    """A new agent of ``cls`` over ``source``, its networks and statistics of observations those in ``path``.
+
+    Args:
+        cls: a class of agents that learn from data, or of :func:`fine_tuning`.
+        path: an artefact or checkpoint of the same agent.
+        source: data as the agent's constructor takes it; for a class of :func:`fine_tuning` an :class:`Acting`.
+        seed: of every generator the agent owns.
+        options: ``device``, ``tensorboard_log``, ``verbose``, and hyperparameters; those not given are the file's.
+
+    Raises:
+        UserError: a file of another agent, of other spaces, or whose networks have other shapes.
+    """
+    manifest, model, _ = read_artefact(path)
+    if manifest["agent"] != cls.name:
+        raise UserError(f"init={path} is of agent {shown(manifest['agent'])}, expected {cls.name}")
+    data = source.dataset if isinstance(source, Acting) else load_dataset(source)
+    with refusing(path, f"its configuration does not fit {cls.name}", UserError):
+        config = loaded_config(cls, manifest["config"])
+        held = [read_space(manifest[f"{what}_space"], f"its {what} space") for what in ("observation", "action")]
+    how = {name: options.pop(name) for name in ("device", "tensorboard_log", "verbose") if name in options}
+    config = changed_config(cls, config, options)
+    spaces_ = data.observation_space, data.action_space
+    for what, theirs, ours in zip(("observations", "actions"), held, spaces_, strict=True):
+        if theirs.shape != ours.shape:
+            lengths = f"{list(theirs.shape or ())}, {data.provenance.locator} has {list(ours.shape or ())}"
+            raise UserError(f"init={path} was learnt from {what} of shape {lengths}: expected the same")
+    agent = cls.built(Specification(config, *spaces_, seed, **{"device": "auto", **how}))
+    try:
+        agent.load_model(model)
+    except ArtefactError as error:
+        raise UserError(f"init={path}: {error}; expected networks of the shapes asked for") from error
+    agent.keeps_statistics = True
+    agent.attach(source if isinstance(source, Acting) else data)
+    return agent
 
 
 class FineTuned(Beside):

@@ -21,14 +21,11 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlkit.algorithms.base import Specification
-from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.hyperparameters import (
     AgentConfig,
     RunDefaults,
-    changed_config,
     check_policy,
     chosen_config,
-    loaded_config,
 )
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
@@ -37,9 +34,8 @@ from rlkit.data.dataset import OfflineDataset
 from rlkit.data.resolve import chosen, learning_rewards, load_dataset
 from rlkit.data.scores import episode_scores
 from rlkit.data.validate import uneven
-from rlkit.errors import ArtefactError, Caution, DataError, UserError, refusing, shown
+from rlkit.errors import ArtefactError, Caution, DataError, UserError
 from rlkit.registry import EnvRecord, described
-from rlkit.spaces import read_space
 
 Self = TypeVar("Self", bound="OfflineAlgorithm")
 DatasetLike = Any  # whatever rlkit.data.load_dataset takes
@@ -162,14 +158,6 @@ class OfflineAlgorithm(Learner):
     def on_data(self) -> None:
         """Called once the replay holds the (normalised) dataset; for indices built over it."""
 
-    def q_values(
-        self, observations: Float[Tensor, "batch ds"], actions: Float[Tensor, "batch da"]
-    ) -> Float[Tensor, "batch 1"] | None:
-        """Its own Q function, the mean of its critics, as the replay has observations, actions and rewards; None where
-        it has none, or one that is not of the data's rewards."""
-        critic = getattr(self, "critic", None)
-        return torch.stack(critic(observations, actions)).mean(0) if self.uses_rewards and critic is not None else None
-
     # ---- what the loop asks for ------------------------------------------------------------------------------------
 
     def setup(self, generator: torch.Generator) -> None:
@@ -236,50 +224,6 @@ class OfflineAlgorithm(Learner):
     def resolve(cls, record: EnvRecord, choices: Any, progress: bool) -> OfflineDataset:
         """The dataset of ``record``, announced; where it comes from is settled in ``choices``."""
         return chosen(record, choices, progress, cls.name)
-
-    @classmethod
-    def begun(
-        cls: type[Self],
-        path: str | Path,
-        source: Any,
-        *,
-        seed: int = 0,
-        device: torch.device | str = "auto",
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        **hyperparameters: Any,
-    ) -> Self:
-        """A new agent over ``source``, the networks and the statistics of observations those in ``path``.
-
-        Args:
-            path: an artefact or checkpoint of this agent.
-            source: data, as the constructor takes it; of a class made by ``fine_tuning``, an ``Acting``.
-            hyperparameters: those not given are the file's.
-
-        Raises:
-            UserError: a file of another agent, of other spaces, or whose networks have other shapes.
-        """
-        manifest, model, _ = read_artefact(path)
-        if manifest["agent"] != cls.name:
-            raise UserError(f"init={path} is of agent {shown(manifest['agent'])}, expected {cls.name}")
-        data = source.dataset if hasattr(source, "dataset") else load_dataset(source)
-        with refusing(path, f"its configuration does not fit {cls.name}", UserError):
-            config = loaded_config(cls, manifest["config"])
-            held = [read_space(manifest[f"{what}_space"], f"its {what} space") for what in ("observation", "action")]
-        config = changed_config(cls, config, hyperparameters)
-        spaces_ = data.observation_space, data.action_space
-        for what, theirs, ours in zip(("observations", "actions"), held, spaces_, strict=True):
-            if theirs.shape != ours.shape:
-                lengths = f"{list(theirs.shape or ())}, {data.provenance.locator} has {list(ours.shape or ())}"
-                raise UserError(f"init={path} was learnt from {what} of shape {lengths}: expected the same")
-        self = cls.built(Specification(config, *spaces_, seed, device, tensorboard_log, verbose))
-        try:
-            self.load_model(model)
-        except ArtefactError as error:
-            raise UserError(f"init={path}: {error}; expected networks of the shapes asked for") from error
-        self.keeps_statistics = True
-        self.attach(source if hasattr(source, "dataset") else data)
-        return self
 
     @classmethod
     def load(  # type: ignore[override]  # SB3's env= and custom_objects= have no meaning without a pickle

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -93,6 +94,17 @@ class Verdict:
 def can_judge(data: OfflineDataset | None) -> bool:
     """Whether :func:`judge` can say anything from ``data``."""
     return data is not None and not data.reward_free and bool(data.rewards.any()) and len(data.episode_ends) > 1
+
+
+def q_values(
+    agent: Any, observations: Float[Tensor, "batch ds"], actions: Float[Tensor, "batch da"]
+) -> Float[Tensor, "batch 1"] | None:
+    """The agent's own Q function, the mean of its critics, as its replay has observations, actions and rewards; None
+    where it has none, or one that is not of the data's rewards."""
+    critic = getattr(agent, "critic", None)
+    if critic is None or not getattr(agent, "uses_rewards", False):
+        return None
+    return torch.stack(critic(observations, actions)).mean(0)
 
 
 def judge(
@@ -232,11 +244,10 @@ class _Judge:
         """δ, V and A on ``rows`` by the agent's own Q function, else by the fitted one."""
         agent, chosen = self.agent, (self.actions[rows], proposed, self.chosen_next[rows])
         data, replay = (getattr(agent, name, None) for name in ("dataset", "replay"))
-        own = getattr(agent, "q_values", None)
-        if own is not None and replay is not None and data is not None and data.content_hash == self.data.content_hash:
+        if replay is not None and data is not None and data.content_hash == self.data.content_hash:
             batch = replay.take(rows.to(replay.device))
             states, rewards = (batch.observations, batch.observations, batch.next_observations), batch.rewards.cpu()
-            found = [own(at, actions.to(at.device)) for at, actions in zip(states, chosen, strict=True)]
+            found = [q_values(agent, at, actions.to(at.device)) for at, actions in zip(states, chosen, strict=True)]
         else:
             found = [None]
         whose = "fitted" if found[0] is None else "agent"

@@ -42,7 +42,7 @@ from rlkit.algorithms.callbacks import (
 )
 from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting
-from rlkit.algorithms.finetune import Acting, FineTuned, FineTuneSettings
+from rlkit.algorithms.finetune import Acting, FineTuned, FineTuneSettings, begin
 from rlkit.algorithms.hyperparameters import check_seed_and_device, make_config
 from rlkit.algorithms.learner import Learner, Trainer
 from rlkit.algorithms.offline import OfflineAlgorithm
@@ -209,7 +209,7 @@ def build(config: DictConfig, sources: dict[str, Any] | None = None, first: Path
         source = _resolved(cls, config, record, bar, sources)
     options = {"seed": config.seed, "device": config.device, **hyperparameters}
     if config.init is not None and issubclass(cls, OfflineAlgorithm):
-        agent = cls.begun(first or first_weights(config.init), source, **options)
+        agent = begin(cls, first or first_weights(config.init), source, **options)
     else:
         agent = cls.over(source, **options)
     agent.prepare(bar)

@@ -16,7 +16,7 @@ import toy
 import rlkit
 from rlkit.agents import BC, IQL, TD3BC
 from rlkit.algorithms.checkpoint import read_artefact
-from rlkit.algorithms.finetune import Acting, FineTuneSettings, fine_tuning
+from rlkit.algorithms.finetune import Acting, FineTuneSettings, begin, fine_tuning
 from rlkit.cli import main
 from rlkit.errors import ArtefactError, UserError
 from rlkit.registry import EnvRecord
@@ -44,7 +44,7 @@ def learnt(kind: Any = TD3BC, data: Any = DATA, **options: Any) -> Path:
 
 def acting(path: Path, kind: Any = TD3BC, settings: dict[str, Any] | None = None, **options: Any) -> Any:
     source = Acting(DATA, RECORD, FineTuneSettings(**(settings or {"learning_starts": 5})))
-    return fine_tuning(kind).begun(path, source, seed=0, device="cpu", **options)
+    return begin(fine_tuning(kind), path, source, seed=0, device="cpu", **options)
 
 
 def the_same(first: Any, second: Any) -> bool:
@@ -115,7 +115,7 @@ def test_exploration_is_the_policys_own_samples_or_noise() -> None:
 def test_a_warm_start_keeps_networks_and_their_statistics_on_other_data() -> None:
     path = learnt()
     other = DATA.with_(observations=DATA.observations * 3, next_observations=DATA.next_observations * 3)
-    for agent in (TD3BC.begun(path, other, seed=1, device="cpu", alpha=5.0), rlkit.load(path, other, alpha=5.0)):
+    for agent in (begin(TD3BC, path, other, seed=1, device="cpu", alpha=5.0), rlkit.load(path, other, alpha=5.0)):
         assert isinstance(agent, TD3BC) and agent.config.alpha == 5.0 and agent.config.hidden_sizes == (8,)
         assert the_same(agent.model_tensors(), read_artefact(path)[1]) and agent.replay is not None
         states = agent.replay.take(torch.arange(5)).observations
@@ -160,10 +160,10 @@ def test_other_agents_and_other_spaces_are_refused() -> None:
     wide = gym.spaces.Box(-np.inf, np.inf, (4,), np.float32)
     more = {key: np.pad(getattr(DATA, key), ((0, 0), (0, 1))) for key in ("observations", "next_observations")}
     with pytest.raises(UserError, match=r"observations of shape \[3\], .* has \[4\]"):
-        TD3BC.begun(learnt(), DATA.with_(**more, observation_space=wide), device="cpu")
+        begin(TD3BC, learnt(), DATA.with_(**more, observation_space=wide), device="cpu")
     pendulum = EnvRecord("Pendulum-v1", "", "Pendulum-v1", "", "")
     with pytest.raises(UserError, match="env=Pendulum-v1 has Box"):
-        fine_tuning(TD3BC).begun(learnt(), Acting(DATA, pendulum, FineTuneSettings()), device="cpu")
+        begin(fine_tuning(TD3BC), learnt(), Acting(DATA, pendulum, FineTuneSettings()), device="cpu")
 
 
 # ---- from the command line -------------------------------------------------------------------------------------------
