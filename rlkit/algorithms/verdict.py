@@ -15,6 +15,7 @@ what the agent's own Q function, where it has one, says on the same rows:
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.spatial import cKDTree
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlkit.algorithms.action_units import action_units
 from rlkit.algorithms.floats import fast_float32
@@ -149,6 +150,17 @@ def judge(
         return _Judge(agent, data, float(discount), seed).verdict(updates, batch_size, hidden_sizes)
 
 
+def layer_normalised(net: Iterable[nn.Module]) -> nn.Sequential:
+    """``net`` with a layer normalisation after each hidden layer: actions far from the data have values of a size that
+    the data has, where without it an estimate may feed on itself and grow without end."""
+    layers: list[nn.Module] = []
+    for layer in net:
+        if isinstance(layer, nn.ReLU) and isinstance(layers[-1], nn.Linear):
+            layers.append(nn.LayerNorm(layers[-1].out_features))
+        layers.append(layer)
+    return nn.Sequential(*layers)
+
+
 class _Judge:
     """The data in units of the network's, split by episodes."""
 
@@ -195,6 +207,7 @@ class _Judge:
         generator = torch.Generator().manual_seed(self.seed + 2)
         widths = self.observations.shape[1], self.actions.shape[1]
         critic = Critics(*widths, hidden_sizes, generator, n=1)
+        critic.nets = nn.ModuleList(layer_normalised(net.children()) for net in critic.nets)
         slow = freeze(copy.deepcopy(critic))
         backups = HORIZONS / max(1 - self.discount, 1e-9)
         pace = min(max(backups / updates, POLYAK[0]), POLYAK[1])
@@ -247,7 +260,9 @@ class _Judge:
         if replay is not None and data is not None and data.content_hash == self.data.content_hash:
             batch = replay.take(rows.to(replay.device))
             states, rewards = (batch.observations, batch.observations, batch.next_observations), batch.rewards.cpu()
-            found = [q_values(agent, at, actions.to(at.device)) for at, actions in zip(states, chosen, strict=True)]
+            found: list[Any] = [
+                q_values(agent, at, actions.to(at.device)) for at, actions in zip(states, chosen, strict=True)
+            ]
         else:
             found = [None]
         whose = "fitted" if found[0] is None else "agent"
