@@ -1,7 +1,7 @@
 """How well verdicts order policies: fitted Q evaluation against true returns, over policies of different quality.
 
     python scripts/judge_policies.py --work runs/judge                  train, judge, act; what is done is not redone
-    python scripts/judge_policies.py --table                            the table of docs/judging.md
+    python scripts/judge_policies.py --table                            the tables, of what there is so far
 
 Policies are agents at several numbers of updates on the same data.  A line of ``docs/assets/verdict/<data>.jsonl`` is
 one policy: its verdict, and what episodes in the environment came to, undiscounted and discounted.
@@ -104,7 +104,7 @@ def correlation(values: np.ndarray, truth: np.ndarray) -> tuple[float, float, fl
 
 def table() -> str:
     """Both tables in Markdown: correlations, then policies by what they are worth."""
-    summary = ["| data | policies | against | Spearman | 95 % interval |", "|---|---:|---|---:|---|"]
+    summary = ["| data | policies | against | rank correlation | 95 % interval |", "|---|---:|---|---:|---|"]
     head = "| data | policy, updates | estimated | true | 95 % | outside | return |"
     every = [head, "|---|---|---:|---:|---|---:|---:|"]
     for name in DATA:

@@ -13,7 +13,16 @@ from rlkit.system.files import require_whole
 
 Curve = tuple[list[int], list[float]]  # steps, values
 # What no number of a run's log depends on, and the seed, which is beside them.
-NOT_SETTINGS = ("seed", "out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "final_episodes")
+NOT_SETTINGS = (
+    "seed",
+    "out",
+    "overwrite",
+    "progress_bar",
+    "tensorboard",
+    "track",
+    "checkpoint_every",
+    "final_episodes",
+)
 
 
 @dataclass
