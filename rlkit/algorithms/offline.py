@@ -21,12 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from rlkit.algorithms.base import Specification
-from rlkit.algorithms.hyperparameters import (
-    AgentConfig,
-    RunDefaults,
-    check_policy,
-    chosen_config,
-)
+from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_policy, chosen_config
 from rlkit.algorithms.learner import Learner
 from rlkit.algorithms.nets import DeterministicPolicy
 from rlkit.algorithms.replay import Batch, Replay
