@@ -59,6 +59,16 @@ class Run:
         return (float(value[0]), float(value[1])) if pair else None
 
     @property
+    def environment(self) -> str | None:
+        """The environment it acts or is evaluated in, with what is set of it; None where that is not known."""
+        from rlkit.registry import records
+
+        record = records().get(self.settings["env.name"])
+        found = record.env_id if record is not None else self.settings.get("env.id")
+        kwargs = {key: value for key, value in self.settings.items() if key.startswith("env.kwargs.")}
+        return " ".join([str(found), *(f"{key}={value}" for key, value in kwargs.items())]) if found else None
+
+    @property
     def progress(self) -> str:
         """How far a run is that is not finished."""
         steps = self.lines[-1]["step"] if self.lines else 0
@@ -81,6 +91,8 @@ def read_run(folder: Path) -> Run:
         text = _text(folder / "metrics.jsonl")
         lines = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last one is what is half written
         settings = {key: value for key, value in _flat(config).items() if key not in NOT_SETTINGS}
+        if config.get("init") is None:  # nothing of it counts, and older runs have none of its keys
+            settings = {key: value for key, value in settings.items() if key.split(".")[0] not in ("init", "finetune")}
         acts = isinstance(config.get("finetune"), dict) and config["finetune"].get("data") is not None
         unit = "steps" if acts else agent_class(config["agent"]["name"]).defaults.unit
         if not isinstance(settings["env.name"], str) or type(settings["total_timesteps"]) is not int:
