@@ -123,7 +123,6 @@ def test_the_advantage_is_the_recorded_actions_over_the_policys() -> None:
     worse, better = judge(pusher(-1.0), DATA, **few), judge(pusher(1.0), DATA, **few)
     assert worse.critic_advantage_mean is not None and better.critic_advantage_mean is not None
     assert better.critic_advantage_mean < 0 < worse.critic_advantage_mean
-    assert worse.critic_advantage_positive is not None and worse.critic_advantage_positive > 0.6
 
 
 def test_the_range_of_what_was_recorded() -> None:
