@@ -192,6 +192,8 @@ def _trust(row: Ranked) -> str:
     """How far a row's estimate can be believed, by the run of which it can be least."""
     shares = [share for run in row.runs if (share := run.number("verdict", "outside")) is not None]
     said = [f"{100 * max(shares):.0f} % of its actions outside the data"] if shares else []
+    away = [apart for run in row.runs if (apart := run.number("verdict", "action_distance")) is not None]
+    said += [f"action distance {max(away):.2f}"] if away else []
     for run in row.runs:
         value, limits = run.number("verdict", "value"), run.interval("verdict", "recorded_range")
         reasons = doubts(value or 0.0, run.number("verdict", "outside") or 0.0, limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -216,3 +217,11 @@ def test_where_nothing_can_be_evaluated_the_data_judges(tmp_path: Path, monkeypa
     assert main([*RUN, "out=alone"]) == 0
     result = json.loads(Path("alone/result.json").read_text())
     assert "not_evaluated" in result and result["verdict"]["updates"] == 20
+
+
+def test_the_page_holds_what_the_script_makes_of_the_measurements() -> None:
+    root = Path(__file__).resolve().parents[2]
+    tables = runpy.run_path(str(root / "scripts" / "judge_policies.py"))["table"]()
+    page = (root / "docs" / "judging.md").read_text()
+    assert all(table in page for table in tables.split("\n\n"))
+    assert all(f"| {name}-medium | 12 | `value` |" in tables for name in ("hopper", "halfcheetah"))
