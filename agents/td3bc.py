@@ -93,6 +93,7 @@ class TD3BC(OfflineAlgorithm):
 
     Config: ClassVar[type[OfflineConfig]] = TD3BCConfig
     objective: ClassVar[str] = "critic_loss"
+    fine_tunes: ClassVar[bool] = True
 
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
         cfg = self.config

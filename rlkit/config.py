@@ -6,6 +6,7 @@ line says wins over both.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
@@ -16,7 +17,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import gymnasium
-import yaml
 from hydra import compose, initialize
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -27,12 +27,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlkit import registry
+from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.finetune import FineTuned, FineTuneSettings, fine_tuning
 from rlkit.algorithms.hyperparameters import own_name, presets
+from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.data.minari_store import MINARI_ID, has_local
 from rlkit.data.records import find_record, generated_id
 from rlkit.data.resolve import is_file
 from rlkit.errors import UserError, nearest, one_line, refusing, require_choice, shown
 from rlkit.registry import EnvRecord
+from rlkit.system.plain import read_plain
 
 
 @dataclass
@@ -69,12 +73,21 @@ class EnvConfig:
 
 
 @dataclass
+class FineTuneConfig(FineTuneSettings):
+    """``finetune``: how acting and data are mixed where ``init=RUN`` goes on in an environment, and which data."""
+
+    data: Any = None  # a record, file or Minari id; None: what the run of init= learnt from
+
+
+@dataclass
 class TrainConfig:
     """Everything a run is determined by."""
 
     agent: Any = field(default_factory=dict)
     env: EnvConfig = field(default_factory=EnvConfig)
     total_timesteps: int | None = None  # None, here and below: the agent's own (``Agent.defaults``)
+    init: str | None = None  # a run or artefact whose networks are the first ones; None: drawn by the seed
+    finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
     seed: int = 0
     device: str = "cpu"  # small networks are faster there; cuda where there is one
     engine: str = "auto"  # eager: updates line by line; graph: recorded, on a GPU; stacked: runs of a sweep together
@@ -167,17 +180,106 @@ def compose_config(overrides: list[str]) -> DictConfig:
     env = _choice(parsed, "env", sorted(registry.records()))
     fill_store([agent])
     cls = registry.agent_class(agent)
+    init = _init_of(cls, parsed)
+    if init is not None and cls.learns_from == "data" and _is_environment(unquote(env)):
+        cls = fine_tuning(cls)
     node = typed_env(unquote(env), cls.learns_from)
     ConfigStore.instance().store(group="env", name=env, node=node)
     record = env_record(node, cls.learns_from)
     chosen = presets(cls, record.name, record.task, record.family)
     preset_overrides = [f"{key}={value}" for key, value in cls.defaults.settings().items()]
     preset_overrides += [f"agent.{key}={value}" for key, value in chosen.items()]
+    if init is not None:
+        preset_overrides += [f"agent.{key}={json.dumps(value)}" for key, value in _first_settings(cls, init).items()]
     declared = [f"env.kwargs.{key}" for key in record.arguments if key not in record.env_kwargs]
     if GlobalHydra.instance().is_initialized():
-        return _compose(parsed, preset_overrides, declared)
-    with initialize(config_path=None, version_base="1.3"):
-        return _compose(parsed, preset_overrides, declared)
+        config = _compose(parsed, preset_overrides, declared)
+    else:
+        with initialize(config_path=None, version_base="1.3"):
+            config = _compose(parsed, preset_overrides, declared)
+    if init is not None and issubclass(cls, FineTuned):
+        config.finetune.data = OmegaConf.structured(_first_data(init, config.finetune.data))
+    return config
+
+
+def agent_of(config: Any) -> Any:
+    """The class of a run's agent: the registered one or, where it goes on by acting, that of :func:`fine_tuning`."""
+    cls = registry.agent_class(config.agent.name)
+    acts = config.init is not None and config.finetune.data is not None and cls.learns_from == "data"
+    return fine_tuning(cls) if acts else cls
+
+
+def _is_environment(value: str) -> bool:
+    """Whether what ``env=`` names is an environment without data, for agents that can learn from either."""
+    found = registry.records().get(value)
+    if found is not None:
+        return found.data is None
+    return not is_file(value) and (":" in value or value in gymnasium.registry)
+
+
+def _init_of(cls: type[Any], parsed: list[Override]) -> str | None:
+    """What ``init=`` names; :class:`UserError` for agents that cannot begin with the networks of a file."""
+    init = next((override.value() for override in parsed if override.key_or_group == "init"), None)
+    old = next((override for override in parsed if override.key_or_group == "agent.init"), None)
+    if old is not None:
+        raise UserError(f"agent.init= is init= for every agent now, type init={one_line(old.value(), 200)}")
+    if init is None:
+        return None
+    if not issubclass(cls, OfflineAlgorithm) and not any(f.name == "init" for f in fields(cls.Config)):
+        raise UserError(f"agent={cls.name} cannot begin with networks of a file, expected no init=")
+    return str(init)
+
+
+def _first_settings(cls: type[Any], init: str) -> dict[str, Any]:
+    """The hyperparameters of the artefact that ``init=`` names, which a run has where nothing else is typed."""
+    path = first_weights(init)
+    if not issubclass(cls, OfflineAlgorithm):
+        return {"init": str(path)}
+    manifest = read_artefact(path)[0]
+    if manifest["agent"] != cls.name:
+        raise UserError(f"init={init} is of agent {shown(manifest['agent'])}, expected {cls.name}")
+    found, known = manifest["config"], {f.name for f in fields(cls.Config)} - set(cls.Config.OWN)
+    return {key: value for key, value in found.items() if key in known} if isinstance(found, Mapping) else {}
+
+
+def first_weights(init: str) -> Path:
+    """The artefact that ``init=`` names: a file, or of a run's folder ``model.rlk``, else its newest checkpoint."""
+    path = Path(init).expanduser()
+    if not path.is_dir():
+        return path
+    newest = sorted(path.glob("checkpoints/step_*.rlk"))
+    found = [path / "model.rlk"] if (path / "model.rlk").is_file() else newest
+    if not found:
+        raise UserError(f"init={init} has no model.rlk and no checkpoint, expected a run that has learnt something")
+    return found[-1]
+
+
+def _first_data(init: str, typed: Any) -> EnvConfig:
+    """The data that is mixed in: what ``finetune.data=`` names, else what the run of ``init=`` learnt from."""
+    if typed is not None:
+        return typed_env(str(typed), "data")
+    path = first_weights(init)
+    homes = [path.parent, path.parent.parent]  # of a model, of a checkpoint
+    home = next((folder for folder in homes if (folder / "config.yaml").is_file()), None)
+    if home is None:
+        raise UserError(f"init={init} lies in no run that says what it learnt from, expected finetune.data=NAME too")
+    config = read_config(home / "config.yaml")
+    found: Any = OmegaConf.to_object(config.env if config.finetune.data is None else _as_env(config.finetune.data))
+    return found if isinstance(found, EnvConfig) else EnvConfig(**found)
+
+
+def _as_env(settings: Any) -> DictConfig:
+    """``settings`` of data as the ``env`` group; :class:`UserError` for what is none."""
+    try:
+        return OmegaConf.merge(OmegaConf.structured(EnvConfig), settings)  # type: ignore[return-value]
+    except (OmegaConfBaseException, ValueError, OverflowError, RecursionError) as error:
+        raise UserError(f"finetune.data={shown(settings)} names no data ({_sentence(error)})") from error
+
+
+def data_of(config: DictConfig) -> tuple[DictConfig, EnvRecord]:
+    """The data that a run mixes into what it acts, as its ``env`` group would name it, and its record."""
+    env = _as_env(config.finetune.data)
+    return env, env_record(env, "data")
 
 
 def require_tracker(name: str | None) -> None:
@@ -304,7 +406,10 @@ def _checked(config: DictConfig) -> DictConfig:
         raise UserError(_sentence(error)) from error
     for name in sorted(map(str, OmegaConf.missing_keys(config))):
         raise UserError(f"{name} has no value, expected one")
-    learns_from = registry.agent_class(config.agent.name).learns_from
+    learns_from = agent_of(config).learns_from
+    FineTuneSettings(**{f.name: config.finetune[f.name] for f in fields(FineTuneSettings)}).check()
+    if config.init is not None and config.engine not in ("auto", "eager"):
+        raise UserError(f"engine={config.engine} begins with networks drawn by the seed, expected no init= or another")
     config.env.kwargs = dict(env_record(config.env, learns_from).env_kwargs)
     for name in POSITIVE:
         if config[name] is None and name != "eval_episodes":
@@ -326,57 +431,6 @@ def _checked(config: DictConfig) -> DictConfig:
     if config.seed >= 2**32:
         raise UserError(f"seed={shown(config.seed)} is out of range, expected a whole number from 0 to {2**32 - 1}")
     return config
-
-
-MAX_CONFIG = 1 << 16  # bytes
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without references: a few lines of them can stand for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("it holds an alias")
-        return super().compose_node(parent, index)
-
-
-def read_plain(path: Path) -> dict[str, Any]:
-    """The ``config.yaml`` of a run as plain data: nothing in it is resolved, looked up or made.
-
-    Raises :class:`UserError` for a file that cannot be read or holds anything but text, numbers, lists and mappings.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG + 1)
-        if len(data) > MAX_CONFIG:
-            raise ValueError(f"more than {MAX_CONFIG} bytes")
-        found = yaml.load(data.decode("utf-8"), _PlainLoader)  # a SafeLoader
-        _require_plain(found)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not the configuration of a run: {reason}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not the configuration of a run: it holds no settings")
-    return found
-
-
-def _require_plain(value: Any) -> None:
-    if isinstance(value, dict):
-        for key, below in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"the key {key!r} is no name")
-            _require_plain(below)
-    elif isinstance(value, list):
-        for below in value:
-            _require_plain(below)
-    elif isinstance(value, str) and ("${" in value or value == "???"):
-        raise ValueError(f"{value!r} stands for another value")
-    elif not isinstance(value, (str, int, float, type(None))):
-        raise ValueError(f"it holds a {type(value).__name__}")
-    elif isinstance(value, int) and abs(value) >= 2**64:
-        raise ValueError("it holds a whole number of more than twenty digits")
 
 
 def read_config(path: Path, changes: Mapping[str, Any] | None = None) -> DictConfig:

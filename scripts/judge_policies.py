@@ -10,6 +10,7 @@ one policy: its verdict, and what episodes in the environment came to, undiscoun
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ POLICIES = {
     "prdc": (500, 2_000),
 }
 COMPILED = ("td3bc", "iql", "bc")
+TRUTHS = {"discounted return": "discounted", "return": "returns"}
 EPISODES = 20
 ASSETS = Path(__file__).resolve().parents[1] / "docs/assets/verdict"
 
@@ -104,23 +106,27 @@ def correlation(values: np.ndarray, truth: np.ndarray) -> tuple[float, float, fl
 
 def table() -> str:
     """Both tables in Markdown: correlations, then policies by what they are worth."""
-    summary = ["| data | policies | against | rank correlation | 95 % interval |", "|---|---:|---|---:|---|"]
-    head = "| data | policy, updates | estimated | true | 95 % | outside | return |"
-    every = [head, "|---|---|---:|---:|---|---:|---:|"]
+    summary = [
+        "| data | policies | ordered by | against | Spearman | 95 % interval |",
+        "|---|---:|---|---|---:|---|",
+    ]
+    head = "| data | policy, updates | estimated | true | 95 % | outside | action distance | return |"
+    every = [head, "|---|---|---:|---:|---|---:|---:|---:|"]
     for name in DATA:
         lines = lines_of(name)
-        values = np.array([line["verdict"]["value"] for line in lines])
-        for what, key in (("discounted return", "discounted"), ("return", "returns")):
+        orders = {"value": 1, "action_distance": -1}  # further from the data is worse
+        for (order, sign), (what, key) in itertools.product(orders.items(), TRUTHS.items()):
+            values = np.array([sign * line["verdict"][order] for line in lines])
             truth = np.array([np.mean(line[key]) for line in lines])
             rho, low, high = correlation(values, truth)
-            summary.append(f"| {name} | {len(lines)} | {what} | {rho:.2f} | {low:.2f} to {high:.2f} |")
+            summary.append(f"| {name} | {len(lines)} | `{order}` | {what} | {rho:.2f} | {low:.2f} to {high:.2f} |")
         for line in sorted(lines, key=lambda line: -np.mean(line["discounted"])):
             low, high = bootstrap_interval(np.array(line["discounted"]))
             verdict, policy = line["verdict"], f"{line['agent']}, {line['updates']:,}"
             true = f"{np.mean(line['discounted']):.1f} | {low:.1f} to {high:.1f}"
-            outside = f"{100 * verdict['outside']:.0f} %"
+            away = f"{100 * verdict['outside']:.0f} % | {verdict['action_distance']:.2f}"
             every.append(
-                f"| {name} | {policy} | {verdict['value']:.1f} | {true} | {outside} | {np.mean(line['returns']):.0f} |"
+                f"| {name} | {policy} | {verdict['value']:.1f} | {true} | {away} | {np.mean(line['returns']):.0f} |"
             )
     return "\n".join([*summary, "", *every])
 

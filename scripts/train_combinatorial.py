@@ -11,7 +11,7 @@
 Training is ``rlkit train agent=bq`` in OUT/run, on the GPU if there is one, for so many seconds; the same command goes
 on where the last one stopped.  OUT/labels.safetensors is made first, of as many instances as a fifth of the first
 budget solves, and OUT/model.rlk is what was learnt so far.  The learning rate stays, as nobody knows how often one will
-go on, and the average of the weights makes up for that; a last run with ``agent.init=OUT/model.rlk
+go on, and the average of the weights makes up for that; a last run with ``init=OUT/model.rlk
 agent.decay_steps=UPDATES`` into another folder lets it fall.  Further ``key=value`` settings are those of ``rlkit
 train``, at the first call.  ``measure`` keeps a line per set and way of solving
 in docs/assets/combinatorial/gaps.jsonl; what is there for these weights is not measured again.  What is measured are

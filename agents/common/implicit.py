@@ -150,6 +150,8 @@ class ImplicitValue(OfflineAlgorithm):
     Config: ClassVar[type[OfflineConfig]] = ImplicitConfig
     objective: ClassVar[str] = "critic_loss"
     takes_discrete: ClassVar[bool] = True
+    fine_tunes: ClassVar[bool] = True
+    reward_factor = 1.0
     policy: GaussianPolicy | CategoricalPolicy
 
     def build(self, obs_dim: int, action_space: spaces.Box | spaces.Discrete, generator: torch.Generator) -> None:
@@ -177,9 +179,6 @@ class ImplicitValue(OfflineAlgorithm):
     def on_data(self) -> None:
         """Rewards scaled, actions of a box drawn 1e-5 off its bounds: once, in the replay's rows, not the data's."""
         assert self.replay is not None and self.dataset is not None
-        actions, rewards = self.replay.rows.split(self.replay.widths, dim=1)[1:3]  # [N, da], [N, 1]
-        if not self.dataset.discrete:
-            actions.clamp_(-1 + 1e-5, 1 - 1e-5)
         if self.config.reward_scaling == "return_range":
             returns = self.dataset.episode_returns
             if returns.max() == returns.min():
@@ -187,7 +186,17 @@ class ImplicitValue(OfflineAlgorithm):
                     f"agent.reward_scaling=return_range needs episodes of different returns, all "
                     f"{len(returns)} of {self.dataset.provenance.locator} have {returns[0]:g}; expected 'none'"
                 )
-            rewards.mul_(1000.0 / float(returns.max() - returns.min()))
+            self.reward_factor = 1000.0 / float(returns.max() - returns.min())
+        actions, rewards = self.replay.rows.split(self.replay.widths, dim=1)[1:3]  # [N, da], [N, 1]
+        for column, learnt in zip((actions, rewards), self.as_learnt(actions, rewards), strict=True):
+            column.copy_(learnt)
+
+    def as_learnt(
+        self, actions: Float[Tensor, "n da"], rewards: Float[Tensor, "n 1"]
+    ) -> tuple[Float[Tensor, "n da"], Float[Tensor, "n 1"]]:
+        if not isinstance(self.action_space, spaces.Discrete):
+            actions = actions.clamp(-1 + 1e-5, 1 - 1e-5)
+        return actions, rewards * self.reward_factor
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True

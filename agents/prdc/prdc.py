@@ -54,6 +54,7 @@ class PRDC(TD3BC):
     """Offline TD3 whose actions are held to those of the nearest rows of the data."""
 
     Config: ClassVar[type[OfflineConfig]] = PRDCConfig
+    fine_tunes: ClassVar[bool] = False  # neighbours are looked for by a row's place in the data
 
     def on_data(self) -> None:
         assert self.replay is not None

@@ -34,7 +34,14 @@ from rlkit.algorithms.checkpoint import (
     write_artefact,
 )
 from rlkit.algorithms.evaluate import Evaluator
-from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, check_seed_and_device, loaded_config, without_own
+from rlkit.algorithms.hyperparameters import (
+    AgentConfig,
+    RunDefaults,
+    changed_config,
+    check_seed_and_device,
+    loaded_config,
+    without_own,
+)
 from rlkit.algorithms.signatures import Signed, documentation
 from rlkit.errors import ArtefactError, UserError, nearest, refusing, shown
 from rlkit.registry import EnvRecord
@@ -85,6 +92,7 @@ class Persistent(Beside):
     objective: ClassVar[str] = "actor_loss"  # the metric that falls when the agent learns
     defaults: ClassVar[RunDefaults]  # how it is run and judged, declared by every family of agents
     config: Any
+    keeps_statistics = False  # of observations, whatever it is attached to
     origin: Mapping[str, Any] = MappingProxyType(
         {"dataset": None, "env": None}
     )  # of a loaded agent, until it has others
@@ -272,8 +280,9 @@ class Persistent(Beside):
         device: torch.device | str = "cpu",
         tensorboard_log: str | None = None,
         verbose: int = 0,
+        **hyperparameters: Any,
     ) -> Self:
-        """The agent in ``path``, attached to ``source`` unless it is None.
+        """The agent in ``path``, attached to ``source`` unless it is None, with ``hyperparameters`` over the file's.
 
         Raises :class:`ArtefactError` for a damaged file or one of another agent.
         """
@@ -282,6 +291,9 @@ class Persistent(Beside):
         check_seed_and_device(0, device)
         with refusing(path, f"its manifest and tensors do not fit {found.name}"):
             config = loaded_config(found, manifest["config"])
+        if hyperparameters:
+            config = changed_config(found, config, hyperparameters)
+        with refusing(path, f"its manifest and tensors do not fit {found.name}"):
             observations, actions = (
                 read_space(manifest[key], f"its {key}") for key in ("observation_space", "action_space")
             )
@@ -290,8 +302,9 @@ class Persistent(Beside):
             settings = (manifest["seed"], device, tensorboard_log, verbose)
             with Allowance.of(model):
                 self = found.built(Specification(config, observations, actions, *settings))
-                if source is None:
+                if source is None or found.learns_from == "data":  # whose statistics the data is seen with
                     self.load_model(model)
+                    self.keeps_statistics = True
             self.origin = {key: manifest.get(key) for key in ("dataset", "env")}
             if manifest.get("normalised"):  # its environment did it: nothing here can
                 self.origin = {**self.origin, "normalised": True}

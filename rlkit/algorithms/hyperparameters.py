@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType, UnionType
@@ -189,6 +189,11 @@ def loaded_config(cls: type[Any], values: Any) -> Any:
     if not isinstance(values, Mapping):
         raise UserError(f"config={shown(values)} is not allowed, expected hyperparameters by name")
     return without_own(make_config(cls, values))
+
+
+def changed_config(cls: type[Any], config: Any, changes: Mapping[str, Any]) -> Any:
+    """``config`` with ``changes``, whose names may be those of :data:`ALIASES`; raises as :func:`make_config`."""
+    return make_config(cls, {**asdict(config), **{own_name(cls, str(name)): value for name, value in changes.items()}})
 
 
 def without_own(config: Any) -> Any:

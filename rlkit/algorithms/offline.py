@@ -83,6 +83,7 @@ class OfflineAlgorithm(Learner):
     learns_from: ClassVar[str] = "data"
     uses_rewards: ClassVar[bool] = True
     takes_discrete: ClassVar[bool] = False  # whether actions may also be a choice among some: a Discrete space
+    fine_tunes: ClassVar[bool] = False  # whether it may learn on by acting: its update takes any rows
     dataset: OfflineDataset | None = None
     replay: Replay | None = None
 
@@ -121,11 +122,12 @@ class OfflineAlgorithm(Learner):
         self.dataset = data
         seen = learning_rewards(data, scale=self.config.reward_scale, shift=self.config.reward_shift)
         self.replay = Replay.from_dataset(data.with_(rewards=seen), self.device, seed=int(self.seed or 0) + 2)
-        if self.config.normalise_observations:
+        if self.config.normalise_observations and not self.keeps_statistics:
             mean = data.observations.mean(axis=0, dtype=np.float64).astype(np.float32)  # [ds]
             std = data.observations.std(axis=0, dtype=np.float64).astype(np.float32) + 1e-3  # [ds]
             self.policy.obs_mean.copy_(torch.from_numpy(mean))
             self.policy.obs_std.copy_(torch.from_numpy(std))
+        if self.config.normalise_observations:
             self.replay.normalise_observations(self.policy.obs_mean, self.policy.obs_std)
         elif (text := uneven(data)) is not None:
             text += f", and {self.name} does not standardise them; expected agent.normalise_observations=true"
@@ -149,6 +151,12 @@ class OfflineAlgorithm(Learner):
     def build(self, obs_dim: int, action_space: spaces.Box, generator: torch.Generator) -> None:
         """Set ``self.policy``, the other networks and the optimisers; initial weights come from ``generator``."""
 
+    def as_learnt(
+        self, actions: Float[Tensor, "n da"], rewards: Float[Tensor, "n 1"]
+    ) -> tuple[Float[Tensor, "n da"], Float[Tensor, "n 1"]]:
+        """Actions in [-1, 1] and scaled rewards as the update takes them, as :meth:`on_data` has made the replay's."""
+        return actions, rewards
+
     def share(self, other: Any) -> None:
         """Hold what is the same as ``other`` holds, from the same data, but once."""
         if self.replay is not None and other.replay is not None and torch.equal(self.replay.rows, other.replay.rows):
@@ -156,14 +164,6 @@ class OfflineAlgorithm(Learner):
 
     def on_data(self) -> None:
         """Called once the replay holds the (normalised) dataset; for indices built over it."""
-
-    def q_values(
-        self, observations: Float[Tensor, "batch ds"], actions: Float[Tensor, "batch da"]
-    ) -> Float[Tensor, "batch 1"] | None:
-        """Its own Q function, the mean of its critics, as the replay has observations, actions and rewards; None where
-        it has none, or one that is not of the data's rewards."""
-        critic = getattr(self, "critic", None)
-        return torch.stack(critic(observations, actions)).mean(0) if self.uses_rewards and critic is not None else None
 
     # ---- what the loop asks for ------------------------------------------------------------------------------------
 
@@ -242,13 +242,15 @@ class OfflineAlgorithm(Learner):
         device: torch.device | str = "auto",
         tensorboard_log: str | None = None,
         verbose: int = 0,
+        **hyperparameters: Any,
     ) -> Self:
         """Rebuild an agent from an artefact or checkpoint; with ``dataset`` it can also learn on.
 
-        Raises :class:`ArtefactError` for a damaged file or one of another agent.
+        ``hyperparameters`` are others than the file's, such as ``learning_rate``; observations are standardised as in
+        the file.  Raises :class:`ArtefactError` for a damaged file, one of another agent, or networks that do not fit.
         """
         data = load_dataset(dataset) if dataset is not None else None
-        self = cls.read(path, data, device=device, tensorboard_log=tensorboard_log, verbose=verbose)
+        self = cls.read(path, data, device=device, tensorboard_log=tensorboard_log, verbose=verbose, **hyperparameters)
         if env is not None:
             self.set_env(self._wrap_env(_make(env), verbose))
         return self

@@ -376,12 +376,14 @@ class OnlineAlgorithm(Persistent):
         device: torch.device | str = "auto",
         tensorboard_log: str | None = None,
         verbose: int = 0,
+        **hyperparameters: Any,
     ) -> Self:
         """Rebuild an agent from an artefact or checkpoint; with ``env`` it can also learn on.
 
-        Raises :class:`ArtefactError` for a damaged file or one of another agent.
+        ``hyperparameters`` are others than the file's, such as ``learning_rate``.  Raises :class:`ArtefactError` for a
+        damaged file, one of another agent, or networks that do not fit.
         """
-        return cls.read(path, env, device=device, tensorboard_log=tensorboard_log, verbose=verbose)
+        return cls.read(path, env, device=device, tensorboard_log=tensorboard_log, verbose=verbose, **hyperparameters)
 
 
 def _random_state() -> dict[str, Any]:

@@ -15,13 +15,16 @@ what the agent's own Q function, where it has one, says on the same rows:
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from scipy.signal import lfilter
 from scipy.spatial import cKDTree
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlkit.algorithms.action_units import action_width, in_units
 from rlkit.algorithms.floats import fast_float32
@@ -37,6 +40,7 @@ USUAL = 0.95  # share of the data's own rows that lie within what counts as insi
 SLICE = 1 << 16  # rows at once
 HORIZONS = 10  # values reach back 1/(1-γ) backups; the slow copy makes so many times as many
 POLYAK = 0.005, 0.2  # the slowest and fastest that it follows
+FAR = 0.2  # share of actions outside the data above which an estimate is called a guess; the data's own is 0.05
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Verdict:
 
     value: discounted return from first states, in the rewards' own units; value_interval95: over episodes' first
     states, not over what the estimator may have wrong; data_value: the recorded episodes' own, discounted alike;
+    recorded_range: the least and most discounted return that followed any recorded state, where an episode cut off by a
+    time limit may also have gone on as it was; None where ``discount`` is 1 and episodes were cut off;
     td_error: root mean square of r + γ Q̄ - Q on held-out rows, beside the spread of Q there; action_distance: root mean
     square difference from held-out recorded actions, 1 being half an action's range; outside: share of held-out states
     where (s, π(s)) is further from the data than 95 % of the held-out (s, a) are; distance_ratio: the median distance
@@ -53,8 +59,9 @@ class Verdict:
 
     critic: whose Q function the rest is of, ``"agent"`` for its own, in units of the rewards it learns from, which saw
     the held-out rows too; ``"fitted"`` where it has none or learnt from other data.  Then, on held-out rows,
-    critic_td_error: root mean square of δ; critic_value_mean and _std: of V; critic_advantage_mean and _std: of A;
-    critic_advantage_positive: share of recorded actions that it prefers to the policy's.
+    critic_td_error: root mean square of δ; critic_value_mean and _std: of V; critic_advantage_mean and _std: of A, the
+    advantage of the recorded action over the policy's: A(s, a) = Q(s, a) - V(s) is above 0 where the recorded action is
+    the better one, below 0 where the policy's is; critic_advantage_positive: share of rows where it is above 0.
     """
 
     value: float
@@ -76,6 +83,7 @@ class Verdict:
     critic_advantage_mean: float | None = None
     critic_advantage_std: float | None = None
     critic_advantage_positive: float | None = None
+    recorded_range: tuple[float, float] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,15 +92,39 @@ class Verdict:
     def sentence(self) -> str:
         interval = self.value_interval95
         spread = "" if interval is None else f" ({interval[0]:.4g} to {interval[1]:.4g}, 95 %, over first states)"
+        reasons = doubts(self.value, self.outside, self.recorded_range)
         return (
             f"estimated discounted return {self.value:.4g}{spread}, the data's own {self.data_value:.4g}; "
             f"{100 * self.outside:.0f} % of its actions lie outside the data"
+            f"{f'; this is a guess: {reasons[-1]}' if reasons else ''}"
         )
+
+
+def doubts(value: float, outside: float, recorded_range: tuple[float, float] | None) -> list[str]:
+    """Why a verdict is a guess, the gravest reason last; none where nothing speaks against it."""
+    reasons = []
+    if outside > FAR:
+        reasons.append(f"more than {100 * FAR:.0f} % of the actions are ones the data does not hold")
+    if recorded_range is not None and not recorded_range[0] <= value <= recorded_range[1]:
+        low, high = recorded_range
+        reasons.append(f"what followed recorded states was worth {low:.4g} to {high:.4g}, and nothing beyond")
+    return reasons
 
 
 def can_judge(data: OfflineDataset | None) -> bool:
     """Whether :func:`judge` can say anything from ``data``."""
     return data is not None and not data.reward_free and bool(data.rewards.any()) and len(data.episode_ends) > 1
+
+
+def q_values(
+    agent: Any, observations: Float[Tensor, "batch ds"], actions: Float[Tensor, "batch da"]
+) -> Float[Tensor, "batch 1"] | None:
+    """The agent's own Q function, the mean of its critics, as its replay has observations, actions and rewards; None
+    where it has none, or one that is not of the data's rewards."""
+    critic = getattr(agent, "critic", None)
+    if critic is None or not getattr(agent, "uses_rewards", False):
+        return None
+    return torch.stack(critic(observations, actions)).mean(0)
 
 
 def judge(
@@ -136,6 +168,17 @@ def judge(
         raise UserError(f"updates={updates} and batch_size={batch_size}: expected whole numbers above 0")
     with fast_float32():
         return _Judge(agent, data, float(discount), seed).verdict(updates, batch_size, hidden_sizes)
+
+
+def layer_normalised(net: Iterable[nn.Module]) -> nn.Sequential:
+    """``net`` with a layer normalisation after each hidden layer: actions far from the data have values of a size that
+    the data has, where without it an estimate may feed on itself and grow without end."""
+    layers: list[nn.Module] = []
+    for layer in net:
+        if isinstance(layer, nn.ReLU) and isinstance(layers[-1], nn.Linear):
+            layers.append(nn.LayerNorm(layers[-1].out_features))
+        layers.append(layer)
+    return nn.Sequential(*layers)
 
 
 class _Judge:
@@ -183,6 +226,7 @@ class _Judge:
         generator = torch.Generator().manual_seed(self.seed + 2)
         widths = self.observations.shape[1], self.actions.shape[1]
         critic = Critics(*widths, hidden_sizes, generator, n=1)
+        critic.nets = nn.ModuleList(layer_normalised(net.children()) for net in critic.nets)
         slow = freeze(copy.deepcopy(critic))
         backups = HORIZONS / max(1 - self.discount, 1e-9)
         pace = min(max(backups / updates, POLYAK[0]), POLYAK[1])
@@ -213,10 +257,12 @@ class _Judge:
         apart = proposed - self.actions[rows]  # [n, da]
         apart = apart.abs().amax(1).mean() if self.data.discrete else apart.square().mean().sqrt()
         outside, ratio = self._outside(rows, proposed, random)
+        data_value, reached = self._recorded()
         return Verdict(
             value=float(values.mean()),
             value_interval95=None if np.isnan(low) else (float(low), float(high)),
-            data_value=self._recorded(),
+            data_value=data_value,
+            recorded_range=reached,
             td_error=float(errors.square().mean().sqrt()),
             q_spread=float(self.scale * seen.std(correction=0)),
             action_distance=float(apart),
@@ -233,11 +279,12 @@ class _Judge:
         """δ, V and A on ``rows`` by the agent's own Q function, else by the fitted one."""
         agent, chosen = self.agent, (self.actions[rows], proposed, self.chosen_next[rows])
         data, replay = (getattr(agent, name, None) for name in ("dataset", "replay"))
-        own = getattr(agent, "q_values", None)
-        if own is not None and replay is not None and data is not None and data.content_hash == self.data.content_hash:
+        if replay is not None and data is not None and data.content_hash == self.data.content_hash:
             batch = replay.take(rows.to(replay.device))
             states, rewards = (batch.observations, batch.observations, batch.next_observations), batch.rewards.cpu()
-            found = [own(at, actions.to(at.device)) for at, actions in zip(states, chosen, strict=True)]
+            found: list[Any] = [
+                q_values(agent, at, actions.to(at.device)) for at, actions in zip(states, chosen, strict=True)
+            ]
         else:
             found = [None]
         whose = "fitted" if found[0] is None else "agent"
@@ -258,13 +305,19 @@ class _Judge:
             "critic_advantage_positive": float((advantage > 0).float().mean()),
         }
 
-    def _recorded(self) -> float:
-        """Mean discounted return of the episodes as they were recorded."""
-        total = np.zeros(len(self.starts))
+    def _recorded(self) -> tuple[float, tuple[float, float] | None]:
+        """Mean discounted return of the episodes as they were recorded, and the range of what followed any row."""
+        total, extremes = np.zeros(len(self.starts)), []
         for place, (start, end) in enumerate(zip(self.starts, self.data.episode_ends, strict=True)):
             rewards = self.data.rewards[start:end].astype(np.float64)
-            total[place] = rewards @ self.discount ** np.arange(len(rewards))
-        return float(total.mean())
+            followed = lfilter([1.0], [1.0, -self.discount], rewards[::-1])[::-1]  # discounted return from each row
+            total[place] = followed[0]
+            extremes += [followed.min(), followed.max()]
+            if not self.data.terminations[end - 1]:  # begun again and again
+                lasting = 1 - self.discount ** len(rewards)
+                extremes.append(followed[0] / lasting if lasting > 0 else np.inf)
+        low, high = float(min(extremes)), float(max(extremes))
+        return float(total.mean()), (low, high) if np.isfinite([low, high]).all() else None
 
     def _outside(self, rows: Tensor, chosen: Tensor, random: np.random.Generator) -> tuple[float, float | None]:
         """Share of (s, π(s)) further from the data than usual, and how much further they are in the median."""

@@ -12,6 +12,8 @@ HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
                             which column is what, env.columns.actions=[valve,heater] says it
   env=Pendulum-v1           for agents that act: a Gymnasium id, also env=package:Id-v0
   env.path=FILE             use this file; env.source=generated|minari-local|minari-remote forces a source
+  init=RUN                  begin with the networks of a run: on other data or, with env=hopper and the like, by acting,
+                            the data mixed in (finetune.offline_ratio=0.5 and its other keys; td3bc and iql)
   total_timesteps=N         updates, steps or episodes, as the agent counts; so are the next three
   log_every=N eval_every=N checkpoint_every=N
   seed=0 device=cpu out=FOLDER overwrite=false eval_episodes=N final_episodes=N
@@ -47,13 +49,12 @@ def main(argv: list[str]) -> int:
         return sweep(overrides)
     from omegaconf import OmegaConf
 
-    from rlkit.config import compose_config
-    from rlkit.registry import agent_class
+    from rlkit.config import agent_of, compose_config
     from rlkit.run.session import train
 
     config = compose_config(overrides)
     if "--cfg" in argv:
-        print(f"# the agent counts {agent_class(config.agent.name).defaults.unit}")
+        print(f"# the agent counts {agent_of(config).defaults.unit}")
         print(OmegaConf.to_yaml(config), end="")
         return 0
     return train(config)

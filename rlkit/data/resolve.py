@@ -187,12 +187,20 @@ def learning_rewards(dataset: OfflineDataset, *, scale: float | None = None, shi
     Both default to the convention of the dataset's record (antmaze: r - 1), 1 and 0 for data of no known record.  The
     dataset keeps its own rewards: returns, scores and the content hash are of those.
     """
+    scale, shift = reward_convention(dataset, scale=scale, shift=shift)
+    return (np.float32(scale) * dataset.rewards + np.float32(shift)).astype(np.float32)
+
+
+def reward_convention(
+    dataset: OfflineDataset, *, scale: float | None = None, shift: float | None = None
+) -> tuple[float, float]:
+    """The ``scale`` and ``shift`` of :func:`learning_rewards`."""
     found = records().get(dataset.provenance.name)
     convention = found.data if found is not None else None
     if convention is not None:
         scale = convention.reward_scale if scale is None else scale
         shift = convention.reward_shift if shift is None else shift
-    return (np.float32(1.0 if scale is None else scale) * dataset.rewards + np.float32(shift or 0.0)).astype(np.float32)
+    return 1.0 if scale is None else scale, shift or 0.0
 
 
 def _minari_id(found: EnvRecord) -> str:

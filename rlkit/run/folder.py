@@ -30,7 +30,7 @@ CHECKPOINT = re.compile(r"step_\d{10,}\.rlk")
 NAMES = {
     "checkpoints": CHECKPOINT,
     "tensorboard": re.compile(r"events\.out\.tfevents\..+"),
-    "": re.compile(r"metrics\.jsonl|model\.rlk|result\.json|track\.json|config\.yaml"),
+    "": re.compile(r"metrics\.jsonl|init\.rlk|model\.rlk|result\.json|track\.json|config\.yaml"),
 }
 
 
@@ -107,7 +107,7 @@ def marked(out: Path) -> bool:
 
 def _old_run(out: Path) -> bool:
     """Whether ``out`` is beyond doubt a run from before there were markers: its config, and no foreign name."""
-    from rlkit.config import read_plain
+    from rlkit.system.plain import read_plain
 
     try:
         config: Any = read_plain(out / "config.yaml")

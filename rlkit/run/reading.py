@@ -60,6 +60,16 @@ class Run:
         return (float(value[0]), float(value[1])) if pair else None
 
     @property
+    def environment(self) -> str | None:
+        """The environment it acts or is evaluated in, with what is set of it; None where that is not known."""
+        from rlkit.registry import records
+
+        record = records().get(self.settings["env.name"])
+        found = record.env_id if record is not None else self.settings.get("env.id")
+        kwargs = {key: value for key, value in self.settings.items() if key.startswith("env.kwargs.")}
+        return " ".join([str(found), *(f"{key}={value}" for key, value in kwargs.items())]) if found else None
+
+    @property
     def progress(self) -> str:
         """How far a run is that is not finished."""
         steps = self.lines[-1]["step"] if self.lines else 0
@@ -72,8 +82,8 @@ def _is_number(value: Any) -> bool:
 
 def read_run(folder: Path) -> Run:
     """The run in ``folder``, finished or not; :class:`UserError` when it is none."""
-    from rlkit.config import read_plain
     from rlkit.registry import agent_class
+    from rlkit.system.plain import read_plain
 
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl")
@@ -82,7 +92,10 @@ def read_run(folder: Path) -> Run:
         text = _text(folder / "metrics.jsonl")
         lines = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last one is what is half written
         settings = {key: value for key, value in _flat(config).items() if key not in NOT_SETTINGS}
-        unit = agent_class(config["agent"]["name"]).defaults.unit
+        if config.get("init") is None:  # nothing of it counts, and older runs have none of its keys
+            settings = {key: value for key, value in settings.items() if key.split(".")[0] not in ("init", "finetune")}
+        acts = isinstance(config.get("finetune"), dict) and config["finetune"].get("data") is not None
+        unit = "steps" if acts else agent_class(config["agent"]["name"]).defaults.unit
         if not isinstance(settings["env.name"], str) or type(settings["total_timesteps"]) is not int:
             raise KeyError("env.name")
         if any(type(line["step"]) is not int or not 0 <= line["step"] < 2**63 for line in lines):

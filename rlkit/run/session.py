@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -27,7 +27,6 @@ from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 
-from rlkit import registry
 from rlkit.algorithms.base import Persistent
 from rlkit.algorithms.callbacks import (
     Checkpoint,
@@ -43,12 +42,13 @@ from rlkit.algorithms.callbacks import (
 )
 from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting
+from rlkit.algorithms.finetune import Acting, FineTuned, FineTuneSettings, begin
 from rlkit.algorithms.hyperparameters import check_seed_and_device, make_config
 from rlkit.algorithms.learner import Learner, Trainer
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.algorithms.online import OnlineAlgorithm
 from rlkit.algorithms.verdict import can_judge, judge
-from rlkit.config import env_record, read_config
+from rlkit.config import agent_of, data_of, env_record, first_weights, read_config
 from rlkit.errors import ArtefactError, UserError, refusing, shown
 from rlkit.run import folder
 from rlkit.run.folder import checkpoints
@@ -71,6 +71,7 @@ FREE = (
 NOTED = ("device", "threads", "engine", "precision")  # these may too, but sums may round differently: the run says so
 
 
+FIRST = "init.rlk"  # the networks that a run begins with, where they are another's
 PRUNED = 4  # what a run returns that ``watch`` ended
 Watch = Callable[[list[dict[str, Any]]], bool]
 
@@ -95,6 +96,8 @@ def train(config: DictConfig, watch: Watch | None = None) -> int:
     agent = build(config)
     with writing(out):
         folder.begin(out, config.overwrite)
+        if has_first(config, agent):
+            agent.save(out / FIRST)
         return Session(config, agent, out, watch=watch).run()
 
 
@@ -111,7 +114,8 @@ def resume(out: Path, watch: Watch | None = None, **changes: Any) -> int:
     with writing(out):
         config = reopened(out, changes, alone=True)
         torch.set_num_threads(config.threads)
-        return Session(config, build(config), out, watch=watch).run(resuming=True)
+        first = out / FIRST if (out / FIRST).is_file() else None
+        return Session(config, build(config, first=first), out, watch=watch).run(resuming=True)
 
 
 def prepare(configs: Sequence[DictConfig]) -> list[bool]:
@@ -147,7 +151,8 @@ def going_on(out: Path, config: DictConfig) -> dict[str, Any] | None:
     """
     was, now = _settings(_config_of(out)), _settings(config)
     for key in sorted(was.keys() | now.keys()):
-        settled = key in now and now[key] in (None, "auto")  # by the run itself, once it has begun
+        above = [key[:end] for end, letter in enumerate(f"{key}.") if letter == "."]
+        settled = any(now.get(name, 0) in (None, "auto") for name in above)  # by the run itself, once it has begun
         if was.get(key) != now.get(key) and not settled and key not in (*NOTED, "total_timesteps"):
             raise UserError(
                 f"out={out} holds a run with {key}={shown(was.get(key))}, expected {shown(now.get(key))} to go on with "
@@ -246,12 +251,18 @@ def _own_folder(out: Path) -> Path:
     return own
 
 
-def build(config: DictConfig, sources: dict[str, Any] | None = None) -> Persistent:
+def has_first(config: DictConfig, agent: Any) -> bool:
+    """Whether a run begins with networks of another, which its folder keeps: the other may change or go."""
+    return config.init is not None and isinstance(agent, OfflineAlgorithm)
+
+
+def build(config: DictConfig, sources: dict[str, Any] | None = None, first: Path | None = None) -> Persistent:
     """The agent of a configuration, with what it learns from resolved and announced.
 
-    ``sources``: what was resolved for other runs before, by the settings that decide it; filled here.
+    ``sources``: what was resolved for other runs before, by the settings that decide it; filled here.  ``first``: the
+    artefact to begin with; None: what ``init`` names.
     """
-    cls = registry.agent_class(config.agent.name)
+    cls = agent_of(config)
     record = env_record(config.env, cls.learns_from)
     if config.eval_episodes is None:
         config.eval_episodes = record.episodes
@@ -260,12 +271,15 @@ def build(config: DictConfig, sources: dict[str, Any] | None = None) -> Persiste
     make_config(cls, hyperparameters)  # refuse what is out of range before minutes are spent on data
     check_seed_and_device(config.seed, config.device)
     bar = config.progress_bar and sys.stderr.isatty()
-    sources = {} if sources is None else sources
-    asked = f"{cls.resolve.__qualname__} {json.dumps(OmegaConf.to_container(config.env), sort_keys=True)}"
-    if asked not in sources:
-        sources[asked] = (cls.resolve(record, config.env, bar), config.env)
-    source, config.env = sources[asked]
-    agent = cls.over(source, seed=config.seed, device=config.device, **hyperparameters)
+    if issubclass(cls, FineTuned):
+        source = _acting(cls, config, record, bar)
+    else:
+        source = _resolved(cls, config, record, bar, sources)
+    options = {"seed": config.seed, "device": config.device, **hyperparameters}
+    if config.init is not None and issubclass(cls, OfflineAlgorithm):
+        agent = begin(cls, first or first_weights(config.init), source, **options)
+    else:
+        agent = cls.over(source, **options)
     agent.prepare(bar)
     if isinstance(agent, Learner):
         agent.engine = "auto" if config.engine == "stacked" else config.engine
@@ -273,6 +287,25 @@ def build(config: DictConfig, sources: dict[str, Any] | None = None) -> Persiste
     elif config.engine != "auto":
         raise UserError(f"engine={config.engine} is for agents that learn by updates alone, not for {agent.name}")
     return agent
+
+
+def _resolved(cls: Any, config: DictConfig, record: Any, bar: bool, sources: dict[str, Any] | None) -> Any:
+    """What an agent of class ``cls`` learns from; where it comes from is settled in ``config``."""
+    sources = {} if sources is None else sources
+    asked = f"{cls.resolve.__qualname__} {json.dumps(OmegaConf.to_container(config.env), sort_keys=True)}"
+    if asked not in sources:
+        sources[asked] = (cls.resolve(record, config.env, bar), config.env)
+    source, config.env = sources[asked]
+    return source
+
+
+def _acting(cls: Any, config: DictConfig, record: Any, bar: bool) -> Acting:
+    """What a run learns from that goes on by acting; where its data comes from is settled in ``config``."""
+    env, data = data_of(config)
+    settings = FineTuneSettings(**{f.name: config.finetune[f.name] for f in fields(FineTuneSettings)})
+    dataset = super(FineTuned, cls).resolve(data, env, bar)
+    config.finetune.data = env
+    return Acting(dataset, record, settings)
 
 
 def beside(agent: Any, evaluator: Evaluator) -> bool:

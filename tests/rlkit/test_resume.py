@@ -15,7 +15,7 @@ import yaml
 from rlkit import registry
 from rlkit.arguments import Argument
 from rlkit.cli import main
-from rlkit.config import MAX_CONFIG
+from rlkit.system.plain import MAX_CONFIG
 
 TRAIN = ["train", "agent=bc", "env=point-noisy", "total_timesteps=40", "log_every=10", "eval_every=20"]
 TRAIN += ["eval_episodes=2", "final_episodes=2", "agent.batch_size=8", "agent.hidden_sizes=[8]", "progress_bar=false"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ import toy
 from scipy.stats import spearmanr
 
 from rlkit.agents import BC, TD3BC
-from rlkit.algorithms.verdict import Verdict, judge
+from rlkit.algorithms.verdict import Verdict, doubts, judge
 from rlkit.cli import main
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import UserError
@@ -116,6 +118,40 @@ def test_statistics_are_of_the_agents_own_critic_where_it_has_one() -> None:
         assert other.critic == "fitted" and other.critic_value_std is not None and other.critic_value_std > 0
 
 
+def test_the_advantage_is_the_recorded_actions_over_the_policys() -> None:
+    """A(s, a) = Q(s, a) - V(s): above 0 where a policy is worse than what was recorded."""
+    few: dict[str, Any] = {"updates": 1500, "hidden_sizes": (64, 64), "batch_size": 128, "discount": 0.9}
+    worse, better = judge(pusher(-1.0), DATA, **few), judge(pusher(1.0), DATA, **few)
+    assert worse.critic_advantage_mean is not None and better.critic_advantage_mean is not None
+    assert better.critic_advantage_mean < 0 < worse.critic_advantage_mean
+
+
+def test_the_range_of_what_was_recorded() -> None:
+    verdict = judge(pusher(1.0), DATA, updates=2, hidden_sizes=(8,), discount=0.9)
+    starts, best, worst = np.concatenate(([0], DATA.episode_ends[:-1])), [], []
+    for start, end in zip(starts, DATA.episode_ends, strict=True):
+        rewards = DATA.rewards[start:end].astype(np.float64)
+        after = [float(rewards[t:] @ 0.9 ** np.arange(len(rewards) - t)) for t in range(len(rewards))]
+        if DATA.truncations[end - 1]:  # the first return again and again, long enough
+            after.append(sum(0.9 ** (len(rewards) * k) * after[0] for k in range(400)))
+        best.append(max(after))
+        worst.append(min(after))
+    assert verdict.recorded_range == pytest.approx((min(worst), max(best)), rel=1e-5)
+    forever = judge(pusher(1.0), DATA, updates=2, hidden_sizes=(8,), discount=1.0)
+    assert forever.recorded_range is None
+
+
+def test_a_value_beyond_what_was_recorded_is_called_a_guess() -> None:
+    assert doubts(3.0, 0.05, (-1.0, 4.0)) == [] == doubts(1e9, 0.2, None)
+    (far,) = doubts(3.0, 0.3, (-1.0, 4.0))
+    assert "more than 20 %" in far
+    for value in (4.1, -1.1):
+        assert "-1 to 4, and nothing beyond" in doubts(value, 0.3, (-1.0, 4.0))[-1]
+    sane = judge(pusher(1.0), DATA, updates=2, hidden_sizes=(8,), discount=0.9)
+    assert "guess" not in replace(sane, value=-1.0, outside=0.05).sentence
+    assert "this is a guess: what followed recorded states was worth" in replace(sane, value=1e6, outside=0.05).sentence
+
+
 def held_episodes() -> np.ndarray:
     count = len(DATA.episode_ends)
     return np.random.default_rng([0, 1]).permutation(count)[: count // 10]
@@ -125,9 +161,9 @@ def test_distances_beside_those_of_the_data_and_verdicts_of_before() -> None:
     near, far = (judge(pusher(gain), DATA, updates=2, hidden_sizes=(8,)) for gain in (1.0, -3.0))
     assert near.distance_ratio is not None and far.distance_ratio is not None
     assert near.distance_ratio < 1.5 < 3 < far.distance_ratio
-    added = {key for key in near.as_json() if key.startswith("critic") or key == "distance_ratio"}
+    added = {key for key in near.as_json() if key.startswith("critic") or key in ("distance_ratio", "recorded_range")}
     former = Verdict(**{key: value for key, value in near.as_json().items() if key not in added})
-    assert former.sentence == near.sentence and len(added) == 8
+    assert near.sentence.startswith(former.sentence) and len(added) == 9
 
 
 def one_episode() -> OfflineDataset:
@@ -181,3 +217,11 @@ def test_where_nothing_can_be_evaluated_the_data_judges(tmp_path: Path, monkeypa
     assert main([*RUN, "out=alone"]) == 0
     result = json.loads(Path("alone/result.json").read_text())
     assert "not_evaluated" in result and result["verdict"]["updates"] == 20
+
+
+def test_the_page_holds_what_the_script_makes_of_the_measurements() -> None:
+    root = Path(__file__).resolve().parents[2]
+    tables = runpy.run_path(str(root / "scripts" / "judge_policies.py"))["table"]()
+    page = (root / "docs" / "judging.md").read_text()
+    assert all(table in page for table in tables.split("\n\n"))
+    assert all(f"| {name}-medium | 12 | `value` |" in tables for name in ("hopper", "halfcheetah"))
