@@ -2,9 +2,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 from rlkit.agents.drrpo_features import Map
+from rlkit.algorithms.hyperparameters import RunDefaults
 from rlkit.algorithms.offline import DatasetLike
 from stable_baselines3.common.type_aliases import GymEnv
 from typing import Any
+from typing import ClassVar
 import torch
 from rlkit.agents.a2pr import A2PR as _A2PR
 from rlkit.agents.bc import BC as _BC
@@ -47,6 +49,8 @@ from rlkit.agents import vagram as vagram
 from rlkit.agents import xql as xql
 
 class A2PR(_A2PR):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -108,6 +112,8 @@ class A2PR(_A2PR):
 
 
 class BC(_BC):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -143,6 +149,8 @@ class BC(_BC):
 
 
 class BEER(_BEER):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='steps', total_timesteps=1000000, log_every=1000, eval_every=10000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -197,6 +205,8 @@ class BEER(_BEER):
 
 
 class BQ(_BQ):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=10000, log_every=100, eval_every=500, checkpoint_every=500, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str | None = None,
@@ -273,6 +283,8 @@ class BQ(_BQ):
 
 
 class DRRPO(_DRRPO):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='episodes', total_timesteps=200, log_every=10, eval_every=20, checkpoint_every=50, final_episodes=100, judged='sampled')
     def __init__(
         self,
         policy: str | None = None,
@@ -323,6 +335,8 @@ class DRRPO(_DRRPO):
 
 
 class FDVL(_FDVL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -396,6 +410,8 @@ class FDVL(_FDVL):
 
 
 class FeatureDRRPO(_FeatureDRRPO):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='episodes', total_timesteps=150, log_every=10, eval_every=10, checkpoint_every=30, final_episodes=100, judged='sampled')
     def __init__(
         self,
         policy: str | None = None,
@@ -451,6 +467,8 @@ class FeatureDRRPO(_FeatureDRRPO):
 
 
 class IQL(_IQL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -520,6 +538,8 @@ class IQL(_IQL):
 
 
 class IQLearn(_IQLearn):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -591,6 +611,8 @@ class IQLearn(_IQLearn):
 
 
 class MBTL(_MBTL):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='steps', total_timesteps=3000000, log_every=1, eval_every=1, checkpoint_every=1, final_episodes=100, judged='greedy')
     def __init__(
         self,
         env: Any,
@@ -661,6 +683,8 @@ class MBTL(_MBTL):
 
 
 class ORPO(_ORPO):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='steps', total_timesteps=240000, log_every=6000, eval_every=12000, checkpoint_every=50000, final_episodes=100, judged='sampled')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -753,6 +777,8 @@ class ORPO(_ORPO):
 
 
 class PRDC(_PRDC):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -808,6 +834,8 @@ class PRDC(_PRDC):
 
 
 class PtrNet(_PtrNet):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=30000, log_every=500, eval_every=1000, checkpoint_every=5000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str | None = None,
@@ -887,6 +915,8 @@ class PtrNet(_PtrNet):
 
 
 class ReCOIL(_ReCOIL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -962,6 +992,8 @@ class ReCOIL(_ReCOIL):
 
 
 class SMODICE(_SMODICE):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -1009,6 +1041,8 @@ class SMODICE(_SMODICE):
 
 
 class SQL(_SQL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -1078,6 +1112,8 @@ class SQL(_SQL):
 
 
 class TD3BC(_TD3BC):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -1125,6 +1161,8 @@ class TD3BC(_TD3BC):
 
 
 class VaGraM(_VaGraM):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='steps', total_timesteps=125000, log_every=1000, eval_every=2500, checkpoint_every=5000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -1209,6 +1247,8 @@ class VaGraM(_VaGraM):
 
 
 class XQL(_XQL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
