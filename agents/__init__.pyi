@@ -241,6 +241,8 @@ class BQ(_BQ):
         solver: str = 'auto',
         effort: float = 1.0,
         label_jobs: int = 1,
+        improve_every: int = 10,
+        improve_count: int = 128,
     ) -> None:
         """A transformer that learns the next step of good solutions.
 
@@ -273,12 +275,14 @@ class BQ(_BQ):
             min_size: nodes of the smallest sub-problem of tsp, atsp and cvrp, its two ends counted
             amp: bfloat16 products; on a CPU attention stays in float32
             init: artefact whose weights are the first ones; None: drawn by the seed
-            labels: file of a labelled set; None: made as the next five say, once
+            labels: file of a labelled set; None: made as the next five say, once; self: without a solver
             train_size: instances of it; more: less to learn by heart
             label_seed: of its instances
             solver: of its labels: the problem's best, or rlkit's own where that does; or a solver's name
             effort: of that solver; more: better labels, slower in proportion
             label_jobs: processes that solve
+            improve_every: labels=self: updates between two rounds that better labels; less: better ones, slower
+            improve_count: labels=self: instances of a round
         """
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -87,12 +88,14 @@ class TrainConfig:
     checkpoint_every: int | None = None
     verdict: bool | None = None  # judge the policy by its data alone; None: where there is nothing to evaluate in
     tensorboard: bool = True
+    track: str | None = None  # wandb, mlflow or trackio, beside the log
     progress_bar: bool = True
 
 
 POSITIVE = ("total_timesteps", "threads", "log_every", "eval_episodes", "final_episodes")
 NON_NEGATIVE = ("eval_every", "checkpoint_every", "seed")
 WORDS = {"engine": ("auto", "eager", "graph", "stacked"), "precision": ("float32", "tf32")}
+TRACKERS = ("wandb", "mlflow", "trackio")
 MAX_THREADS = 4096
 HINT = ", expected a record (rlkit list envs), a file, or an id of Minari or Gymnasium"
 
@@ -211,6 +214,16 @@ def compose_config(overrides: list[str], stored: bool = False) -> DictConfig:
         return _compose(parsed, preset_overrides, declared)
     with initialize(config_path=None, version_base="1.3"):
         return _compose(parsed, preset_overrides, declared)
+
+
+def require_tracker(name: str | None) -> None:
+    """Raise :class:`UserError` for a tracker that is unknown or not installed."""
+    if name is None:
+        return
+    if name not in TRACKERS:
+        raise UserError(f"track={one_line(name, 40)} is unknown, expected {', '.join(TRACKERS)} or null")
+    if find_spec(name) is None:
+        raise UserError(f"track={name} needs a package that is not here, expected pip install 'rlkit-papers[{name}]'")
 
 
 def typed_env(value: str, learns_from: str) -> EnvConfig:
@@ -339,6 +352,7 @@ def _checked(config: DictConfig) -> DictConfig:
             raise UserError(f"{name}={shown(config[name])} is out of range, expected a number of at least 0")
     for name, words in WORDS.items():
         require_choice(name, config[name], words)
+    require_tracker(config.track)
     if not config.device.startswith("cuda"):
         for name, word in (("engine", "graph"), ("precision", "tf32")):
             if config[name] == word:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,8 +110,11 @@ def add_records(records: Iterable[EnvRecord]) -> None:
 
 
 @cache
-def _entries(group: str) -> dict[str, EntryPoint]:
-    """Entry points by name; what is left of an installation under the former name has modules that moved."""
+def _entries(group: str) -> dict[str, Any]:
+    """Entry points by name; what is left of an installation under the former name has modules that moved.
+
+    They may be of the ``importlib_metadata`` package, which puts itself before the standard library once it is loaded.
+    """
     found = entry_points(group=group)
     return {entry.name: entry for entry in found if entry.dist is None or entry.dist.name != FORMERLY}
 

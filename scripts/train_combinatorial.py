@@ -2,6 +2,7 @@
 
     python scripts/train_combinatorial.py --problem tsp --seconds 600 --out runs/bq_tsp      # train, or go on
     python scripts/train_combinatorial.py measure --problem tsp --out runs/bq_tsp     # gaps on held-out sets, per size
+    python scripts/train_combinatorial.py measure --problem tsp --sizes 50 100        # of what ships, at these sizes
     python scripts/train_combinatorial.py rival --problem tsp --out runs/attention    # an attention model's, to beat
     python scripts/train_combinatorial.py ship --problem tsp --out runs/bq_tsp        # float16 into agents/pretrained/
     python scripts/train_combinatorial.py files --problem tsp --folder tsplib         # what ships, on benchmark files
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import signal
@@ -29,10 +31,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 
@@ -41,6 +45,7 @@ from rlkit.agents.common.gaps import HELD_OUT_SEED, held_out_heuristics
 from rlkit.agents.ptrnet.ptrnet import PtrNet
 from rlkit.algorithms.checkpoint import read_artefact, versions, write_artefact
 from rlkit.envs.combinatorial.base import make_problem
+from rlkit.envs.combinatorial.improvement import improves, inserted, warm_up
 from rlkit.envs.combinatorial.labels import Labels, make_labels, read_labels
 from rlkit.envs.combinatorial.metrics import gap
 from rlkit.envs.combinatorial.tsplib import Benchmark
@@ -62,7 +67,7 @@ class Measured:
 
     sets: settings of each held-out set, from the size trained on to ten times it, and how many instances; effort: of
     the solver of the references; copies: searches of an instance the best of which is measured as well, 1: none; near:
-    whether larger instances are shown in part.
+    whether larger instances are shown in part; published: greedy gaps at n = 100 in percent, by whose they are.
     """
 
     problem: str
@@ -70,6 +75,7 @@ class Measured:
     effort: float = 1.0
     copies: int = 1
     near: bool = True
+    published: dict[str, float] = field(default_factory=dict)
 
 
 def plain(*counts: tuple[int, int]) -> list[tuple[dict[str, Any], int]]:
@@ -77,22 +83,31 @@ def plain(*counts: tuple[int, int]) -> list[tuple[dict[str, Any], int]]:
     return [({"num_nodes": nodes}, count) for nodes, count in counts]
 
 
+PAPER, AGAIN = "Drakulic et al. 2023", "retrained by Luo et al. 2023"
 MEASURED = {
     measured.problem: measured
     for measured in (
-        Measured("tsp", plain((20, 256), (50, 128), (100, 64), (250, 8), (500, 4)), effort=5.0, copies=8),
-        Measured("atsp", plain((50, 128), (100, 32), (250, 4), (500, 2)), effort=2.0),
+        Measured(
+            "tsp",
+            plain((20, 256), (50, 128), (100, 64), (250, 8), (500, 4)),
+            effort=5.0,
+            copies=8,
+            published={PAPER: 0.35, AGAIN: 0.58},
+        ),
+        Measured("atsp", plain((50, 128), (100, 32), (250, 4), (500, 2)), effort=2.0, published={PAPER: 1.27}),
         Measured(
             "cvrp",
             [*plain((50, 128), (100, 64)), ({"num_nodes": 250, "capacity": 80}, 8), *plain((500, 4))],
             copies=8,
+            published={PAPER: 2.79, AGAIN: 2.99},
         ),
         Measured(
             "op",
             [*plain((50, 128), (100, 32)), *(({"num_nodes": n, "budget": 4.0}, c) for n, c in ((250, 8), (500, 4)))],
             copies=8,
+            published={PAPER: 0.22},
         ),
-        Measured("knapsack", plain((50, 256), (100, 64), (250, 16), (500, 4)), near=False),
+        Measured("knapsack", plain((50, 256), (100, 64), (250, 16), (500, 4)), near=False, published={PAPER: 0.10}),
     )
 }
 # TSPLIB's published optima (Reinelt 1991 and the library's own page), in official lengths
@@ -106,6 +121,11 @@ NODES = 100  # that are trained on
 TRIED = 8  # labels that are made to see how long one takes
 SEARCHED = 100  # nodes up to which beams and best-of-8 are measured; beyond, an instance takes minutes
 NEAR = 100  # nodes shown to the network on larger sets
+FEW = 50  # and where fewer are tried
+TIMES = 10  # the time of greedy, within which parts are solved again
+MOST_ROUNDS = 1000
+STARTED = 10  # insertions that re-construction begins with the best of
+HONEST = "insertions + improvement, time of "  # rows to beat, each followed by the row whose time they took
 
 
 def label_seconds(problem: str, nodes: int) -> float:
@@ -184,7 +204,45 @@ def ways(problem: str, nodes: int) -> dict[str, dict[str, Any]]:
         found["beam 16"] = {"beam": 16}
         if measured.copies > 1:
             found[f"best of {measured.copies}"] = {"augment": measured.copies}
+    if nodes > 2 * FEW and measured.near:
+        found[f"greedy, nearest {FEW}"] = {"knn": FEW}
     return found
+
+
+def honest_ways(
+    agent: BQ, labels: Labels, greedy: dict[str, Any], done: Callable[[str], bool]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What greedy solutions are compared with: improved ones, parts solved again, and for the time of each as many
+    improved insertions as there is time for.  Nothing where a problem has no moves.
+
+    greedy: options of a greedy solution; done: whether a row is known.
+    """
+    problem, count = labels.problem, len(labels)
+    parts = problem.device().piece_sizes(problem.num_nodes) is not None
+    names = ["greedy + improve", *(["re-construction"] if parts else [])]
+    if not improves(type(problem)) or all(done(way) for way in (*names, *(HONEST + n for n in ("greedy", *names)))):
+        return
+    warm_up(type(problem))
+    inserted(problem, labels.instances, 1)
+    rows = {"greedy": timed(agent, labels, greedy), names[0]: timed(agent, labels, {**greedy, "improve": True})}
+    one = clocked(lambda: inserted(problem, labels.instances, 1), count)[1]
+    if parts:
+
+        def again(rounds: int) -> Any:
+            start = inserted(problem, labels.instances, STARTED)
+            return agent.solve(labels.instances, reconstruct=rounds, start=start)
+
+        few, more = (clocked(lambda n=n: again(n), count)[1] for n in (1, 5))
+        room = TIMES * rows["greedy"]["seconds"] - few
+        rounds = min(MOST_ROUNDS, 1 + max(0, int(room / max((more - few) / 4, 1e-6))))
+        found, seconds = clocked(lambda: again(rounds), count)
+        rows[names[1]] = {**scores(labels, found.objectives), "seconds": round(seconds, 4), "rounds": rounds}
+    yield from rows.items()
+    for way, row in rows.items():
+        starts = max(1, int(row["seconds"] / one))
+        solutions, seconds = clocked(lambda starts=starts: inserted(problem, labels.instances, starts), count)
+        found = scores(labels, problem.objectives(labels.instances, solutions))
+        yield HONEST + way, {**found, "seconds": round(seconds, 4), "starts": starts}
 
 
 def held_out(problem: str, settings: dict[str, Any], count: int) -> Labels:
@@ -208,19 +266,25 @@ def keep(problem: str, lines: list[dict[str, Any]]) -> None:
     write_atomically(LINES, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
+def clocked(work: Callable[[], Any], count: int) -> tuple[Any, float]:
+    """What ``work`` gives, and processor seconds for each of ``count`` instances."""
+    begin = time.process_time()
+    found = work()
+    return found, (time.process_time() - begin) / count
+
+
 def timed(agent: Any, labels: Labels, options: dict[str, Any]) -> dict[str, float]:
     """Scores of ``agent``'s solutions, and processor seconds an instance."""
-    begin = time.process_time()
-    found = agent.solve(labels.instances, **options)
-    seconds = (time.process_time() - begin) / len(labels)
+    found, seconds = clocked(lambda: agent.solve(labels.instances, **options), len(labels))
     return {**scores(labels, found.objectives), "seconds": round(seconds, 4)}
 
 
-def measure(problem: str, run: Path) -> None:
-    """Add this problem's lines to :data:`LINES`."""
+def measure(problem: str, run: Path | None, sizes: list[int]) -> None:
+    """Add this problem's lines to :data:`LINES`; without ``run`` of what ships, with ``sizes`` of these alone."""
     torch.set_num_threads(1)
-    path = run / "shipped.rlk"
-    sha = rounded(run, path)
+    numba.set_num_threads(1)
+    path = WEIGHTS / f"bq_{problem}.rlk" if run is None else run / "shipped.rlk"
+    sha = str(read_artefact(path)[0]["sha256"]["model.safetensors"]) if run is None else rounded(run, path)
     agent = BQ.load(path)
     known = [
         line for line in known_lines() if line["problem"] == problem and (line["weights"] == sha or "rival" in line)
@@ -229,6 +293,8 @@ def measure(problem: str, run: Path) -> None:
     machine = {"processor": processor(), "system": platform.system(), "threads": 1}
     for settings, count in MEASURED[problem].sets:
         nodes = settings["num_nodes"]
+        if sizes and nodes not in sizes:
+            continue
         labels = held_out(problem, settings, count)
         line = {"problem": problem, "nodes": nodes, "settings": settings, "instances": count, "weights": sha}
         line |= {"updates": agent.num_timesteps, "solver": labels.metadata["solver"], "machine": machine}
@@ -238,6 +304,11 @@ def measure(problem: str, run: Path) -> None:
             if (nodes, way) not in done:
                 known.append({**line, "way": way, **timed(agent, labels, options)})
                 print(json.dumps(known[-1] | {"versions": None, "machine": None}), flush=True)
+        greedy = ways(problem, nodes)["greedy"]
+        for way, row in honest_ways(agent, labels, greedy, lambda way, n=nodes: (n, way) in done):
+            known = [one for one in known if (one["nodes"], one["way"]) != (nodes, way)]  # times are of one machine
+            known.append({**line, "way": way, **row})
+            print(json.dumps(known[-1] | {"versions": None, "machine": None}), flush=True)
         for way, solutions in held_out_heuristics(labels.problem, labels.instances).items():
             way = way.replace("_", " ")
             if (nodes, way) not in done:
@@ -344,7 +415,9 @@ def page() -> str:
         "in. Gaps are percent above the reference, mean and standard error over held-out instances; references are",
         "those of the named solver, which is exact for knapsack only. Times are processor seconds per instance on one",
         f"core, other work running beside it. With more than {2 * NEAR} nodes the network is shown the {NEAR} nearest",
-        "(knapsack: all).",
+        "(knapsack: all). Greedy, greedy + improve and re-construction of tsp and cvrp, beside insertions",
+        f"in their time, see the {FEW} nearest of more nodes than were learnt from; these rows were measured together,",
+        f"others earlier. Re-construction begins with the best of {STARTED} insertions.",
         "",
     ]
     for problem in dict.fromkeys(line["problem"] for line in lines):
@@ -367,8 +440,45 @@ def page() -> str:
                 cell = f"{found[0]['gap']:.2f} ± {found[0]['error']:.2f} %" if found else "-"
                 cells.append(cell + (f", {found[0]['seconds']:.3g} s" if found and "seconds" in found[0] else ""))
             text.append(f"| {way} | " + " | ".join(cells) + " |")
+        text += verdicts(own)
         text += ["", f"Reference: {first['solver']}, effort {first['effort']:g}.", "", *files_table(problem)]
-    return "\n".join(text).rstrip() + "\n"
+    return "\n".join([*text, *published(lines)]).rstrip() + "\n"
+
+
+def verdicts(own: list[dict[str, Any]]) -> list[str]:
+    """Of each size, which way is better than insertions in its own time, from the ``own`` lines of a problem."""
+    gaps = {(line["nodes"], line["way"]): line for line in own}
+    text = []
+    for n, way in gaps:
+        if not way.startswith(HONEST):
+            continue
+        name = way.removeprefix(HONEST)
+        ours, theirs = gaps[n, name], gaps[n, way]
+        margin = 2.0 * math.hypot(ours["error"], theirs["error"])
+        ahead = theirs["gap"] - ours["gap"]
+        told = "neither, within two standard errors" if abs(ahead) <= margin else name if ahead > 0 else "insertions"
+        count = f"{theirs['starts']} insertion{'s' if theirs['starts'] > 1 else ''}"
+        text.append(f"- n = {n}, time of {name}: {ours['gap']:.2f} % against {theirs['gap']:.2f} % of {count}: {told}.")
+    return (
+        ["", "At equal time, which is better, the network's way or the best of insertions, each improved:", "", *text]
+        if text
+        else []
+    )
+
+
+def published(lines: list[dict[str, Any]]) -> list[str]:
+    """Greedy gaps at n = 100 beside published ones."""
+    text = ["## Published and here", "", "Greedy, n = 100, percent.", ""]
+    text += ["| problem | published | here | why different |", "|---|---|---|---|"]
+    for problem, measured in MEASURED.items():
+        own = [line for line in lines if (line["problem"], line["nodes"], line["way"]) == (problem, 100, "greedy")]
+        if not own:
+            continue
+        theirs = ", ".join(f"{gap:.2f} ({whose})" for whose, gap in measured.published.items())
+        why = f"{own[0]['updates']:,} updates on {own[0].get('trained', TRAINED)} nodes; published: 3.1 million "
+        why += "parameters and some 500,000 updates of 1,024 on 100 nodes"
+        text.append(f"| {problem} | {theirs} | {own[0]['gap']:.2f} ± {own[0]['error']:.2f} | {why} |")
+    return text
 
 
 def main() -> None:
@@ -380,13 +490,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0, help="of training")
     parser.add_argument("--nodes", type=int, default=NODES, help="of the largest sub-problem")
     parser.add_argument("--labels", type=Path, help="a labelled set, instead of making one")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[], help="of the sets to measure; by default all")
     parser.add_argument("--folder", type=Path, help="benchmark files")
     arguments = parser.parse_args()
     words = arguments.words
     arguments.what = words.pop(0) if words and "=" not in words[0] else "train"
     if arguments.what not in known:
         parser.error(f"{arguments.what!r} is none of {', '.join(known)}")
-    needed = {"page": None, "files": "folder"}.get(arguments.what, "out")
+    needed = {"page": None, "measure": None, "files": "folder"}.get(arguments.what, "out")
     if needed is not None and getattr(arguments, needed) is None:
         parser.error(f"{arguments.what} needs --{needed}")
     if not arguments.seconds > 0:
@@ -403,8 +514,10 @@ def main() -> None:
             sys.exit(train(arguments.problem, arguments.seconds, *given))
         except UserError as error:
             sys.exit(str(error))
+    elif arguments.what == "measure":
+        measure(arguments.problem, arguments.out, arguments.sizes)
     else:
-        {"measure": measure, "rival": rival, "ship": ship}[arguments.what](arguments.problem, arguments.out)
+        {"rival": rival, "ship": ship}[arguments.what](arguments.problem, arguments.out)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ LONGER = {
     "drrpo-features": 1850,  # stands on DR-RPO's file for the dual and the checks of references
     "orpo": 2310,  # base policies, a discriminator and PPO's update, and environments whose state is saved
     "mbtl": 3070,  # a selector, a trainer of other agents, and all of online learning under it
-    "bq": 4200,  # a network, two searches and its data; a third is the rules of five problems
-    "ptrnet": 4150,  # two networks, two ways of learning, four baselines; a third is the rules of three problems
+    "bq": 4370,  # a network, two searches, its data and labels of its own; a third is the rules of five problems
+    "ptrnet": 4400,  # two networks, two ways of learning, four baselines; a third is the rules of three problems
 }
 LONG_FILES = {
     "rlkit.agents.common": 400,

@@ -49,12 +49,14 @@ from rlkit.agents.bq.data import (
 from rlkit.agents.bq.decode import BQPolicy, masked_log_softmax, solve
 from rlkit.agents.bq.network import BQNetwork, Shape
 from rlkit.agents.bq.reconstruct import solve_again
+from rlkit.agents.bq.self_labels import SELF, SelfLabels, first_solver
 from rlkit.agents.common.gaps import GapEvaluator
 from rlkit.algorithms.base import Specification
 from rlkit.algorithms.floats import fast_float32
 from rlkit.algorithms.hyperparameters import AgentConfig, RunDefaults, make_config
 from rlkit.algorithms.nets import Adam, Average, Schedule, cosine, freeze
 from rlkit.algorithms.solver import Solver
+from rlkit.envs.combinatorial.improvement import improved_answers, require_moves
 from rlkit.envs.combinatorial.instances import Solutions
 from rlkit.envs.combinatorial.labels import Labels, read_labels
 from rlkit.errors import ArtefactError, UserError
@@ -85,16 +87,18 @@ class BQConfig(AgentConfig):
     min_size: int = 4  # nodes of the smallest sub-problem of tsp, atsp and cvrp, its two ends counted
     amp: bool = False  # bfloat16 products; on a CPU attention stays in float32
     init: str | None = None  # artefact whose weights are the first ones; None: drawn by the seed
-    labels: str | None = None  # file of a labelled set; None: made as the next five say, once
+    labels: str | None = None  # file of a labelled set; None: made as the next five say, once; self: without a solver
     train_size: int = 10_000  # instances of it; more: less to learn by heart
     label_seed: int = 0  # of its instances
     solver: str = "auto"  # of its labels: the problem's best, or rlkit's own where that does; or a solver's name
     effort: float = 1.0  # of that solver; more: better labels, slower in proportion
     label_jobs: int = 1  # processes that solve
+    improve_every: int = 10  # labels=self: updates between two rounds that better labels; less: better ones, slower
+    improve_count: int = 128  # labels=self: instances of a round
 
     POSITIVE: ClassVar[tuple[str, ...]] = (
         *("learning_rate", "batch_size", "clip", "width", "layers", "heads", "feedforward"),
-        *("train_size", "effort", "label_jobs"),
+        *("train_size", "effort", "label_jobs", "improve_every", "improve_count"),
     )
     NON_NEGATIVE: ClassVar[tuple[str, ...]] = ("weight_decay", "label_seed")
     UNIT: ClassVar[tuple[str, ...]] = ("ema",)
@@ -156,6 +160,7 @@ class BQ(Solver):
     policy_name: ClassVar[str] = "MultiInputPolicy"
     policy: BQPolicy
     imitation: Imitation | None = None
+    own_labels: SelfLabels | None = None  # where agent.labels=self
     described: dict[str, Any] | None = None
 
     def __init__(self, policy: str | None = None, env: Any = None, *, labels: str | Path | None = None, **options: Any):
@@ -233,26 +238,33 @@ class BQ(Solver):
         if self.imitation is not None:
             return self.imitation.labels
         cfg, path = self.config, self.config.labels
-        if path is None:
+        if path in (None, SELF):
             world = self._environment()
             if world is None:
                 raise UserError(
                     f"this {self.name} was loaded without labels; pass labels= or env= to load() to train on"
                 )
-            made = {"seed": cfg.label_seed, "solver": cfg.solver, "effort": cfg.effort, "jobs": cfg.label_jobs}
-            path = labelled_set(problem_of(world), size=cfg.train_size, progress=progress, **made)
+            problem = problem_of(world)
+            solver = first_solver(problem) if path == SELF else cfg.solver
+            made = {"seed": cfg.label_seed, "solver": solver, "effort": cfg.effort, "jobs": cfg.label_jobs}
+            path = labelled_set(problem, size=cfg.train_size, progress=progress, **made)
         labels = read_labels(path)
         if labels.problem.name != self.problem.name:
             raise UserError(f"{path}: holds labels of {labels.problem.name}, expected {self.problem.name}")
         drawn = {"batch_size": cfg.batch_size, "min_size": cfg.min_size, "symmetries": cfg.symmetries}
         self.imitation = Imitation(labels, self.sampler, self.device, **drawn)
         self.described = describe(labels, Path(path))
+        if cfg.labels == SELF:
+            self.own_labels = SelfLabels(self.imitation, cfg.improve_count, int(self.seed or 0))
         return labels
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
     def draw(self) -> SubProblemBatch:
         assert self.imitation is not None
+        rounds, over = divmod(self._n_updates, self.config.improve_every)
+        if self.own_labels is not None and rounds and not over:
+            self.own_labels.improve(self.policy.network, rounds)
         rank, count = processes()
         size, over = divmod(self.config.batch_size, count)
         if over:
@@ -285,7 +297,9 @@ class BQ(Solver):
         self.average.step()
         names = ("loss", "next_loss", "accuracy")
         rate, size = norm.new_zeros(()) + self.optimiser.param_groups[0]["lr"], norm.new_full((), batch.tokens.shape[1])
-        return {**dict(zip(names, told, strict=True)), "gradient_norm": norm, "learning_rate": rate, "size": size}
+        further = {} if self.own_labels is None else {"label_objective": self.own_labels.mean.clone()}
+        found = {**dict(zip(names, told, strict=True)), "gradient_norm": norm, "learning_rate": rate, "size": size}
+        return found | further
 
     def _rate(self, done: int) -> float:
         """The learning rate after ``done`` updates."""
@@ -305,6 +319,7 @@ class BQ(Solver):
         seed: int = 0,
         reconstruct: int | float | None = None,
         start: Any = None,
+        improve: bool = False,
     ) -> Solutions:
         """Solutions of ``instances``: arrays, of one instance or of several, a mapping of arrays by name, what a reader
         of files returns, or a list of any of these, of any sizes.
@@ -315,7 +330,8 @@ class BQ(Solver):
         of instances larger than those it learnt from, else all.  reuse: see ``agents/bq/decode.py``.  seed: of
         the nodes where searches begin.  reconstruct: solve parts of the solutions again, and again, and keep what is
         better (``agents/bq/reconstruct.py``; tsp, atsp, cvrp): a whole number of rounds, or a float, seconds of all.
-        start: the solutions to begin with, one for each instance, in place of the network's.
+        start: the solutions to begin with, one for each instance, in place of the network's.  improve: move solutions
+        to local optima by the problem's own moves (tsp, atsp, cvrp, op); re-construction does so by itself.
 
         Raises :class:`UserError` for instances that are not sound or a number out of range.
         """
@@ -324,10 +340,13 @@ class BQ(Solver):
         given = self.policy.network, self.problem, instances, self.device
         if start is not None and reconstruct is None:
             raise UserError("start= is for re-construction, expected reconstruct= with it")
+        if improve:
+            require_moves(type(self.problem))
         with fast_float32(self.device):
-            return (
-                solve(*given, **options) if reconstruct is None else solve_again(*given, reconstruct, start, **options)
-            )
+            if reconstruct is not None:
+                return solve_again(*given, reconstruct, start, **options)
+            found = solve(*given, **options)
+        return improved_answers(self.problem, instances, found) if improve else found
 
     def _learnt_nodes(self) -> int:
         """Nodes of the instances it learnt from; of its environment's, before it has."""
@@ -355,7 +374,8 @@ class BQ(Solver):
         self.network.load_state_dict(self.policy.network.state_dict())
 
     def state_tensors(self) -> dict[str, Tensor]:
-        return {**super().state_tensors(), **{f"online.{k}": v for k, v in self.network.state_dict().items()}}
+        online = {f"online.{k}": v for k, v in self.network.state_dict().items()}
+        return {**super().state_tensors(), **online, **({} if self.own_labels is None else self.own_labels.tensors())}
 
     def state_values(self) -> dict[str, Any]:
         return {**super().state_values(), "sampler": self.sampler.bit_generator.state}
@@ -365,6 +385,8 @@ class BQ(Solver):
         self.network.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("online.")})
         self.sampler.bit_generator.state = values["sampler"]
         self.average.schedule.done = self._n_updates
+        if self.own_labels is not None:
+            self.own_labels.load(tensors)
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         if not processes()[0]:

@@ -61,15 +61,20 @@ class Imitation:
         self.labels, self.generator, self.device = labels, generator, device
         self.batch_size, self.min_size, self.symmetries = batch_size, min_size, symmetries
         self.rules, self.nodes = labels.problem.device()(labels.instances, device), labels.problem.num_nodes
-        self.rules.follow(labels.solutions)
-        self.steps = self.rules.steps(labels.solutions)  # [B]
-        if self.steps is not None:
-            self.states_up_to = np.cumsum(self.steps)  # [B]
-        elif min_size > self.nodes + 1:
+        self.follow()
+        if self.steps is None and min_size > self.nodes + 1:
             raise UserError(
                 f"agent.min_size={min_size} is out of range, expected at most {self.nodes + 1} for labels with "
                 f"{self.nodes} nodes"
             )
+
+    def follow(self, rows: NDArray[np.int64] | None = None) -> None:
+        """Take the labels' solutions up, with ``rows`` those of these instances alone."""
+        solutions = self.labels.solutions
+        self.rules.follow(solutions if rows is None else solutions[rows], rows)
+        self.steps = self.rules.steps(solutions)  # [B]
+        if self.steps is not None:
+            self.states_up_to = np.cumsum(self.steps)  # [B]
 
     def _rows_and_size(self) -> tuple[NDArray[np.int64], int]:
         """Solutions, and the size of the sub-problems to cut from them.

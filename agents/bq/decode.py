@@ -39,6 +39,7 @@ from rlkit.errors import UserError
 Network = Callable[[Tensor, Tensor | None], Tensor]
 ROWS = 4096  # states at once
 TOKENS, PAIRS = 1 << 16, 1 << 22  # of one call of the network: what bounds its memory
+NEAR_TOKENS = 1 << 10  # of one call on a processor: what a layer makes of them stays in its caches
 
 
 # ---- search --------------------------------------------------------------------------------------------------------
@@ -52,10 +53,11 @@ def masked_log_softmax(
     return flat.log_softmax(dim=1).view_as(scores)
 
 
-def rows_at_once(rules: type[DeviceRules] | DeviceRules, tokens: int) -> int:
+def rows_at_once(rules: type[DeviceRules] | DeviceRules, tokens: int, device: torch.device) -> int:
     """States of so many ``tokens`` that go through the network together."""
+    most = min(TOKENS, NEAR_TOKENS) if device.type == "cpu" else TOKENS
     pairs = PAIRS // 4 if rules.costs else PAIRS  # costs have a hidden layer
-    return max(1, min(TOKENS // tokens, pairs // tokens**2))
+    return max(1, min(most // tokens, pairs // tokens**2))
 
 
 def evaluate(
@@ -73,7 +75,7 @@ def evaluate(
     if reuse:
         open_rows = open_rows[allowed.flatten(1).sum(dim=1) > 1]
     width = remaining if knn is None else min(knn, remaining)
-    at_once = rows_at_once(rules, width + 2)
+    at_once = rows_at_once(rules, width + 2, allowed.device)
     for rows in open_rows.split(at_once) if len(open_rows) else ():
         part, mask = states.take(rows), allowed[rows]
         if width == remaining:
@@ -295,7 +297,7 @@ class BQPolicy(BasePolicy):
         actions = np.zeros(len(counts), np.int64)
         for count in np.unique(counts[counts > 0]):
             rows = np.flatnonzero(counts == count)
-            at_once = rows_at_once(self.rules, int(count) + 2)
+            at_once = rows_at_once(self.rules, int(count) + 2, self.device)
             for begin in range(0, len(rows), at_once):
                 some = rows[begin : begin + at_once]
                 actions[some] = self._act_alike({k: v[some] for k, v in arrays.items()}, allowed[some], deterministic)

@@ -49,6 +49,7 @@ from rlkit.algorithms.nets import Adam, Schedule, freeze
 from rlkit.algorithms.solver import Solver
 from rlkit.envs.combinatorial.base import PROBLEMS, Problem, make_problem
 from rlkit.envs.combinatorial.device import PointerRules
+from rlkit.envs.combinatorial.improvement import improved_answers, require_moves
 from rlkit.envs.combinatorial.instances import Solutions, gathered, read_instances
 from rlkit.errors import ArtefactError, UserError, refusing
 from rlkit.registry import EnvRecord, described, record, records, register, resolve_object
@@ -356,25 +357,30 @@ class PtrNet(Solver):
         samples: int | None = None,
         temperature: float = 1.0,
         seed: int = 0,
+        improve: bool = False,
     ) -> Solutions:
         """Solutions of ``instances``: coordinates ``[n, 2]`` or ``[B, n, 2]``, a mapping with them, what a reader of
         files returns, or a list of any of these, of any sizes.
 
         The most probable of ``beam`` walks, one being greedy; or, of ``samples`` walks drawn at ``temperature`` from
-        ``seed``, the best by its objective.  ``valid``: under the environment's rules, else free (see
-        ``agents/ptrnet/decode.py``).  Raises UserError for numbers out of range or instances that are unsound.
+        ``seed``, the best by its objective. ``valid``: under the environment's rules, else free (see
+        ``agents/ptrnet/decode.py``). ``improve``: move tours to local optima. Raises UserError for numbers out of range
+        or instances that are unsound.
         """
         numbers = {"beam": beam, "samples": 1 if samples is None else samples, "temperature": temperature}
         for what, number in numbers.items():
             if not number > 0:
                 raise UserError(f"{what}={number} is out of range, expected a number above 0")
+        if improve:
+            require_moves(type(self.problem))
         begin = time.perf_counter()
         groups = read_instances(self.problem, instances)
         settings: dict[str, Any] = {"beam": beam, "samples": samples or 0, "temperature": temperature, "seed": seed}
         network, parts = self.policy.network, []
         for group in groups:
             parts.append(decode.solve(network, group.problem, group.arrays["coords"], valid=valid, **settings))
-        return gathered(groups, parts, time.perf_counter() - begin)
+        found = gathered(groups, parts, time.perf_counter() - begin)
+        return improved_answers(self.problem, instances, found) if improve else found
 
     def active_search(self, instance: Any, steps: int = 10_000, batch_size: int = 128, seed: int = 0) -> Solutions:
         """The best tour met in training a copy on ``instance [n, 2]`` alone, at a hundredth of the learning rate.

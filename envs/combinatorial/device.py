@@ -253,9 +253,29 @@ class DeviceRules(ABC):
         """Least and most of what :meth:`cut` may be asked for, where :meth:`steps` is None."""
         return least, nodes + 1
 
+    def follow(self, solutions: NDArray[np.int64], rows: NDArray[np.int64] | None = None) -> None:
+        """Lay ``solutions`` [B, L], one of each instance, out in :attr:`laid` so that :meth:`cut` is nothing but
+        indexing; with ``rows`` [B] the new ones of these instances, all of which are followed already."""
+        every = np.arange(len(solutions)) if rows is None else rows
+        count, arrays = self.layout(every, solutions)
+        made = {key: torch.as_tensor(np.ascontiguousarray(part)).to(self.device) for key, part in arrays.items()}
+        if rows is None:
+            self.laid, self.counts = made, count
+            return
+        self.counts[rows] = count
+        where = torch.as_tensor(rows).to(self.device)
+        for key, part in made.items():
+            self.laid[key][where] = part
+
     @abstractmethod
-    def follow(self, solutions: NDArray[np.int64]) -> None:
-        """Lay ``solutions`` [B, L], one of each instance, out so that :meth:`cut` is nothing but indexing."""
+    def layout(
+        self, rows: NDArray[np.int64], solutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
+        """How many steps, or routes, ``solutions`` [P, L] of instances ``rows`` [P] have, int64 [P], and arrays by name
+        with a row for each that :meth:`cut` looks up."""
+
+    laid: dict[str, Tensor]
+    counts: NDArray[np.int64]
 
     @abstractmethod
     def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
@@ -358,9 +378,12 @@ class TourRules(DeviceRules):
         begins = np.argmax(tours == 0, axis=1)[:, None]
         return np.take_along_axis(tours, (begins + np.arange(tours.shape[1])) % tours.shape[1], axis=1)
 
-    def follow(self, solutions: NDArray[np.int64]) -> None:
+    def layout(
+        self, rows: NDArray[np.int64], solutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """Twice around, so that no path has to begin again at 0."""
-        self.around = torch.as_tensor(np.concatenate((solutions, solutions, solutions[:, :1]), axis=1)).to(self.device)
+        around = np.concatenate((solutions, solutions, solutions[:, :1]), axis=1)
+        return np.full(len(rows), self.nodes), {"around": around}
 
     def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """Where paths begin, and if reversible in which direction they go."""
@@ -379,7 +402,7 @@ class TourRules(DeviceRules):
         start, back = lots
         steps = torch.arange(size, device=self.device)
         path = picked(
-            self.around, rows, (start + back * self.nodes)[:, None] + (1 - 2 * back)[:, None] * steps
+            self.laid["around"], rows, (start + back * self.nodes)[:, None] + (1 - 2 * back)[:, None] * steps
         )  # [P, K]
         states = replace(self.states(rows, path[:, 0], path[:, 1:-1]), destination=path[:, -1])
         target = torch.zeros((1, size - 2, 1), device=self.device)

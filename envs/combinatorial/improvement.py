@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from rlkit.envs.combinatorial.base import Problem, generate, row
 from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.costs import Costs, costs_within
+from rlkit.envs.combinatorial.instances import Solutions, gathered, read_instances
 from rlkit.errors import UserError
 
 SLICE = 0.02  # seconds between looks at the clock
@@ -69,6 +70,25 @@ def improved(problem: Problem, instances: Instance, solutions: NDArray[np.int64]
     require_moves(type(problem))
     found: NDArray[np.int64] = problem.part("improve", "improve")(instances, costs_within(instances), solutions)
     return found
+
+
+def improved_answers(problem: Problem, instances: Any, found: Solutions) -> Solutions:
+    """``found``, an agent's solutions of ``instances`` in any form and of any sizes, at local optima.
+
+    Log-probabilities of those that changed are NaN.  Raises UserError for a problem without moves, or solutions that
+    are none under its rules.
+    """
+    require_moves(type(problem))
+    if not found.sound.all():
+        raise UserError("improve=True is for solutions under the problem's rules, expected valid=True")
+    begin, parts, groups = time.perf_counter(), [], read_instances(problem, instances)
+    for group in groups:
+        before = found.solutions[group.places, : group.problem.solution_length]
+        after = improved(group.problem, group.arrays, before)
+        likely = np.where((after == before).all(axis=1), found.log_probabilities[group.places], np.nan)
+        sizes, sound = found.sizes[group.places], found.sound[group.places]
+        parts.append(Solutions(after, group.problem.objectives(group.arrays, after), likely, sizes, sound))
+    return gathered(groups, parts, None if found.seconds is None else found.seconds + time.perf_counter() - begin)
 
 
 def inserted(

@@ -16,7 +16,8 @@ delaunay
 ==========  ==========================================  ================================================================
 
 ``own`` is known for every problem and needs no package; for cvrp and op it is exact and takes small instances only.
-The packages come with ``pip install 'rlkit-papers[labels]'``.
+So are the quick ones: ``insertion``, the best of ten random insertions, each improved, of every problem with moves, and
+knapsack's ``density``.  The packages come with ``pip install 'rlkit-papers[labels]'``.
 
 Effort scales the time or the iterations of those that are not exact; ``seconds``, where given, are its time instead.
 
@@ -49,6 +50,7 @@ from rlkit import __version__
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row
 from rlkit.envs.combinatorial.bisimulation import Instance, State
 from rlkit.envs.combinatorial.costs import MATRIX, Costs
+from rlkit.envs.combinatorial.improvement import improves, inserted
 from rlkit.envs.combinatorial.tour_moves import LEAST_NODES, improve_tours, insert_cities
 from rlkit.errors import UserError, install_extra, nearest
 
@@ -59,6 +61,9 @@ Task = tuple[str, dict[str, Any], int, int, int, str, float]  # problem, setting
 
 MOST_EXACT = 12  # nodes of a tour that :func:`held_karp` takes
 RESTARTS = 30  # of the local search, at effort 1
+STARTS = 10  # insertions, at effort 1
+QUICK = ("insertion", "density")  # solvers that hardly take time, the better one first
+BUILT_IN = ("own", *QUICK)  # solvers that need no package
 SOLVER_STREAM = 1  # sets a solver's seeds apart from the instances', which come from [seed, k]
 
 
@@ -76,9 +81,22 @@ def load(package: str, solver: str) -> ModuleType:
         ) from None
 
 
+def insertion(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
+    """The best of random insertions, each improved; ten of them at effort 1."""
+    one = {key: np.asarray(value)[None] for key, value in instance.items()}
+    found: Solution = inserted(problem, one, max(1, round(STARTS * effort)), seed)[0]
+    return found
+
+
+def solvers_of(kind: type[Problem]) -> dict[str, Solver]:
+    """All that solve the problem, by name, the best first."""
+    found: dict[str, Solver] = dict(kind.part("solvers", "SOLVERS"))
+    return found | ({"insertion": insertion} if improves(kind) else {})
+
+
 def solver_name(problem: Problem, name: str | None) -> str:
     """``name``, or the default's.  Raises UserError for a solver that ``problem`` does not have."""
-    known = problem.part("solvers", "SOLVERS")
+    known = solvers_of(type(problem))
     if name is None:
         return str(next(iter(known)))
     if name not in known:
@@ -88,9 +106,10 @@ def solver_name(problem: Problem, name: str | None) -> str:
 
 def solver_version(name: str) -> str:
     """Version of the solver's package, rlkit's for its own; UserError where it is not installed."""
-    if name != "own":
-        load({"fast-tsp": "fast_tsp"}.get(name, name), name)
-    return __version__ if name == "own" else version(name)
+    if name in BUILT_IN:
+        return __version__
+    load({"fast-tsp": "fast_tsp"}.get(name, name), name)
+    return version(name)
 
 
 def choose_solver(problem: Problem, name: str) -> str:
@@ -122,7 +141,7 @@ def solve(
 
     Raises UserError for an unknown solver or one that is not installed, or an instance too large for an exact one.
     """
-    run: Solver = problem.part("solvers", "SOLVERS")[solver_name(problem, solver)]
+    run = solvers_of(type(problem))[solver_name(problem, solver)]
     return problem.padded(run(problem, instance, effort, seed, seconds))
 
 

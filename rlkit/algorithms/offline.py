@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from jaxtyping import Float
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
@@ -143,6 +144,14 @@ class OfflineAlgorithm(Learner):
 
     def on_data(self) -> None:
         """Called once the replay holds the (normalised) dataset; for indices built over it."""
+
+    def q_values(
+        self, observations: Float[Tensor, "batch ds"], actions: Float[Tensor, "batch da"]
+    ) -> Float[Tensor, "batch 1"] | None:
+        """Its own Q function, the mean of its critics, as the replay has observations, actions and rewards; None where
+        it has none, or one that is not of the data's rewards."""
+        critic = getattr(self, "critic", None)
+        return torch.stack(critic(observations, actions)).mean(0) if self.uses_rewards and critic is not None else None
 
     # ---- what the loop asks for ------------------------------------------------------------------------------------
 

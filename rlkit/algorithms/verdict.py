@@ -6,7 +6,10 @@
 Fitted Q evaluation (Le, Voloshin & Yue 2019, "Batch policy learning under constraints") is the estimator that did best
 among those compared by Fu et al. 2021 ("Benchmarks for deep off-policy evaluation"), which is not to say well: it is
 right where the policy stays near the data, and makes up what the data does not hold.  Hence what is said beside it: the
-error on transitions it has not seen, how far actions are from those recorded, and how many lie outside the data.
+error on transitions it has not seen, how far actions are from those recorded, and how many lie outside the data; and
+what the agent's own Q function, where it has one, says on the same rows:
+
+    δ = r + γ (1 - terminal) Q(s', π(s')) - Q(s, a),   V = Q(s, π(s)),   A = Q(s, a) - V              of_critic
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ NEIGHBOURS = 20_000  # rows of data that actions are looked for among
 PROBES = 2_000  # held-out rows that are looked at
 USUAL = 0.95  # share of the data's own rows that lie within what counts as inside
 SLICE = 1 << 16  # rows at once
+HORIZONS = 10  # values reach back 1/(1-γ) backups; the slow copy makes so many times as many
+POLYAK = 0.005, 0.2  # the slowest and fastest that it follows
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,14 @@ class Verdict:
     states, not over what the estimator may have wrong; data_value: the recorded episodes' own, discounted alike;
     td_error: root mean square of r + γ Q̄ - Q on held-out rows, beside the spread of Q there; action_distance: root mean
     square difference from held-out recorded actions, 1 being half an action's range; outside: share of held-out states
-    where (s, π(s)) is further from the data than 95 % of the held-out (s, a) are; episodes: whose first states were
-    valued; held_out: episodes not learnt from.
+    where (s, π(s)) is further from the data than 95 % of the held-out (s, a) are; distance_ratio: the median distance
+    of (s, π(s)) from the data over that of (s, a); episodes: whose first states were valued; held_out: episodes the
+    fitted Q function did not learn from.
+
+    critic: whose Q function the rest is of, ``"agent"`` for its own, in units of the rewards it learns from, which saw
+    the held-out rows too; ``"fitted"`` where it has none or learnt from other data.  Then, on held-out rows,
+    critic_td_error: root mean square of δ; critic_value_mean and _std: of V; critic_advantage_mean and _std: of A;
+    critic_advantage_positive: share of recorded actions that it prefers to the policy's.
     """
 
     value: float
@@ -57,6 +68,14 @@ class Verdict:
     updates: int
     episodes: int
     held_out: int
+    distance_ratio: float | None = None
+    critic: str = "fitted"
+    critic_td_error: float | None = None
+    critic_value_mean: float | None = None
+    critic_value_std: float | None = None
+    critic_advantage_mean: float | None = None
+    critic_advantage_std: float | None = None
+    critic_advantage_positive: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -165,7 +184,9 @@ class _Judge:
         widths = self.observations.shape[1], self.actions.shape[1]
         critic = Critics(*widths, hidden_sizes, generator, n=1)
         slow = freeze(copy.deepcopy(critic))
-        optimiser, follow = Adam(critic.parameters(), 3e-4, decay_steps=updates), Polyak([(critic, slow)], 0.005)
+        backups = HORIZONS / max(1 - self.discount, 1e-9)
+        pace = min(max(backups / updates, POLYAK[0]), POLYAK[1])
+        optimiser, follow = Adam(critic.parameters(), 3e-4, decay_steps=updates), Polyak([(critic, slow)], pace)
         learnt = torch.from_numpy(self.learnt)
         for _ in range(updates):
             rows = learnt[torch.randint(len(learnt), (batch_size,), generator=generator)]
@@ -190,6 +211,7 @@ class _Judge:
         errors = self.scale * (self.target(slow, rows) - seen)
         proposed = self._chosen(self.agent, self.data.observations[probes])  # π(s), [n, da]
         apart = (proposed - self.actions[rows]).square().mean().sqrt()
+        outside, ratio = self._outside(rows, proposed, random)
         return Verdict(
             value=float(values.mean()),
             value_interval95=None if np.isnan(low) else (float(low), float(high)),
@@ -197,12 +219,43 @@ class _Judge:
             td_error=float(errors.square().mean().sqrt()),
             q_spread=float(self.scale * seen.std(correction=0)),
             action_distance=float(apart),
-            outside=self._outside(rows, proposed, random),
+            outside=outside,
             discount=self.discount,
             updates=updates,
             episodes=len(self.starts),
             held_out=len(self.held),
+            distance_ratio=ratio,
+            **self._of_critic(critic, rows, proposed),
         )
+
+    def _of_critic(self, fitted: Critics, rows: Tensor, proposed: Tensor) -> dict[str, Any]:
+        """δ, V and A on ``rows`` by the agent's own Q function, else by the fitted one."""
+        agent, chosen = self.agent, (self.actions[rows], proposed, self.chosen_next[rows])
+        data, replay = (getattr(agent, name, None) for name in ("dataset", "replay"))
+        own = getattr(agent, "q_values", None)
+        if own is not None and replay is not None and data is not None and data.content_hash == self.data.content_hash:
+            batch = replay.take(rows.to(replay.device))
+            states, rewards = (batch.observations, batch.observations, batch.next_observations), batch.rewards.cpu()
+            found = [own(at, actions.to(at.device)) for at, actions in zip(states, chosen, strict=True)]
+        else:
+            found = [None]
+        whose = "fitted" if found[0] is None else "agent"
+        if whose == "fitted":
+            here, rewards = self.observations[rows], self.scale * self.rewards[rows]
+            states = here, here, self.following[rows]
+            found = [self.scale * fitted(at, actions)[0] for at, actions in zip(states, chosen, strict=True)]
+        recorded, value, later = (part.cpu() for part in found)  # 3 x [n, 1]
+        errors = rewards + self.discount * self.going_on[rows] * later - recorded
+        advantage = recorded - value
+        return {
+            "critic": whose,
+            "critic_td_error": float(errors.square().mean().sqrt()),
+            "critic_value_mean": float(value.mean()),
+            "critic_value_std": float(value.std(correction=0)),
+            "critic_advantage_mean": float(advantage.mean()),
+            "critic_advantage_std": float(advantage.std(correction=0)),
+            "critic_advantage_positive": float((advantage > 0).float().mean()),
+        }
 
     def _recorded(self) -> float:
         """Mean discounted return of the episodes as they were recorded."""
@@ -212,11 +265,14 @@ class _Judge:
             total[place] = rewards @ self.discount ** np.arange(len(rewards))
         return float(total.mean())
 
-    def _outside(self, rows: Tensor, chosen: Tensor, random: np.random.Generator) -> float:
+    def _outside(self, rows: Tensor, chosen: Tensor, random: np.random.Generator) -> tuple[float, float | None]:
+        """Share of (s, π(s)) further from the data than usual, and how much further they are in the median."""
         known = torch.from_numpy(np.sort(random.permutation(self.learnt)[:NEIGHBOURS]))
         tree = cKDTree(torch.cat([self.observations[known], self.actions[known]], dim=1).numpy())
         recorded, proposed = (
             tree.query(torch.cat([self.observations[rows], acted], dim=1).numpy())[0]
             for acted in (self.actions[rows], chosen)
         )
-        return float((proposed > np.quantile(recorded, USUAL)).mean())
+        usual = float(np.median(recorded))  # 0 where most rows are there twice
+        ratio = float(np.median(proposed)) / usual if usual > 0 else None
+        return float((proposed > np.quantile(recorded, USUAL)).mean()), ratio

@@ -8,39 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, nearest
-from rlkit.system.files import require_whole
+from rlkit.run.reading import Curve, Run, by, fill_in_data, read_run
 
-Curve = tuple[list[int], list[float]]  # steps, values
 Panel = tuple[str, str]  # environment, unit of progress
 KEYS = ("eval/score", "eval/true_return", "eval/return")  # the first that an environment's runs have
 FORMATS = (".png", ".pdf", ".svg")
-# What no value of a curve depends on, and the seed, over which the mean is taken.
-NOT_SETTINGS = ("seed", "out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "final_episodes")
-
-
-@dataclass
-class Run:
-    """One run: its settings by flat name, what its agent counts, its log lines, and how far it is."""
-
-    folder: Path
-    settings: dict[str, Any]
-    unit: str
-    lines: list[dict[str, Any]]
-    finished: bool
-
-    def curve(self, key: str) -> Curve:
-        found = [(line["step"], line[key]) for line in self.lines if _is_number(line.get(key))]
-        return [step for step, _ in found], [value for _, value in found]
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e300  # NaN is not
 
 
 def parser() -> Parser:
@@ -65,8 +42,8 @@ def main(argv: list[str]) -> int:
             left_out.append(str(error))
     panels: dict[Panel, dict[str, list[Curve]]] = {}
     keys: dict[Panel, str] = {}
-    _fill_in_data(runs)
-    for (env, unit), there in _by(runs, lambda run: (run.settings["env.name"], run.unit)).items():
+    fill_in_data(runs)
+    for (env, unit), there in by(runs, lambda run: (run.settings["env.name"], run.unit)).items():
         known = {key for run in there for line in run.lines for key in line if key != "step"}
         key = args.key or next((key for key in KEYS if key in known), KEYS[0])
         shown = [run for run in there if run.curve(key)[0]]
@@ -79,89 +56,17 @@ def main(argv: list[str]) -> int:
     draw_panels(panels, keys, args.out)
     for run in runs:
         if not run.finished and run.lines:
-            total = run.settings["total_timesteps"]
-            print(f"{run.folder} is not finished: {run.lines[-1]['step']} of {total} {run.unit}")
+            print(f"{run.folder} is {run.progress}")
     for reason in left_out:
         print(f"left out: {reason}")
     print(f"wrote {args.out}")
     return 0
 
 
-def read_run(folder: Path) -> Run:
-    """The run in ``folder``, finished or not; :class:`UserError` when it is none."""
-    from rlkit.config import read_plain
-    from rlkit.registry import agent_class
-
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl")
-    try:
-        config = read_plain(folder / "config.yaml")
-        text = _text(folder / "metrics.jsonl")
-        lines = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last one is what is half written
-        settings = {key: value for key, value in _flat(config).items() if key not in NOT_SETTINGS}
-        unit = agent_class(config["agent"]["name"]).defaults.unit
-        if not isinstance(settings["env.name"], str) or type(settings["total_timesteps"]) is not int:
-            raise KeyError("env.name")
-        if any(type(line["step"]) is not int or not 0 <= line["step"] < 2**63 for line in lines):
-            raise KeyError("step")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise UserError(
-                str(error) if str(error).startswith(str(folder / "config.yaml")) else f"{folder}: {error}"
-            ) from error
-        raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl") from error
-    finished = (folder / "result.json").is_file()
-    settings["data"] = _data(folder, finished)
-    return Run(folder, settings, unit, lines, finished)
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix[:-1]: node}
-    return {key: value for name, part in node.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
-
-
-def _data(folder: Path, finished: bool) -> str | None:
-    """The hash of what the run learns from, from its result or a checkpoint; "" where it has none, None if unknown."""
-    from rlkit.algorithms.checkpoint import read_artefact
-    from rlkit.run.folder import checkpoints
-
-    try:
-        if finished:
-            dataset = json.loads(_text(folder / "result.json")).get("dataset")
-        else:
-            dataset = read_artefact(checkpoints(folder / "checkpoints")[-1])[0].get("dataset")
-        return str(dataset["sha256"])[:8] if dataset else ""
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    require_whole(path, UserError)
-    return path.read_text(encoding="utf-8")
-
-
-def _fill_in_data(runs: list[Run]) -> None:
-    """A run that has not said yet what it learns from learns from what all the others of its settings do."""
-    for run in runs:
-        if run.settings["data"] is None:
-            alike = {r.settings["data"] for r in runs if {**r.settings, "data": None} == run.settings}
-            run.settings["data"] = (alike - {None}).pop() if len(alike - {None}) == 1 else "unknown"
-
-
-def _by(runs: list[Run], key: Any) -> dict[Any, list[Run]]:
-    found: dict[Any, list[Run]] = defaultdict(list)
-    for run in runs:
-        found[key(run)].append(run)
-    return found
-
-
 def _labelled(runs: list[Run], key: str) -> dict[str, list[Curve]]:
     """Curves by label: the agent, and whatever else differs, of hyperparameters among runs of that agent."""
-    groups = _by(runs, lambda run: json.dumps(run.settings, sort_keys=True, default=str))
-    agents = _by(runs, lambda run: run.settings["agent.name"])
+    groups = by(runs, lambda run: json.dumps(run.settings, sort_keys=True, default=str))
+    agents = by(runs, lambda run: run.settings["agent.name"])
     found = {}
     for group in groups.values():
         settings = group[0].settings

@@ -25,6 +25,7 @@ from rlkit.registry import EnvRecord, record, records
 
 REGRESSION_ROWS = 20_000  # enough for a stable fit of some hundred features
 RANDOM_UNITS = 128
+SURE = 0.1  # spread of returns, and share of actions unexplained, below which there is little to choose by
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,13 @@ def _unexplained(data: OfflineDataset, rows: np.ndarray, shift: int) -> float:
     units = np.random.default_rng(0).standard_normal((plain.shape[1], min(RANDOM_UNITS, len(rows) // 10)))
     curved = np.tanh(plain @ units / np.sqrt(max(plain.shape[1], 1)) + np.linspace(-1, 1, units.shape[1]))
     x = _standardised(np.concatenate((plain, plain**2, curved), axis=1))
-    y = data.rewards[rows + shift].astype(np.float64)
+    return _left(x, data.rewards[rows + shift].astype(np.float64))
+
+
+def _left(x: np.ndarray, y: np.ndarray) -> float:
+    """Share of the variance of ``y`` ``[n]`` that a least-squares fit on ``x`` ``[n, k]`` leaves on held-out rows."""
     y = y - y.mean()
-    train = np.arange(len(rows)) % 4 != 0  # the rest is held out, so that many features cannot fake a fit
+    train = np.arange(len(y)) % 4 != 0  # the rest is held out, so that many features cannot fake a fit
     weights = np.linalg.lstsq(
         np.concatenate((x[train], 1e-4 * np.sqrt(train.sum()) * np.eye(x.shape[1]))),
         np.concatenate((y[train], np.zeros(x.shape[1]))),
@@ -230,7 +235,45 @@ def _rewards(data: OfflineDataset) -> Iterator[Finding]:
             )
 
 
-def _load(what: Any, path: str | Path | None, log: Mapping[str, Any]) -> OfflineDataset:
+def expectations(data: OfflineDataset) -> list[str]:
+    """What may be expected of learning from ``data``, a sentence each with the statistics it rests on.
+
+    How far returns (sums of rewards of whole episodes, undiscounted) spread; how much of the actions' variance states
+    leave unexplained; and, where there are ten episodes or more, whether cloning is expected to win.
+    """
+    told, low, spread = [], None, None
+    starts = np.concatenate(([0], data.episode_ends[:-1]))
+    returns = np.add.reduceat(data.rewards.astype(np.float64), starts)  # [episodes]
+    if not data.reward_free:
+        spread = float(returns.std() / max(abs(returns.mean()), 1e-12))
+        told.append(
+            f"returns of {len(returns)} episodes: mean {returns.mean():.4g}, standard deviation {returns.std():.3g} "
+            f"({100 * spread:.1f} % of the mean), from {returns.min():.4g} to {returns.max():.4g}"
+        )
+    rows = np.arange(0, len(data), max(1, len(data) // REGRESSION_ROWS))
+    states = data.observations.reshape(len(data), -1)[rows].astype(np.float64)
+    actions = data.actions.reshape(len(data), -1)[rows].astype(np.float64)
+    plain = _standardised(states)
+    if len(rows) >= 20 * max(plain.shape[1], 1) and plain.shape[1]:
+        units = np.random.default_rng(0).standard_normal((plain.shape[1], min(RANDOM_UNITS, len(rows) // 10)))
+        curved = np.tanh(plain @ units / np.sqrt(plain.shape[1]) + np.linspace(-1, 1, units.shape[1]))
+        x = _standardised(np.concatenate((plain, plain**2, curved), axis=1))
+        varies = [a for a in actions.T if a.std() > 1e-8]
+        if varies:
+            low = float(np.mean([min(_left(x, a), 1.0) for a in varies]))
+            told.append(f"behaviour: a fit on states leaves {100 * low:.1f} % of the actions' variance unexplained")
+    if low is not None and spread is not None and len(returns) >= 10:
+        basis = f"(returns spread by {100 * spread:.1f} % of their mean, actions are {100 * low:.1f} % unexplained)"
+        if low < SURE and spread < SURE:
+            told.append(f"cloning is expected to win here: one behaviour, and episodes that hardly differ {basis}")
+        elif low > 0.5 or spread > 0.5:
+            told.append(f"cloning is not expected to win here: rewards hold something to choose by {basis}")
+        else:
+            told.append(f"nothing is expected of cloning against learning from rewards: compare both {basis}")
+    return told
+
+
+def load(what: Any, path: str | Path | None, log: Mapping[str, Any]) -> OfflineDataset:
     """The dataset with as few checks of values as its format allows, for the checks here to make."""
     if path is not None:
         return from_file(path, what if isinstance(what, EnvRecord) else record(what), strict=False, **log)
@@ -275,7 +318,7 @@ def check_dataset(
     bounds, the shapes and the longest episode are known.  A file that cannot be read is a finding, not an exception.
     """
     try:
-        data = _load(what, path, {"columns": columns, "bounds": bounds})
+        data = load(what, path, {"columns": columns, "bounds": bounds})
         limit = None
         if isinstance(env, gym.Env):
             spaces = require_boxes(env.observation_space, env.action_space, "env")

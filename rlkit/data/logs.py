@@ -165,7 +165,10 @@ def _roles(table: Table, given: Mapping[str, Any]) -> tuple[dict[str, list[str]]
     free = [name for name in table.names if name not in taken]
     for role, pattern in NAMES.items():
         names = [name for name in free if re.fullmatch(pattern, _plain(name))]
-        if role != "episode":  # whose names may be any
+        if role not in found and role not in ("episode", "step"):  # whose cells may be any, and which are not needed
+            for name in (name for name in names if name in table.text):
+                table.refuse_text(name, role)
+        if role != "episode":
             names = [name for name in names if name not in table.text]
         names = names if role in WIDE else names[:1]
         if names and role not in found and not (role == "next_observations" and "observations" in found):
@@ -189,7 +192,7 @@ def _roles(table: Table, given: Mapping[str, Any]) -> tuple[dict[str, list[str]]
         del found["next_observations"]
     for role in (*WIDE, "reward", "end", "time_limit"):
         if words := [name for name in found.get(role, ()) if name in table.text]:
-            raise DataError(f"{where}: the column '{words[0]}' of {role} holds text, expected numbers")
+            table.refuse_text(words[0], role)
     return {role: found[role] for role in ROLES if role in found}, [role for role in ROLES if role in guessed]
 
 

@@ -39,6 +39,19 @@ class Table(ABC):
     names: list[str]
     text: frozenset[str]  # columns that hold no numbers
     rows: int | None  # None: not known before it is read
+    examples: Mapping[str, tuple[int, str]] = {}  # row and cell that show a column to be text, where these are known
+
+    def refuse_text(self, name: str, role: str) -> None:
+        """Raise :class:`DataError` for a column of text where numbers are needed."""
+        held, hint = "", ""
+        if name in self.examples:
+            row, cell = self.examples[name]
+            held = f" ({shown(cell)} at row {row})"
+            hint = " with a point, not a comma" if re.fullmatch(r"[-+]?\d+,\d+", cell) else ""
+        raise DataError(
+            f"{self.where}: the column '{name}' of {role} holds text{held}, expected numbers{hint}, or columns.{role} "
+            "to name other columns"
+        )
 
     def expanded(self, name: str) -> list[str]:
         """The columns that ``name`` stands for: itself, or all parts of the array of that name.
@@ -267,9 +280,14 @@ class CSV(Table):
         sample = [row for row in sample if row]
         cells = {name: {row[i].strip() for row in sample if i < len(row)} for i, name in enumerate(self.names)}
         self.words = {name for name, held in cells.items() if any(cell.lower() in ("true", "false") for cell in held)}
-        self.text = frozenset(
-            name for name, held in cells.items() if name not in self.words and any(_number(c) is None for c in held)
-        )
+        self.examples = {}
+        for place, name in enumerate(self.names):
+            for row, held_cells in enumerate(sample):
+                cell = held_cells[place].strip() if place < len(held_cells) else ""
+                if name not in self.words and _number(cell) is None:
+                    self.examples[name] = (row, cell)
+                    break
+        self.text = frozenset(self.examples)
         width = sum(len(self.delimiter.join(row)) + 1 for row in sample) / max(len(sample), 1)
         self.expected_rows = int(path.stat().st_size / max(width, 1))
 
@@ -306,6 +324,7 @@ class CSV(Table):
         done = 0
         with self._lines() as lines, bar:
             next(lines)
+            lines.delimiter, lines.most = self.delimiter, len(self.names)
             while True:
                 block = self._block(lines, places, converters, done)
                 bar.update(lines.taken - bar.n)
@@ -341,12 +360,15 @@ class CSV(Table):
                     converters=converters or None,
                     ndmin=2,
                 ).reshape(-1, len(places))
+        except DataError:  # of the lines
+            raise
         except (ValueError, KeyError, IndexError) as error:
             text = one_line(error)
             if cell := re.search(r"could not convert string (.*) to float64 at row (\d+), column (\d+)", text):
                 name, row = self.names[int(cell[3]) - 1], done + int(cell[2])
                 held = "nothing" if cell[1] == "''" else shown(cell[1].strip("'"))
-                raise DataError(f"{self.where}: '{name}' holds {held} at row {row}, expected a number") from None
+                kind = "true or false as in other rows" if name in self.words else "a number"
+                raise DataError(f"{self.where}: '{name}' holds {held} at row {row}, expected {kind}") from None
             if row_found := re.search(r"at row (\d+)", text):
                 row = done + int(row_found[1]) - 1  # these it counts from 1
                 what = "has fewer cells than names" if "column index" in text else "cannot be read"
@@ -359,6 +381,7 @@ class _Decoded:
 
     def __init__(self, path: Path):
         self.path, self.taken = path, 0
+        self.delimiter, self.most, self.row = ",", 0, -1  # most: cells that a line may hold; 0 for any number
         self.file = path.open("r", encoding="utf-8-sig", newline="")
 
     def __enter__(self) -> _Decoded:
@@ -378,6 +401,15 @@ class _Decoded:
         if not line:
             raise StopIteration
         self.taken += len(line)
+        if self.most and line.strip():
+            self.row += 1
+            if line.count(self.delimiter) >= self.most:  # some may be quoted
+                cells = len(next(csv.reader([line], delimiter=self.delimiter)))
+                if cells > self.most:
+                    raise DataError(
+                        f"{self.path}: row {self.row} has {cells} cells, expected {self.most} as there are names "
+                        "(numbers with decimal commas need semicolons between them and points instead)"
+                    )
         return line
 
 

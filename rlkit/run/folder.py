@@ -30,7 +30,7 @@ CHECKPOINT = re.compile(r"step_\d{10,}\.rlk")
 NAMES = {
     "checkpoints": CHECKPOINT,
     "tensorboard": re.compile(r"events\.out\.tfevents\..+"),
-    "": re.compile(r"metrics\.jsonl|model\.rlk|result\.json|config\.yaml"),
+    "": re.compile(r"metrics\.jsonl|model\.rlk|result\.json|track\.json|config\.yaml"),
 }
 
 

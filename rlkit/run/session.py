@@ -54,9 +54,10 @@ from rlkit.run import folder
 from rlkit.run.folder import checkpoints
 from rlkit.run.interrupt import AGAIN, handling, stop, tell
 from rlkit.run.report import add_best, add_final, as_json, opening, sentence, summarise
+from rlkit.run.trackers import TrackerWriter
 
 # Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
-FREE = ("out", "overwrite", "progress_bar", "tensorboard", "checkpoint_every", "env.path", "env.source")
+FREE = ("out", "overwrite", "progress_bar", "tensorboard", "track", "checkpoint_every", "env.path", "env.source")
 NOTED = ("device", "threads", "engine", "precision")  # these may too, but sums may round differently: the run says so
 
 
@@ -265,6 +266,8 @@ class Session:
         writers: list[KVWriter] = [self.jsonl]
         if config.tensorboard:
             writers.append(TensorBoardWriter(out / "tensorboard", agent.num_timesteps + 1 if resuming else None))
+        if config.track is not None:
+            writers.append(TrackerWriter(config.track, out, _settings(config), resuming))
         lines.writers = writers
         logger = Logger(str(out), output_formats=[lines])
         agent.set_logger(logger)

@@ -139,6 +139,25 @@ def test_few_nodes_are_solved_again_too(name: str) -> None:
         np.testing.assert_allclose(found.objectives, problem.resized(nodes).objectives(small, best), rtol=0.02)
 
 
+@pytest.mark.parametrize("name", [*SIZES, "op"])
+def test_solve_improves_where_that_is_asked(name: str) -> None:
+    settings = {"num_nodes": 14, "budget": 2.5} if name == "op" else SIZES[name]
+    problem = make_problem(name, **settings)
+    agent = BQ("MultiInputPolicy", replace(record(name), env_kwargs=settings), **TINY)
+    given = [*(row(generate(problem, 5, 4), k) for k in range(5)), row(generate(problem.resized(17), 1, 0), 0)]
+    plain, found = agent.solve(given), agent.solve(given, improve=True)
+    gain = (found.objectives - plain.objectives) * (1.0 if problem.maximise else -1.0)
+    assert (gain >= -1e-12).all() and gain.sum() > 0.1
+    assert found.sizes.tolist() == [14] * 5 + [17] and found.sound.all() and found.seconds is not None
+    assert np.isnan(found.log_probabilities[gain > 1e-9]).all()
+    for one, solution, objective in zip(given, found.solutions, found.objectives, strict=True):
+        sized = problem.resized(len(next(iter(one.values()))) - problem.num_points + problem.num_nodes)
+        assert sized.objective(one, solution[solution >= 0]) == pytest.approx(objective)
+    if name != "op":
+        again = agent.solve(given, reconstruct=2, improve=True)
+        np.testing.assert_array_equal(again.solutions, agent.solve(given, reconstruct=2).solutions)
+
+
 def test_bad_input_is_one_sentence() -> None:
     agent, _, instances, solutions = make("tsp")
     for options, expected in (
@@ -159,6 +178,9 @@ def test_bad_input_is_one_sentence() -> None:
         UserError, match="solutions of op have no parts to solve again, expected one of tsp, atsp, cvrp"
     ):
         other.solve(generate(make_problem("op", num_nodes=6, budget=2.0), 2, 0), reconstruct=3)
+    packing = BQ("MultiInputPolicy", replace(record("knapsack"), env_kwargs={"num_nodes": 6, "capacity": 1.0}), **TINY)
+    with pytest.raises(UserError, match="knapsack has no moves to improve a solution by"):
+        packing.solve(generate(make_problem("knapsack", num_nodes=6, capacity=1.0), 2, 0), improve=True)
 
 
 @pytest.mark.parametrize("name", ["tsp", "cvrp"])

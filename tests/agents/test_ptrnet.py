@@ -349,6 +349,19 @@ def test_samples_repeat_with_their_seed_and_more_are_better(env: str, monkeypatc
         assert (sign * many.objectives).mean() > (sign * few.objectives).mean()
 
 
+def test_tours_are_improved_where_that_is_asked() -> None:
+    agent, coords = sharpened("tsp", 12), np.random.default_rng(5).random((6, 12, 2))
+    plain, found = agent.solve(coords), agent.solve(coords, improve=True)
+    assert (found.objectives <= plain.objectives + 1e-12).all() and found.objectives.mean() < plain.objectives.mean()
+    np.testing.assert_allclose(
+        found.objectives, agent.problem.resized(12).objectives({"coords": coords}, found.solutions)
+    )
+    with pytest.raises(UserError, match="improve=True is for solutions under the problem's rules, expected valid=True"):
+        agent.solve(coords, improve=True, valid=False)
+    with pytest.raises(UserError, match="convex-hull has no moves to improve a solution by"):
+        make("convex-hull", 6).solve(coords[:, :6], improve=True)
+
+
 def test_judging_without_rules() -> None:
     square = np.array([[0.0, 0.0], [1.0, 0.1], [1.1, 1.0], [0.1, 1.2], [0.5, 0.6]])
     coords = np.stack([square] * 4)

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 import toy
 from scipy.stats import spearmanr
 
@@ -82,6 +83,53 @@ def test_the_same_seed_gives_the_same_verdict_and_an_agent_brings_its_data() -> 
     assert 0 < first.held_out < first.episodes and "outside the data" in first.sentence
 
 
+def test_statistics_are_of_the_agents_own_critic_where_it_has_one() -> None:
+    few: dict[str, Any] = {"updates": 20, "hidden_sizes": (8,)}
+    agent = TD3BC("MlpPolicy", DATA, batch_size=64, hidden_sizes=(32,), reward_scale=2.0, seed=0, device="cpu").learn(
+        50
+    )
+    own = judge(agent, **few)
+    assert own.critic == "agent" and agent.replay is not None
+    held = np.flatnonzero(np.isin(np.searchsorted(DATA.episode_ends, np.arange(len(DATA)), "right"), held_episodes()))
+    batch = agent.replay.take(torch.from_numpy(held))
+
+    def q(observations: torch.Tensor, actions: torch.Tensor) -> np.ndarray:
+        return torch.stack(agent.critic(observations, actions)).mean(0)[:, 0].detach().numpy()
+
+    value = q(batch.observations, agent.policy.actor(batch.observations))
+    recorded = q(batch.observations, batch.actions)
+    later = q(batch.next_observations, agent.policy.actor(batch.next_observations))
+    rewards = 2 * DATA.rewards[held]
+    errors = rewards + 0.99 * ~DATA.terminations[held] * later - recorded
+    wanted = {
+        "td_error": np.sqrt(np.square(errors).mean()),
+        "value_mean": value.mean(),
+        "value_std": value.std(),
+        "advantage_mean": (recorded - value).mean(),
+        "advantage_std": (recorded - value).std(),
+        "advantage_positive": (recorded > value).mean(),
+    }
+    assert {key: getattr(own, f"critic_{key}") for key in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    elsewhere = judge(agent, DATA.with_(rewards=DATA.rewards + 1), **few)
+    cloned = judge(BC("MlpPolicy", DATA, hidden_sizes=(8,), seed=0, device="cpu").learn(5), **few)
+    for other in (elsewhere, cloned, judge(pusher(1.0), DATA, **few)):
+        assert other.critic == "fitted" and other.critic_value_std is not None and other.critic_value_std > 0
+
+
+def held_episodes() -> np.ndarray:
+    count = len(DATA.episode_ends)
+    return np.random.default_rng([0, 1]).permutation(count)[: count // 10]
+
+
+def test_distances_beside_those_of_the_data_and_verdicts_of_before() -> None:
+    near, far = (judge(pusher(gain), DATA, updates=2, hidden_sizes=(8,)) for gain in (1.0, -3.0))
+    assert near.distance_ratio is not None and far.distance_ratio is not None
+    assert near.distance_ratio < 1.5 < 3 < far.distance_ratio
+    added = {key for key in near.as_json() if key.startswith("critic") or key == "distance_ratio"}
+    former = Verdict(**{key: value for key, value in near.as_json().items() if key not in added})
+    assert former.sentence == near.sentence and len(added) == 8
+
+
 def one_episode() -> OfflineDataset:
     ends = np.zeros(len(DATA), bool)
     return DATA.with_(terminations=ends, truncations=np.append(ends[:-1], True), parts=())
@@ -119,9 +167,9 @@ def test_a_run_prints_and_keeps_its_verdict(tmp_path: Path, monkeypatch: pytest.
     assert main([*RUN, "verdict=true", "out=asked"]) == 0
     result = json.loads(Path("asked/result.json").read_text())
     assert f"by its data alone: estimated discounted return {result['verdict']['value']:.4g}" in capsys.readouterr().out
-    assert json.loads(Path("asked/metrics.jsonl").read_text().splitlines()[-1])["verdict/value"] == pytest.approx(
-        result["verdict"]["value"]
-    )
+    logged = json.loads(Path("asked/metrics.jsonl").read_text().splitlines()[-1])
+    for name in ("value", "td_error", "action_distance", "outside", "critic_td_error", "critic_advantage_mean"):
+        assert logged[f"verdict/{name}"] == pytest.approx(result["verdict"][name])
     assert main([*RUN, "out=usual"]) == 0  # there is an environment
     assert "verdict" not in json.loads(Path("usual/result.json").read_text())
 

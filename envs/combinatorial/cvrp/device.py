@@ -59,10 +59,12 @@ class Device(DeviceRules):
     def sizes(cls, nodes: int, least: int) -> tuple[int, int]:
         return least - 2, nodes
 
-    def follow(self, solutions: NDArray[np.int64]) -> None:
+    def layout(
+        self, rows: NDArray[np.int64], solutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """Customers route by route; of each place where its route begins, what it is the other way round, and the
         load before it."""
-        demand = self.exact["demand"].cpu().numpy()
+        demand = self.exact["demand"][torch.as_tensor(rows).to(self.device)].cpu().numpy()
         laid = [order_routes(one, solution) for one, solution in zip(demand, solutions, strict=True)]
         customers, via = (np.stack(parts) for parts in zip(*laid, strict=True))  # [B, n]
         count, n = customers.shape
@@ -73,41 +75,42 @@ class Device(DeviceRules):
         last = np.minimum.accumulate(np.where(closes, places, n)[:, ::-1], axis=1)[:, ::-1]
         load = np.zeros((count, n + 1), np.int64)
         load[:, 1:] = np.take_along_axis(demand, customers, axis=1).cumsum(axis=1)
-        laid_out = customers, via, opens.cumsum(axis=1) - 1, begin, begin + last, load
-        self.customers, self.via, self.route, self.begin, self.mirror, self.load = (
-            torch.as_tensor(np.ascontiguousarray(part)).to(self.device) for part in laid_out
-        )
-        self.most_routes = int(self.route.max()) + 1
+        route = opens.cumsum(axis=1) - 1
+        found = {"customers": customers, "via": via, "route": route, "begin": begin, "mirror": begin + last}
+        return route[:, -1] + 1, {**found, "load": load}
 
     def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """Which routes are driven the other way round."""
         n = self.nodes - 1
         if not 1 <= size <= n:
             raise UserError(f"size={size} of a sub-problem is out of range, expected 1 to {n} for {n} customers")
-        return (generator.integers(2, size=(len(rows), self.most_routes), dtype=np.bool_),)
+        return (generator.integers(2, size=(len(rows), int(self.counts.max())), dtype=np.bool_),)
 
     def cut(self, rows: Int[Tensor, " p"], size: int, *lots: Tensor) -> SubProblems:
         """Suffixes of solutions: the last ``size`` customers, with the load that is left there.
 
         Columns are in the order of service, so the first is the target, with its ``via`` bit as the kind.
         """
-        (turned,) = lots  # [P, routes]
+        (turned,), laid = lots, self.laid  # [P, routes]
         n = self.nodes - 1
         done, begun = n - size, n > size  # begun: there is somebody who was served last
         places = torch.arange(done - begun, n, device=self.device)  # [size + begun]
-        route, mirror = (part[rows, done - begun :] for part in (self.route, self.mirror))
+        route, mirror = (laid[name][rows, done - begun :] for name in ("route", "mirror"))
         swap = turned.gather(1, route)
-        served = picked(self.customers, rows, torch.where(swap, mirror - places, places))
+        served = picked(laid["customers"], rows, torch.where(swap, mirror - places, places))
         assert self.limit is not None
         budget, origin = self.limit[rows], torch.zeros_like(rows)
         if begun:
             origin, served = served[:, 0], served[:, 1:]
-            first, ends = self.begin[rows, done - 1], self.mirror[rows, done - 1] + 1  # ends: first plus one past last
-            ahead = self.load[rows, done] - self.load[rows, first]
-            back = self.load[rows, ends - first] - self.load[rows, ends - done]
+            first, ends = (
+                laid["begin"][rows, done - 1],
+                laid["mirror"][rows, done - 1] + 1,
+            )  # ends: first plus one past last
+            ahead = laid["load"][rows, done] - laid["load"][rows, first]
+            back = laid["load"][rows, ends - first] - laid["load"][rows, ends - done]
             budget = budget - torch.where(swap[:, 0], back, ahead)
         target = torch.zeros((len(rows), size, 2), device=self.device)
-        target[:, 0, 1] = self.via[rows, done].float()
+        target[:, 0, 1] = laid["via"][rows, done].float()
         target[:, 0, 0] = 1.0 - target[:, 0, 1]
         return SubProblems(self.states(rows, origin, served, budget.double()), target)
 

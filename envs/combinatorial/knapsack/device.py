@@ -66,24 +66,25 @@ class Device(DeviceRules):
     def steps(cls, solutions: NDArray[np.int64]) -> NDArray[np.int64]:
         return (solutions >= 0).sum(axis=1)
 
-    def follow(self, solutions: NDArray[np.int64]) -> None:
+    def layout(
+        self, rows: NDArray[np.int64], solutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """Items that are packed, behind them those that are not."""
         packed = np.zeros((len(solutions), self.nodes), np.bool_)
-        rows, columns = np.nonzero(solutions >= 0)
-        packed[rows, solutions[rows, columns]] = True
-        self.order = torch.as_tensor(np.argsort(~packed, axis=1, kind="stable")).to(self.device)
-        self.count = packed.sum(axis=1)
-        self.packed = torch.as_tensor(self.count).to(self.device)
+        on, columns = np.nonzero(solutions >= 0)
+        packed[on, solutions[on, columns]] = True
+        count = packed.sum(axis=1)
+        return count, {"order": np.argsort(~packed, axis=1, kind="stable"), "packed": count}
 
     def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """An order of the packed items, the others behind them."""
-        most = int(self.count.max()) - 1
+        most = int(self.counts.max()) - 1
         if not 0 <= size <= most:
             raise UserError(
                 f"size={size} packed items are out of range, expected 0 to {most}, fewer than a solution has"
             )
         keys = generator.random((len(rows), self.nodes))
-        keys[np.arange(self.nodes) >= self.count[rows, None]] = 2.0
+        keys[np.arange(self.nodes) >= self.counts[rows, None]] = 2.0
         return (keys.argsort(axis=1),)
 
     def cut(self, rows: Int[Tensor, " p"], size: int, *lots: Tensor) -> SubProblems:
@@ -92,8 +93,8 @@ class Device(DeviceRules):
         The order of an optimal set is of no matter: the target is uniform over its remaining items.
         """
         (places,) = lots  # [P, N]
-        packed = self.packed[rows, None]  # [P, 1]
-        items = picked(self.order, rows, places)
+        packed = self.laid["packed"][rows, None]  # [P, 1]
+        items = picked(self.laid["order"], rows, places)
         assert self.limit is not None
         budget = self.limit[rows] - picked(self.exact["weight"], rows, items[:, :size]).sum(dim=1)
         right = (torch.arange(size, self.nodes, device=self.device) < packed) / (packed - size).float()

@@ -110,6 +110,11 @@ def own(problem: Problem, instance: Instance, effort: float, seed: int, seconds:
     return np.flatnonzero(knapsack_table(whole, instance["value"], min(capacity, int(whole.sum()))))
 
 
+def density(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
+    """:func:`density_greedy`."""
+    return density_greedy(instance)
+
+
 def ortools(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
     """The best items, by OR-tools."""
     knapsack: Any = load("ortools.algorithms.python.knapsack_solver", "ortools")
@@ -124,5 +129,5 @@ def ortools(problem: Problem, instance: Instance, effort: float, seed: int, seco
     return np.flatnonzero([solver.best_solution_contains(j) for j in range(problem.num_nodes)])
 
 
-SOLVERS: dict[str, Solver] = {"own": own, "ortools": ortools}
+SOLVERS: dict[str, Solver] = {"own": own, "ortools": ortools, "density": density}
 BASELINES = {"density_greedy": padded_density_greedy}

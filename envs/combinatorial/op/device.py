@@ -63,25 +63,26 @@ class Device(DeviceRules):
     def steps(cls, solutions: NDArray[np.int64]) -> NDArray[np.int64]:
         return (solutions > 0).sum(axis=1)
 
-    def follow(self, solutions: NDArray[np.int64]) -> None:
+    def layout(
+        self, rows: NDArray[np.int64], solutions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]]]:
         """Nodes in the order of the tour, behind them those not visited; lengths up to each, and of the whole tour."""
-        coords = self.exact["coords"].cpu().numpy()
-        count, n = len(solutions), coords.shape[1] - 1
-        visited = self.steps(solutions)
-        order, way = np.zeros((count, n), np.int64), np.zeros((count, n + 2))
-        for i, solution in enumerate(solutions):
-            tour = solution[solution > 0]
-            order[i] = np.concatenate((tour, np.setdiff1d(np.arange(1, n + 1), tour)))
-            stops = coords[i][np.concatenate(([0], tour, [0]))]
-            way[i, 1 : len(stops)] = np.sqrt(((stops[1:] - stops[:-1]) ** 2).sum(axis=1)).cumsum()
-        self.order, self.way_to, self.visited = (
-            torch.as_tensor(part).to(self.device) for part in (order, way, visited)
-        )
-        self.most = int(visited.max()) - 1
+        coords = self.exact["coords"][torch.as_tensor(rows).to(self.device)].cpu().numpy()
+        count, n = len(rows), coords.shape[1] - 1
+        visited, when = self.steps(solutions), np.full((count, n + 1), n + 2)
+        on, place = np.nonzero(solutions > 0)
+        when[on, solutions[on, place]] = place
+        order = when[:, 1:].argsort(axis=1, kind="stable") + 1
+        stops = np.zeros((count, n + 2), np.int64)  # back at 0, and staying there
+        stops[on, place] = solutions[on, place]
+        places = np.take_along_axis(coords, stops[..., None], axis=1)
+        way = np.zeros((count, n + 2))
+        way[:, 1:] = np.sqrt(((places[:, 1:] - places[:, :-1]) ** 2).sum(axis=2)).cumsum(axis=1)
+        return visited, {"order": order, "way": way, "visited": visited}
 
     def lots(self, rows: NDArray[np.int64], size: int, generator: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """In which direction tours are walked."""
-        most = self.most
+        most = int(self.counts.max()) - 1
         if not 0 <= size <= most:
             raise UserError(f"size={size} visited nodes are out of range, expected 0 to {most}, fewer than a tour has")
         return (generator.integers(2, size=len(rows), dtype=np.bool_),)
@@ -93,14 +94,15 @@ class Device(DeviceRules):
         far has left.  The first column is the target.
         """
         (back,) = lots
-        begun, length = int(size > 0), self.visited[rows]  # begun: there is a node visited last
-        places = torch.arange(size - begun, self.order.shape[1], device=self.device)
+        order, way = self.laid["order"], self.laid["way"]
+        begun, length = int(size > 0), self.laid["visited"][rows]  # begun: there is a node visited last
+        places = torch.arange(size - begun, order.shape[1], device=self.device)
         swap = back[:, None] & (places < length[:, None])
-        nodes = picked(self.order, rows, torch.where(swap, length[:, None] - 1 - places, places))
+        nodes = picked(order, rows, torch.where(swap, length[:, None] - 1 - places, places))
         origin, remaining = (nodes[:, 0], nodes[:, 1:]) if begun else (torch.zeros_like(rows), nodes)
-        left = self.way_to[rows, length + 1] - self.way_to[rows, length + 1 - size]
+        left = way[rows, length + 1] - way[rows, length + 1 - size]
         assert self.limit is not None
-        budget = self.limit[rows] - torch.where(back, left, self.way_to[rows, size])
+        budget = self.limit[rows] - torch.where(back, left, way[rows, size])
         target = torch.zeros((1, remaining.shape[1], 1), device=self.device)
         target[:, 0] = 1.0
         return SubProblems(self.states(rows, origin, remaining, budget), target)

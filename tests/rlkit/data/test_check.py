@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from rlkit.data import behaviour_rollouts, check_dataset, to_minari, write_d4rl
+from rlkit.data import behaviour_rollouts, check_dataset, load_dataset, to_minari, write_d4rl
+from rlkit.data.check import expectations
 from rlkit.registry import record
 
 
@@ -145,3 +146,24 @@ def test_values_in_files_are_findings_not_exceptions(hopper, tmp_path):
         file["rewards"][11] = np.nan
         file["actions"][12] = 3.0
     assert codes(check_dataset(path)) == ["non-finite", "actions-out-of-bounds"]
+
+
+@pytest.mark.parametrize(("noise", "said"), [(0.0, "cloning is expected to win"), (1.0, "cloning is not expected")])
+def test_what_is_expected_of_cloning(noise, said):
+    """One behaviour of states alone, or the same one drowned in noise that costs reward."""
+    g = np.random.default_rng(0)
+    states = g.normal(size=(2000, 3))
+    actions = np.tanh(states @ [0.5, -0.3, 0.2]) + noise * g.normal(size=2000)
+    rewards = 1.0 - (actions - np.tanh(states @ [0.5, -0.3, 0.2])) ** 2
+    columns = {"obs": states, "action": actions, "reward": rewards, "episode": np.repeat(np.arange(40), 50)}
+    told = expectations(load_dataset(columns))
+    assert told[0].startswith("returns of 40 episodes") and told[1].startswith("behaviour: a fit on states leaves")
+    assert told[2].startswith(said)
+    assert len(expectations(load_dataset({k: v for k, v in columns.items() if k != "reward"}))) == 1
+
+
+def test_columns_that_are_alike_and_large_are_said_to_be_large():
+    g = np.random.default_rng(0)
+    columns = {"obs": 1e5 + g.normal(size=(100, 2)), "action": g.normal(size=100), "reward": g.normal(size=100)}
+    said = next(f.sentence for f in check_dataset(load_dataset(columns)) if f.code == "scales")
+    assert "far larger than 1" in said and "differ" not in said
