@@ -620,7 +620,7 @@ class MBTL(_MBTL):
     def __init__(
         self,
         env: Any,
-        learner: Any = None,
+        learner: Any = 'ppo',
         *,
         seed: int = 0,
         device: torch.device | str = 'cpu',
@@ -693,7 +693,7 @@ class ORPO(_ORPO):
         self,
         policy: str = 'MlpPolicy',
         env: Any = None,
-        ref_policy: Any = None,
+        ref_policy: Any = 'uniform',
         *,
         ref_env: Any = None,
         seed: int = 0,

@@ -13,7 +13,7 @@ import inspect
 import re
 import sys
 import textwrap
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,14 @@ def home(cls: Any) -> str:
 def constructor(cls: Any) -> str:
     """The class with its constructor, as a stub has it: ``rlkit.cli.facts`` reads it instead of importing the agent."""
     lines, star = [], False
+    own_default = {field.name: field.default for field in fields(cls.Config) if field.default is not MISSING}
     for parameter in signature(cls).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not star:
             lines.append("*,")
             star = True
         given = parameter.default is not inspect.Parameter.empty
-        lines.append(f"{parameter.name}: {parameter.annotation}{f' = {parameter.default!r}' if given else ''},")
+        default = own_default.get(parameter.name) if parameter.default is None else parameter.default
+        lines.append(f"{parameter.name}: {parameter.annotation}{f' = {default!r}' if given else ''},")
     said = {field.name: comments(cls.Config).get(field.name, "") for field in fields(cls.Config)}
     own = inspect.cleandoc(cls.__doc__ or "").partition("\n\nHyperparameters:")[0]
     told = [f"{name}: {text}".rstrip() for name, text in said.items()]

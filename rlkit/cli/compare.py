@@ -5,7 +5,6 @@ Each order with its 95 % intervals, which of them overlap, what is not finished,
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import shutil
 import textwrap
@@ -13,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlkit.cli.parser import Parser
 from rlkit.errors import UserError
 from rlkit.run.reading import Run, fill_in_data, read_run
 
@@ -33,10 +33,14 @@ class Ranked:
         return f"{self.run.folder}: {self.value:.4g} ({spread})"
 
 
+def parser() -> Parser:
+    found = Parser(prog="rlkit compare", description="Rank runs on the same data.")
+    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not")
+    return found
+
+
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="rlkit compare", description="Rank runs on the same data.")
-    parser.add_argument("runs", nargs="+", type=Path)
-    folders = list(dict.fromkeys(parser.parse_args(argv).runs))
+    folders = list(dict.fromkeys(parser().parse_args(argv).runs))
     if len(folders) < 2:
         raise UserError(f"one run, {folders[0]}, has nothing to be compared with, expected two or more")
     runs = [read_run(folder) for folder in folders]

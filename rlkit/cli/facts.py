@@ -64,12 +64,13 @@ def agent_facts(name: str) -> Facts:
     run = declared["defaults"]
     assert isinstance(run, ast.Call)
     constructor = next(part for part in node.body if isinstance(part, ast.FunctionDef))
-    said = dict(_said(ast.get_docstring(constructor) or ""))
     given = constructor.args
+    positional = [*given.posonlyargs, *given.args]
+    values = [*[None] * (len(positional) - len(given.defaults)), *given.defaults, *given.kw_defaults]
+    typed = {a.arg: (a, value) for a, value in zip([*positional, *given.kwonlyargs], values, strict=True)}
     options = [
-        Option(argument.arg, ast.unparse(argument.annotation) if argument.annotation else "", _text(value), comment)
-        for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)
-        if (comment := said.get(argument.arg)) is not None
+        Option(name, _text(typed[name][0].annotation), _text(typed[name][1]), comment)
+        for name, comment in _said(ast.get_docstring(constructor) or "")
     ]
     return Facts(
         name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import toy  # noqa: F401  # registers its records
+import yaml
 
 from rlkit import registry
 from rlkit.algorithms.signatures import comments
