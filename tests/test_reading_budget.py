@@ -16,6 +16,7 @@ from rlkit import registry
 FILE_LINES, TOTAL_LINES = 380, 1650
 LONGER = {
     "prdc": 1950,  # two exact searches, one for processors and one for devices
+    "iqlearn": 1670,  # stands on two other imitators' files, and those on implicit value learning
     "vagram": 1800,  # a world model beside SAC, and the replay of both
     "drrpo-features": 1850,  # stands on DR-RPO's file for the dual and the checks of references
     "orpo": 2310,  # base policies, a discriminator and PPO's update, and environments whose state is saved
