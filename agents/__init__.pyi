@@ -2,9 +2,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 from rlkit.agents.drrpo_features import Map
+from rlkit.algorithms.hyperparameters import RunDefaults
 from rlkit.algorithms.offline import DatasetLike
 from stable_baselines3.common.type_aliases import GymEnv
 from typing import Any
+from typing import ClassVar
 import torch
 from rlkit.agents.a2pr import A2PR as _A2PR
 from rlkit.agents.bc import BC as _BC
@@ -47,6 +49,8 @@ from rlkit.agents import vagram as vagram
 from rlkit.agents import xql as xql
 
 class A2PR(_A2PR):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -108,6 +112,8 @@ class A2PR(_A2PR):
 
 
 class BC(_BC):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -143,6 +149,8 @@ class BC(_BC):
 
 
 class BEER(_BEER):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='steps', total_timesteps=1000000, log_every=1000, eval_every=10000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -197,6 +205,8 @@ class BEER(_BEER):
 
 
 class BQ(_BQ):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=10000, log_every=100, eval_every=500, checkpoint_every=500, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str | None = None,
@@ -277,6 +287,8 @@ class BQ(_BQ):
 
 
 class DRRPO(_DRRPO):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='episodes', total_timesteps=200, log_every=10, eval_every=20, checkpoint_every=50, final_episodes=100, judged='sampled')
     def __init__(
         self,
         policy: str | None = None,
@@ -327,6 +339,8 @@ class DRRPO(_DRRPO):
 
 
 class FDVL(_FDVL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -400,6 +414,8 @@ class FDVL(_FDVL):
 
 
 class FeatureDRRPO(_FeatureDRRPO):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='episodes', total_timesteps=150, log_every=10, eval_every=10, checkpoint_every=30, final_episodes=100, judged='sampled')
     def __init__(
         self,
         policy: str | None = None,
@@ -455,6 +471,8 @@ class FeatureDRRPO(_FeatureDRRPO):
 
 
 class IQL(_IQL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -524,6 +542,8 @@ class IQL(_IQL):
 
 
 class IQLearn(_IQLearn):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -595,10 +615,12 @@ class IQLearn(_IQLearn):
 
 
 class MBTL(_MBTL):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='steps', total_timesteps=3000000, log_every=1, eval_every=1, checkpoint_every=1, final_episodes=100, judged='greedy')
     def __init__(
         self,
         env: Any,
-        learner: Any = None,
+        learner: Any = 'ppo',
         *,
         seed: int = 0,
         device: torch.device | str = 'cpu',
@@ -665,11 +687,13 @@ class MBTL(_MBTL):
 
 
 class ORPO(_ORPO):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='steps', total_timesteps=240000, log_every=6000, eval_every=12000, checkpoint_every=50000, final_episodes=100, judged='sampled')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
         env: Any = None,
-        ref_policy: Any = None,
+        ref_policy: Any = 'uniform',
         *,
         ref_env: Any = None,
         seed: int = 0,
@@ -757,6 +781,8 @@ class ORPO(_ORPO):
 
 
 class PRDC(_PRDC):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -812,6 +838,8 @@ class PRDC(_PRDC):
 
 
 class PtrNet(_PtrNet):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=30000, log_every=500, eval_every=1000, checkpoint_every=5000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str | None = None,
@@ -891,6 +919,8 @@ class PtrNet(_PtrNet):
 
 
 class ReCOIL(_ReCOIL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -966,6 +996,8 @@ class ReCOIL(_ReCOIL):
 
 
 class SMODICE(_SMODICE):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -1013,6 +1045,8 @@ class SMODICE(_SMODICE):
 
 
 class SQL(_SQL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -1082,6 +1116,8 @@ class SQL(_SQL):
 
 
 class TD3BC(_TD3BC):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -1129,6 +1165,8 @@ class TD3BC(_TD3BC):
 
 
 class VaGraM(_VaGraM):
+    learns_from: ClassVar[str] = 'environment'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='steps', total_timesteps=125000, log_every=1000, eval_every=2500, checkpoint_every=5000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',
@@ -1213,6 +1251,8 @@ class VaGraM(_VaGraM):
 
 
 class XQL(_XQL):
+    learns_from: ClassVar[str] = 'data'
+    defaults: ClassVar[RunDefaults] = RunDefaults(unit='updates', total_timesteps=1000000, log_every=1000, eval_every=5000, checkpoint_every=50000, final_episodes=100, judged='greedy')
     def __init__(
         self,
         policy: str = 'MlpPolicy',

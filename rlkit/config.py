@@ -152,6 +152,11 @@ def parse(overrides: list[str]) -> list[Override]:
     return parsed
 
 
+def is_sweep(words: list[str]) -> bool:
+    """Whether any of ``words``, as typed, has several values."""
+    return any(o.is_sweep_override() for o in parse(storable(words)) if not o.key_or_group.startswith("hydra"))
+
+
 def _choice(parsed: list[Override], group: str, known: list[str]) -> str:
     for override in parsed:
         if override.key_or_group == group:
@@ -164,17 +169,47 @@ def _choice(parsed: list[Override], group: str, known: list[str]) -> str:
 
 
 def storable(overrides: list[str]) -> list[str]:
-    """``overrides`` with what ``env=`` names by a path or an id in a form that Hydra keeps: without slashes."""
-    return [f"env={quote(unquote(o[4:]), safe=',*${}-_.')}" if o.startswith("env=") else o for o in overrides]
+    """``overrides`` as Hydra's grammar takes them: paths and ids stand for themselves, whatever characters they have.
+
+    What ``env=`` names is kept without slashes, as Hydra has it for the name of a group.
+    """
+    return [_storable(override) for override in overrides]
 
 
-def compose_config(overrides: list[str]) -> DictConfig:
+def _storable(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if key == "env" and value:
+        whole = is_file(value) and Path(value).expanduser().exists()
+        return f"env={quote(value, safe='_.-' if whole else ',_.-')}"
+    if key == "out" or (key in ("env.path", "init") and value != "null"):
+        whole = key == "out" or "," not in value or Path(value).expanduser().exists()
+        return f"{key}={','.join(map(_literal, [value] if whole else value.split(',')))}"
+    if equals and value and not key.startswith("hydra"):
+        try:
+            OverridesParser.create().parse_override(override)
+        except OverrideParseException:
+            return f"{key}={quoted(value)}"  # such as a name with spaces
+    return override
+
+
+def _literal(text: str) -> str:
+    as_typed = len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" and text[0] not in text[1:-1]
+    return text if as_typed or not text else quoted(text)
+
+
+def quoted(text: str) -> str:
+    """``text`` as a string of Hydra's grammar."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def compose_config(overrides: list[str], stored: bool = False) -> DictConfig:
     """The whole configuration of ``agent=NAME env=NAME key=value ...`` with presets applied.
 
-    ``env=`` may also be what :func:`typed_env` takes.  Raises :class:`UserError` for an unknown agent, env or key, or a
-    value of the wrong type or range.
+    ``env=`` may also be what :func:`typed_env` takes; ``stored``: as :func:`storable` has it already.  Raises
+    :class:`UserError` for an unknown agent, env or key, or a value of the wrong type or range.
     """
-    overrides = storable(overrides)
+    overrides = overrides if stored else storable(overrides)
     agent = _choice(parse(overrides), "agent", registry.agent_names())
     parsed = parse([_own_key(registry.agent_class(agent), override) for override in overrides])
     env = _choice(parsed, "env", sorted(registry.records()))

@@ -123,6 +123,12 @@ def agent_names() -> list[str]:
     return sorted({*_entries("rlkit.agents"), *_agents})
 
 
+def agent_home(name: str) -> tuple[str, str] | None:
+    """Module and class of the agent ``name``, without importing it; None where no package declares one."""
+    entry = _entries("rlkit.agents").get(name)
+    return None if entry is None else (entry.module, entry.attr)
+
+
 def agent_class(name: str) -> Any:
     """The class registered under ``name``; raises :class:`UserError` naming the nearest known one."""
     if name not in _agents:

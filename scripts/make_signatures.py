@@ -13,6 +13,7 @@ import inspect
 import re
 import sys
 import textwrap
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ NAMES = {
     "Sequence": "from collections.abc import Sequence",
     "Path": "from pathlib import Path",
     "Any": "from typing import Any",
+    "ClassVar": "from typing import ClassVar",
+    "RunDefaults": "from rlkit.algorithms.hyperparameters import RunDefaults",
     "torch": "import torch",
     "GymEnv": "from stable_baselines3.common.type_aliases import GymEnv",
     "DatasetLike": "from rlkit.algorithms.offline import DatasetLike",
@@ -46,22 +49,26 @@ def home(cls: Any) -> str:
 
 
 def constructor(cls: Any) -> str:
-    """The class with its constructor, as a stub has it."""
+    """The class with its constructor, as a stub has it: ``rlkit.cli.facts`` reads it instead of importing the agent."""
     lines, star = [], False
+    own_default = {field.name: field.default for field in fields(cls.Config) if field.default is not MISSING}
     for parameter in signature(cls).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not star:
             lines.append("*,")
             star = True
         given = parameter.default is not inspect.Parameter.empty
-        lines.append(f"{parameter.name}: {parameter.annotation}{f' = {parameter.default!r}' if given else ''},")
-    said = comments(cls.Config)
+        default = own_default.get(parameter.name) if parameter.default is None else parameter.default
+        lines.append(f"{parameter.name}: {parameter.annotation}{f' = {default!r}' if given else ''},")
+    said = {field.name: comments(cls.Config).get(field.name, "") for field in fields(cls.Config)}
     own = inspect.cleandoc(cls.__doc__ or "").partition("\n\nHyperparameters:")[0]
-    told = [f"{name}: {text}" for name, text in said.items() if text]
+    told = [f"{name}: {text}".rstrip() for name, text in said.items()]
     wrapped = [line for text in told for line in textwrap.wrap(text, 104, subsequent_indent="    ")]
     doc = "\n".join([own, "", "Args:", *(f"    {line}" for line in wrapped)])
     body = textwrap.indent(f'"""{doc}\n"""', " " * 8)
     arguments = textwrap.indent("\n".join(lines), " " * 8)
-    head = f"class {cls.__name__}(_{cls.__name__}):\n    def __init__(\n        self,"
+    declared = f"    learns_from: ClassVar[str] = {cls.learns_from!r}\n"
+    declared += f"    defaults: ClassVar[RunDefaults] = {cls.defaults!r}\n"
+    head = f"class {cls.__name__}(_{cls.__name__}):\n{declared}    def __init__(\n        self,"
     return f"{head}\n{arguments}\n    ) -> None:\n{body}\n"
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -10,7 +12,8 @@ from importlib import import_module
 from typing import Any
 
 from rlkit import __version__
-from rlkit.errors import Caution, UserError, nearest, one_line
+from rlkit.cli.verbs import routed
+from rlkit.errors import Caution, UserError, one_line
 from rlkit.run.interrupt import Interrupted, handling, stop
 
 VERBS = {
@@ -25,30 +28,39 @@ VERBS = {
     "plot": "draw learning curves of runs:  rlkit plot RUN... --out curves.png",
     "list": "show what exists:  rlkit list agents | rlkit list envs",
     "bench": "measure speed against other libraries, side by side",
+    "completion": "let the shell complete names and keys:  rlkit completion bash|zsh|fish",
 }
-USAGE = "usage: rlkit VERB ...\n\n" + "\n".join(f"  {verb:<8}{text}" for verb, text in VERBS.items())
+USAGE = "usage: rlkit VERB ...\n\n" + "\n".join(f"  {verb:<12}{text}" for verb, text in VERBS.items())
+USAGE += "\n\nrlkit VERB --help says more; rlkit train agent=prdc --help shows an agent's hyperparameters"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    if "_ARGCOMPLETE" in os.environ and argv is None:  # set by what `rlkit completion` prints
+        import_module("rlkit.cli.completion").complete()
     args = sys.argv[1:] if argv is None else argv
-    if not args or args[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if args[0] == "--version":
-        print(f"rlkit {__version__}")
-        return 0
-    verb, rest = args[0], args[1:]
     make_printable()
     try:
-        if verb not in VERBS:
-            raise UserError(f"unknown verb '{verb}'{nearest(verb, VERBS)}")
+        verb, *rest = routed(args, VERBS) if args else ["--help"]
+        if verb in ("-h", "--help"):
+            print(USAGE)
+            return 0
+        if verb == "--version":
+            print(f"rlkit {__version__}")
+            return 0
+        if verb.startswith("-"):
+            raise UserError(f"unknown option '{one_line(verb, 60)}', expected a verb first (see rlkit --help)")
+        if verb != args[0] and "--help" not in rest and "-h" not in rest:
+            line = shlex.join(["rlkit", verb, *rest])
+            print(f"rlkit: understood as {one_line(line, 2000)}", file=sys.stderr)
         with handling(stop), warnings.catch_warnings():
             warnings.showwarning = _showing(warnings.showwarning)
             return int(import_module(f"rlkit.cli.{verb}").main(rest) or 0)
     except UserError as error:
         print(f"rlkit: {one_line(error, 2000)}", file=sys.stderr)  # names of files may hold anything
         return 2
+    except SystemExit as end:  # argparse, after --help
+        return int(end.code or 0)
     except BrokenPipeError:
         return 0
     except OSError as error:  # a disk that fills up where nobody expected it

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -10,28 +9,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from rlkit.bench import ROWS, pick
+from rlkit.cli.parser import Parser
 from rlkit.errors import UserError
 
 LEAST_ROWS = 20_000  # fewer do not hold PRDC's pool and its first visits
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> Parser:
+    found = Parser(
         prog="rlkit bench", description="Measure speed against other libraries, side by side in one process."
     )
-    parser.add_argument("row", nargs="*", help="rows to measure (default: all); see --list")
-    parser.add_argument("--quick", action="store_true", help="under a minute: shows that it runs, not to quote")
-    parser.add_argument("--out", type=Path, default=Path("bench.json"), help="where the JSON goes (bench.json)")
-    parser.add_argument("--rows", type=int, help="transitions in each dataset (200000; with --quick 20000)")
-    parser.add_argument("--rounds", type=int, help="blocks of each side (9; with --quick 3)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of the update rows (1)")
-    parser.add_argument("--list", action="store_true", help="show the rows and stop")
-    return parser
+    found.add_argument("row", nargs="*", help="rows to measure (default: all); see --list")
+    found.add_argument("--quick", action="store_true", help="under a minute: shows that it runs, not to quote")
+    found.add_argument("--out", type=Path, default=Path("bench.json"), help="where the JSON goes (bench.json)")
+    found.add_argument("--rows", type=int, help="transitions in each dataset (200000; with --quick 20000)")
+    found.add_argument("--rounds", type=int, help="blocks of each side (9; with --quick 3)")
+    found.add_argument("--threads", type=int, default=1, help="threads of the update rows (1)")
+    found.add_argument("--list", action="store_true", help="show the rows and stop")
+    return found
 
 
 def main(argv: list[str]) -> int:
     """Measure, print the table, write the JSON; returns 0.  Raises :class:`UserError` for bad input."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     if args.list:
         width = max(map(len, ROWS))
         for name, row in ROWS.items():

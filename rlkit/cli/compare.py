@@ -6,7 +6,6 @@ not finished, and the settings that differ.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import textwrap
@@ -18,6 +17,7 @@ import numpy as np
 
 from rlkit.algorithms.evaluate import measures
 from rlkit.algorithms.verdict import doubts
+from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, shown
 from rlkit.run.reading import Run, by, fill_in_data, read_run
 
@@ -51,10 +51,14 @@ class Ranked:
         return one is None or two is None or max(one[0], two[0]) <= min(one[1], two[1])
 
 
+def parser() -> Parser:
+    found = Parser(prog="rlkit compare", description="Rank runs on the same data.")
+    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not")
+    return found
+
+
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="rlkit compare", description="Rank runs on the same data.")
-    parser.add_argument("runs", nargs="+", type=Path)
-    folders = list(dict.fromkeys(parser.parse_args(argv).runs))
+    folders = list(dict.fromkeys(parser().parse_args(argv).runs))
     if len(folders) < 2:
         raise UserError(f"one run, {folders[0]}, has nothing to be compared with, expected two or more")
     runs = [read_run(folder) for folder in folders]

@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rlkit.cli.parser import Parser
 from rlkit.errors import DataError, UserError, one_line
 
 MAX_JOBS = 1024
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a plain table; wide enough for its content where the output is no terminal."""
+    """Print a plain table, as wide as its longest words need, however narrow the terminal: no name is broken."""
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD if any(columns) else None, show_header=any(columns))
@@ -25,6 +27,9 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 160
+    console.width = max(
+        console.width, Measurement.get(console, console.options.update(max_width=10_000), table).minimum
+    )
     console.print(table)
 
 
@@ -249,9 +254,9 @@ def number_or_text(text: str) -> Any:
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rlkit data", description="offline datasets")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+def parser() -> Parser:
+    found = Parser(prog="rlkit data", description="Offline datasets, and labelled instances.")
+    verbs = found.add_subparsers(dest="verb", required=True, metavar="VERB")
     what = "a record's name, a Minari id, or a file: CSV, Parquet, NPZ, HDF5"
 
     def add_log(verb: argparse.ArgumentParser) -> None:
@@ -308,14 +313,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--overwrite", action="store_true")
     add_log(verb)
     verb.set_defaults(run=_export)
-    return parser
+    return found
 
 
 def main(argv: list[str]) -> int:
     """Run ``rlkit data`` with ``argv`` (the words after ``data``) and return the exit code.
 
-    0, or 1 where ``check`` found errors; bad input raises :class:`~rlkit.errors.UserError`, and argparse's own
-    complaints exit with 2.
+    0, or 1 where ``check`` found errors; bad input raises :class:`~rlkit.errors.UserError`.
     """
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     return args.run(args)

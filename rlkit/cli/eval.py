@@ -10,21 +10,35 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from rlkit.cli.parser import Parser, told
 from rlkit.errors import UserError, nearest, one_line
 
-USAGE = (
-    "usage: rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [judged=greedy|sampled] "
-    "[key=value of the environment]"
-)
 RANGES = {"episodes": (1, 10**6), "seed": (0, 2**32 - 1), "beam": (1, 10**6), "augment": (1, 10**6)}  # whole numbers
 KEYS = ("agent", "env", "judged", *RANGES)
 
 
+EPILOG = """settings:
+  env=NAME                    play there, not where the artefact says
+  episodes=100 seed=0         how many episodes, and the first one's seed
+  judged=greedy|sampled       how the policy acts; by default as its agent is judged
+  agent=NAME                  instead of RUN: weights that ship with the agent, for env=NAME
+  beam=N augment=N            of agents that search
+  num_nodes=100 ...           arguments of env=NAME"""
+
+
+def parser() -> Parser:
+    usage = "rlkit eval RUN|ARTEFACT|agent=NAME [env=NAME] [episodes=100] [seed=0] [KEY=VALUE ...]"
+    text = "Play, and print scores with their interval."
+    found = Parser(prog="rlkit eval", usage=usage, description=text, epilog=EPILOG)
+    found.add_argument("settings", nargs="*", metavar="RUN|ARTEFACT", help="a run's folder, or a .rlk file")
+    return found
+
+
 def main(argv: list[str]) -> int:
-    targets = [a for a in argv if "=" not in a]
-    settings = dict(a.split("=", 1) for a in argv if "=" in a)
+    """Play and print; returns 0.  Raises :class:`UserError` for bad input."""
+    targets, settings = told(parser().read(argv).settings)
     if len(targets) + ("agent" in settings) != 1:
-        raise UserError(USAGE)
+        parser().error(f"expected one run or artefact, not {len(targets) + ('agent' in settings)}")
     numbers = {"episodes": 100, "seed": 0}
     for key, (least, most) in RANGES.items():
         text = settings.get(key, str(numbers.get(key, least)))

@@ -7,26 +7,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rlkit.cli.parser import Parser, told
 from rlkit.errors import UserError, refusing
 
-USAGE = "usage: rlkit export RUN|ARTEFACT FILE.onnx|FILE.pt2 [overwrite=true]"
+
+def parser() -> Parser:
+    found = Parser(prog="rlkit export", description="Write a policy, and a model card, for other programs.")
+    found.usage = "rlkit export RUN|ARTEFACT FILE.onnx|FILE.pt2 [overwrite=true]"
+    found.add_argument("source", metavar="RUN|ARTEFACT", help="a run's folder, or a .rlk file")
+    found.add_argument("file", metavar="FILE", help=".onnx, or .pt2 of PyTorch's exported programs")
+    found.add_argument("settings", nargs="*", metavar="overwrite=true", help="replace FILE and its card")
+    return found
 
 
 def main(argv: list[str]) -> int:
-    if {"-h", "--help"} & set(argv):
-        print(USAGE)
-        return 0
-    words = [word for word in argv if not word.startswith("overwrite=")]
-    asked = [word.partition("=")[2] for word in argv if word.startswith("overwrite=")]
-    if len(words) != 2 or not set(asked) <= {"true", "false"}:
-        raise UserError(USAGE)
+    """Export; returns 0.  Raises :class:`UserError` for bad input and for files that exist."""
+    args = parser().read(argv)
+    names, settings = told([args.source, args.file, *args.settings], ("overwrite",))
+    if len(names) != 2 or settings.get("overwrite", "true") not in ("true", "false"):
+        parser().error("expected a run or artefact, a file, and nothing but overwrite=true beside them")
     from rlkit.algorithms.export import PROBES, card, export
     from rlkit.api import load
     from rlkit.run.folder import read_result
     from rlkit.system.files import write_atomically
 
-    source, file = Path(words[0]), Path(words[1])
-    overwrite = "true" in asked
+    source, file = Path(names[0]), Path(names[1])
+    overwrite = settings.get("overwrite") == "true"
     beside = file.with_suffix(".md")
     if beside.exists() and not overwrite:
         raise UserError(f"{beside} exists already, expected another name, or overwrite=true")

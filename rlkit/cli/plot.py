@@ -6,12 +6,12 @@ them as a band.  Each environment, and each unit of progress, has a panel of its
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, nearest
 from rlkit.run.reading import Curve, Run, by, fill_in_data, read_run
 
@@ -20,12 +20,17 @@ KEYS = ("eval/score", "eval/true_return", "eval/return")  # the first that an en
 FORMATS = (".png", ".pdf", ".svg")
 
 
+def parser() -> Parser:
+    found = Parser(prog="rlkit plot", description="Draw learning curves of runs.")
+    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not")
+    found.add_argument("--out", type=Path, default=Path("curves.png"), metavar="FILE", help=".png, .pdf or .svg")
+    found.add_argument("--key", help=f"by default the first of {', '.join(KEYS)} in the log")
+    return found
+
+
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="rlkit plot", description="Draw learning curves of runs.")
-    parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("curves.png"))
-    parser.add_argument("--key", help=f"by default the first of {', '.join(KEYS)} in the log")
-    args = parser.parse_args(argv)
+    """Draw; returns 0.  Raises :class:`UserError` where there is nothing to draw."""
+    args = parser().parse_args(argv)
     if args.out.suffix not in FORMATS or args.out.is_dir() or "\0" in str(args.out):
         raise UserError(f"--out {args.out} is no picture, expected a file ending in {' or '.join(FORMATS)}")
     left_out: list[str] = []

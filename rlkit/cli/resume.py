@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlkit.errors import UserError
+from rlkit.cli.parser import Parser, told
 
 KEYS = ("total_timesteps", "progress_bar", "device", "threads", "engine", "precision")
-USAGE = """usage: rlkit resume RUN [RUN ...] [total_timesteps=N] [progress_bar=false] [device=NAME] [threads=N]
-                          [engine=NAME] [precision=NAME] [env=PACKAGE:ID]
+EPILOG = """settings:
+  total_timesteps=N           train further than the run was meant to
+  device=NAME threads=N engine=NAME precision=NAME
+                              go on elsewhere, which may round differently
+  progress_bar=false          show none
+  env=PACKAGE:ID              import the package that registers what the run is made in
 
-  several runs go on together, those of one shape as one program; env= imports the package that registers what they are
-  made in, which their configuration does not name"""
+Several runs go on together, those of one shape as one program."""
+
+
+def parser() -> Parser:
+    usage = "rlkit resume RUN [RUN ...] [total_timesteps=N] [KEY=VALUE ...]"
+    found = Parser(
+        prog="rlkit resume", usage=usage, description="Continue runs from their last checkpoints.", epilog=EPILOG
+    )
+    found.add_argument("settings", nargs="+", metavar="RUN", help="a run's folder")
+    return found
 
 
 def main(argv: list[str]) -> int:
-    if {"-h", "--help"} & set(argv):
-        print(USAGE)
-        return 0
-    typed = [a[4:] for a in argv if a.startswith("env=")]
-    argv = [a for a in argv if not a.startswith("env=")]
-    settings: dict[str, Any] = dict(a.split("=", 1) for a in argv if a.split("=")[0] in KEYS and "=" in a)
-    folders = [a for a in argv if a.split("=")[0] not in KEYS]  # a run's name may hold an equals sign
+    """Continue; returns the exit code.  Raises :class:`UserError` for what is no run, or not as its checkpoint is."""
+    folders, found = told(parser().read(argv).settings, (*KEYS, "env"))
+    settings: dict[str, Any] = {key: value for key, value in found.items() if key != "env"}
     from rlkit.run.folder import folder_of
 
-    if typed:
+    if "env" in found:
         from rlkit.config import typed_id
 
-        typed_id(typed[-1])  # registers it; which environment a run has, its configuration says
+        typed_id(found["env"])  # registers it; which environment a run has, its configuration says
     several = len(folders) > 1
     if not folders or (several and not all(folder_of(one).is_dir() for one in folders)):
-        raise UserError(" ".join(USAGE.partition("\n\n")[0].split()))
+        wrong = next((one for one in folders if not folder_of(one).is_dir()), None)
+        parser().error("expected the folder of a run" if wrong is None else f"'{wrong}' is no folder of a run")
     if several:
         from rlkit.run.together import exit_code, resume_runs
 

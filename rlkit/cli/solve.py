@@ -6,7 +6,6 @@ what is best and says why.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import warnings
@@ -14,23 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.cli.data import number_or_text
+from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, one_line
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rlkit solve", description="Solve a file of cities or routes.")
-    parser.add_argument("what", metavar="FILE|PROBLEM", help=".tsp, .atsp, .vrp, .csv, .txt, .npy; or tsp, cvrp, ...")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of a PROBLEM, such as num_nodes=100")
-    parser.add_argument("--seconds", default="10", metavar="S", help="time for searching (10)")
-    parser.add_argument("--method", default="auto", help="search, insertion, bq, ptrnet, a solver's name, or auto")
-    parser.add_argument("--seed", default="0", metavar="N", help="of the instance that is drawn, and of searches (0)")
-    parser.add_argument("--no-improve", action="store_true", help="leave what bq, ptrnet or insertion give as it is")
-    parser.add_argument("--against", metavar="METHOD", help="compare with this one, given the same time")
-    parser.add_argument("--optimum", metavar="X", help="the best known length (default: NAME.opt.tour or NAME.sol)")
-    parser.add_argument("--exact-lengths", action="store_true", help="lengths of the file are not rounded")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the solution: .tour, or .sol for routes")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw it: .svg, .png or .pdf")
-    return parser
+def parser() -> Parser:
+    found = Parser(prog="rlkit solve", description="Solve a file of cities or routes.")
+    found.add_argument("what", metavar="FILE|PROBLEM", help=".tsp, .atsp, .vrp, .csv, .txt, .npy; or tsp, cvrp, ...")
+    found.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of a PROBLEM, such as num_nodes=100")
+    found.add_argument("--seconds", default="10", metavar="S", help="time for searching (10)")
+    found.add_argument("--method", default="auto", help="search, insertion, bq, ptrnet, a solver's name, or auto")
+    found.add_argument("--seed", default="0", metavar="N", help="of the instance that is drawn, and of searches (0)")
+    found.add_argument("--no-improve", action="store_true", help="leave what bq, ptrnet or insertion give as it is")
+    found.add_argument("--against", metavar="METHOD", help="compare with this one, given the same time")
+    found.add_argument("--optimum", metavar="X", help="the best known length (default: NAME.opt.tour or NAME.sol)")
+    found.add_argument("--exact-lengths", action="store_true", help="lengths of the file are not rounded")
+    found.add_argument("--out", type=Path, metavar="FILE", help="write the solution: .tour, or .sol for routes")
+    found.add_argument("--picture", type=Path, metavar="FILE", help="draw it: .svg, .png or .pdf")
+    return found
 
 
 def number(name: str, text: str, kind: type[int] | type[float] = float) -> Any:
@@ -44,7 +44,7 @@ def number(name: str, text: str, kind: type[int] | type[float] = float) -> Any:
 
 def main(argv: list[str]) -> int:
     """Solve and print; returns 0.  Raises :class:`UserError` for bad input, before anything is searched or written."""
-    args = _parser().parse_intermixed_args(argv)
+    args = parser().parse_intermixed_args(argv)
     settings = {}
     for word in args.settings:
         name, equals, value = word.partition("=")

@@ -31,7 +31,7 @@ def job(config: object) -> int:
     make_printable()
     overrides = [o.removeprefix("++") for o in HydraConfig.get().overrides.task]
     try:
-        return train(compose_config([*overrides, "progress_bar=false", "resume=true"]))
+        return train(compose_config([*overrides, "progress_bar=false", "resume=true"], stored=True))
     except UserError as error:
         print(f"rlkit: {error}", file=sys.stderr)
         return 2
@@ -51,16 +51,23 @@ def sweep(overrides: list[str]) -> int:
 
     Raises :class:`UserError` before any run starts where one of them cannot, and where some have not ended.
     """
+    from rlkit.cli.words import require_shared
     from rlkit.config import compose_config, fill_store, parse, storable
     from rlkit.run.folder import folder_of
 
     overrides = storable(overrides)
     settings = [o for o in parse(overrides) if not o.key_or_group.startswith("hydra")]
+    agents = [
+        a for o in settings if o.key_or_group == "agent" and o.is_sweep_override() for a in o.sweep_string_iterator()
+    ]
+    require_shared([o.key_or_group for o in settings], agents)
     choices = [
         [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
         for o in settings
     ]
-    configs = [compose_config([c for c in chosen if c is not None]) for chosen in itertools.product(*choices)]
+    configs = [
+        compose_config([c for c in chosen if c is not None], stored=True) for chosen in itertools.product(*choices)
+    ]
     outs = [folder_of(config.out) for config in configs]
     if len({out.resolve() for out in outs}) != len(outs):
         raise UserError(

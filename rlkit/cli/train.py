@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from rlkit.errors import UserError
+import argparse
+import shlex
+import sys
+from pathlib import Path
 
-HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
+from rlkit.cli.pages import page
+from rlkit.cli.parser import Parser
+from rlkit.cli.words import key_of, missing, names_of, spelt, understood
+from rlkit.errors import UserError, one_line
 
-  agent=prdc agent.beta=2   the method and its hyperparameters (rlkit list agents)
-  env=hopper-medium         the environment and its data (rlkit list envs)
+EPILOG = """  agent=prdc agent.beta=2   the method and its hyperparameters: rlkit train agent=prdc --help
+  env=hopper-medium         the environment and its data: rlkit train env=hopper-medium --help
   env=log.csv               data of your own: CSV, Parquet, NPZ, HDF5, or a Minari id; rlkit data info log.csv shows
                             which column is what, env.columns.actions=[valve,heater] says it
   env=Pendulum-v1           for agents that act: a Gymnasium id, also env=package:Id-v0
@@ -17,43 +23,69 @@ HELP = """usage: rlkit train agent=NAME env=NAME [key=value ...] [-m]
   total_timesteps=N         updates, steps or episodes, as the agent counts; so are the next three
   log_every=N eval_every=N checkpoint_every=N
   seed=0 device=cpu out=FOLDER overwrite=false eval_episodes=N final_episodes=N
-  -m seed=0,1,2             every combination, in parallel processes (hydra/launcher=basic: one after another)
-  -m seed=0,1,2 engine=stacked    every combination in one process, runs of one shape as one program
-  --cfg                     print the configuration and stop
-  --help agent=NAME         what the agent counts, and its own defaults"""
+  seed=0,1,2                every combination, in parallel processes (hydra/launcher=basic: one after another)
+  seed=0,1,2 engine=stacked every combination in one process, runs of one shape as one program"""
 
 
-def _help(overrides: list[str]) -> str:
-    """The help, with what the agent named in ``overrides`` counts and has for defaults."""
-    name = next((o.removeprefix("agent=") for o in overrides if o.startswith("agent=")), None)
-    if name is None:
-        return HELP
-    from rlkit.registry import agent_class
-
-    defaults = agent_class(name).defaults
-    settings = " ".join(f"{key}={value}" for key, value in defaults.settings().items())
-    return f"{HELP}\n\nagent={name} counts {defaults.unit} and is judged {defaults.judged}; by default\n  {settings}"
+def parser() -> Parser:
+    usage = "rlkit train agent=NAME env=NAME [KEY=VALUE ...] [--config FILE] [-m] [--cfg]"
+    found = Parser(prog="rlkit train", usage=usage, description="Train an agent.", epilog=EPILOG, add_help=False)
+    found.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings, as below")
+    found.add_argument("--config", type=Path, metavar="FILE", help="settings from a YAML file, or a run's config.yaml")
+    found.add_argument("-m", "--multirun", action="store_true", help="a sweep; lists of values make it one without")
+    found.add_argument("--cfg", action="store_true", help="print the configuration and stop")
+    found.add_argument("-h", "--help", action="store_true", help="this; of agent=NAME or env=NAME, what is its own")
+    found.add_argument("--resume", metavar="RUN", help=argparse.SUPPRESS)
+    return found
 
 
 def main(argv: list[str]) -> int:
-    if not argv or {"-h", "--help"} & set(argv):
-        print(_help(argv))
+    """Train; returns the exit code.  Raises :class:`UserError` for bad input, before anything is written."""
+    args = parser().read(argv)
+    if args.help or not argv:
+        print(page(args.settings) or parser().format_help(), end="")
         return 0
-    overrides = [a for a in argv if not a.startswith("-")]
-    unknown = [a for a in argv if a.startswith("-") and a not in ("-m", "--multirun", "--cfg")]
-    if unknown:
-        raise UserError(f"unknown option '{unknown[0]}', expected -m or --cfg")
-    if {"-m", "--multirun"} & set(argv):
-        from rlkit.cli.sweep import sweep
+    if args.resume is not None:
+        raise UserError(f"a run goes on by its own verb, expected rlkit resume {shlex.quote(args.resume)}")
+    own = spelt(args.settings)
+    if args.config is None:
+        return _run(args, understood(own))
+    from rlkit.cli.settings_file import as_words, placed, read_settings, values
 
-        return sweep(overrides)
+    given = {key_of(word) for word in own}
+    entries = [entry for entry in read_settings(args.config) if entry.key not in given]
+    agents = names_of(own, "agent") or values(entries, "agent")
+    places = {entry.key: entry.place for entry in entries}
+    try:
+        words = understood([*as_words(entries, agents), *own])
+        theirs, own = words[: len(entries)], words[len(entries) :]
+        places |= {key_of(word): entry.place for word, entry in zip(theirs, entries, strict=True)}
+        given = {key_of(word) for word in own}  # by their own names
+        return _run(args, [*(word for word in theirs if key_of(word) not in given), *own])
+    except UserError as error:
+        raise placed(error, places) from None
+
+
+def _run(args: argparse.Namespace, words: list[str]) -> int:
+    """Train as ``words`` say, each one a setting of the configuration."""
+    missing(words)
     from omegaconf import OmegaConf
 
-    from rlkit.config import agent_of, compose_config
+    from rlkit.config import agent_of, compose_config, is_sweep
     from rlkit.run.session import train
 
-    config = compose_config(overrides)
-    if "--cfg" in argv:
+    swept = args.multirun or is_sweep(words)
+    if args.config is None and (args.spoken or words != args.settings or swept != args.multirun):
+        line = shlex.join(["rlkit", "train", *words, *(["-m"] if swept else [])])
+        print(f"rlkit: understood as {one_line(line, 2000)}", file=sys.stderr)
+    if swept and args.cfg:
+        raise UserError("--cfg shows the configuration of one run, expected no -m and no lists of values")
+    if swept:
+        from rlkit.cli.sweep import sweep
+
+        return sweep(words)
+    config = compose_config(words)
+    if args.cfg:
         print(f"# the agent counts {agent_of(config).defaults.unit}")
         print(OmegaConf.to_yaml(config), end="")
         return 0

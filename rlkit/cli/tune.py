@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, one_line
 
 EPILOG = """ranges: agent.alpha=1..40 (even), agent.alpha=1..40:log, agent.batch_size=128,256,512 (choices);
@@ -15,27 +15,22 @@ without any, those that ship with the agent.  The first trial has the defaults. 
 machine or another that shares the folder, to join or go on: `rlkit tune STUDY`.  Trials of dead workers are resumed."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rlkit tune",
-        description="Search for hyperparameters.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE|STUDY", help="as of rlkit train; or a study's folder")
-    parser.add_argument("--trials", type=int, metavar="N", help="runs in all (20)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (1)")
-    parser.add_argument("--batch", type=int, metavar="N", help="trials that may run at once, of all workers (4)")
-    parser.add_argument("--objective", metavar="NAME", help="score, return, true_return, gap, verdict, or auto")
-    parser.add_argument("--pruner", metavar="NAME", help="median: stop trials below the others' median; none (median)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the search, not of the runs (0)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the study (studies/AGENT_ENV)")
-    return parser
+def parser() -> Parser:
+    found = Parser(prog="rlkit tune", description="Search for hyperparameters.", epilog=EPILOG)
+    found.add_argument("settings", nargs="+", metavar="KEY=VALUE|STUDY", help="as of rlkit train; or a study's folder")
+    found.add_argument("--trials", type=int, metavar="N", help="runs in all (20)")
+    found.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (1)")
+    found.add_argument("--batch", type=int, metavar="N", help="trials that may run at once, of all workers (4)")
+    found.add_argument("--objective", metavar="NAME", help="score, return, true_return, gap, verdict, or auto")
+    found.add_argument("--pruner", metavar="NAME", help="median: stop trials below the others' median; none (median)")
+    found.add_argument("--seed", type=int, metavar="N", help="of the search, not of the runs (0)")
+    found.add_argument("--out", type=Path, metavar="FOLDER", help="the study (studies/AGENT_ENV)")
+    return found
 
 
 def main(argv: list[str]) -> int:
     """Search and print; returns the exit code.  Raises :class:`UserError` for bad input, before anything is written."""
-    args = _parser().parse_intermixed_args(argv)
+    args = parser().read(argv)
     try:
         import optuna  # noqa: F401
     except ImportError:

@@ -12,7 +12,7 @@ from rlkit.errors import UserError
 MAX_CONFIG = 1 << 16  # bytes
 
 
-class _PlainLoader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """YAML without references: a few lines of them can stand for gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -31,7 +31,7 @@ def read_plain(path: Path) -> dict[str, Any]:
             data = file.read(MAX_CONFIG + 1)
         if len(data) > MAX_CONFIG:
             raise ValueError(f"more than {MAX_CONFIG} bytes")
-        found = yaml.load(data.decode("utf-8"), _PlainLoader)  # a SafeLoader
+        found = yaml.load(data.decode("utf-8"), PlainLoader)  # a SafeLoader
         _require_plain(found)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -84,7 +84,7 @@ def with_(**changes: str) -> list[str]:
         (["eval", "none.rlk"], ["no such artefact"]),
         (["eval", "none.rlk", "episode=3"], ["unknown key 'episode'", "did you mean 'episodes'"]),
         (["eval", "none.rlk", "episodes=0"], ["episodes=0 is out of range"]),
-        (["list", "agent"], ["did you mean 'agents'"]),
+        (["list", "agentz"], ["did you mean 'agents'"]),
         (["plot", "nowhere"], ["nowhere is not a run"]),
     ],
 )
