@@ -55,14 +55,14 @@ def understood(typed: Sequence[str]) -> list[str]:
 
     Raises :class:`UserError` for what may mean two things, or nothing, with the line to type.
     """
-    agents = names_of(typed, "agent")
+    agents, begun = names_of(typed, "agent"), bool(names_of(typed, "init"))  # one that learnt from data may now act
     found = []
     for word in typed:
         key, _, value = word.partition("=")
         if key == "agent":
             value = ",".join(agent_name(name) for name in value.split(","))
         elif key == "env":
-            value = _env(value, agents)
+            value = _env(value, [] if begun else agents)
         elif key == "device" and value.lower() in ("gpu", "nvidia"):
             value = "cuda"
         else:
