@@ -44,7 +44,8 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _spoken(self, argv: Sequence[str]) -> list[str]:
-        found, words = [], list(argv)
+        found: list[str] = []
+        words = list(argv)
         while words:
             word = words.pop(0)
             if word == "--":

@@ -198,7 +198,7 @@ def suggestions(text: str, kind: str) -> list[str]:
     tasks = difflib.get_close_matches(stem, {record.task for record in fit.values()}, n=1, cutoff=0.6)
     tasks = tasks or [task for task in {record.task for record in fit.values()} if stem.startswith(f"{task}-")]
     of_task = [name for name, record in fit.items() if record.task in tasks]
-    usual = [name for name in of_task if fit[name].data is not None and fit[name].data.d4rl_id] if of_task else []
+    usual = [name for name in of_task if (data := fit[name].data) is not None and data.d4rl_id]
     usual.sort(key=lambda name: (not name.endswith("-medium"), "medium" not in name))
     exact = bool(tasks) and (stem == tasks[0] or len(stem) <= len(tasks[0]) + 1)
     order = [*usual, *of_task, *near] if exact else [*near, *usual, *of_task]
@@ -207,14 +207,20 @@ def suggestions(text: str, kind: str) -> list[str]:
 
 def _meant(name: str, kind: str) -> str:
     found = suggestions(name, kind)
-    return f"expected {' or '.join(f'env={one}' for one in found)}" if found else "see rlkit data list"
+    return f"expected {_either(f'env={one}' for one in found)}" if found else "see rlkit data list"
 
 
 def _near(name: str, kind: str) -> str:
     found = suggestions(name, kind)
     if found:
-        return f"; did you mean {' or '.join(map(repr, found))}?"
+        return f"; did you mean {_either(map(repr, found))}?"
     return ", expected a record (rlkit list envs), a file, or an id of Minari or Gymnasium"
+
+
+def _either(names: Iterable[str]) -> str:
+    """``a, b or c``."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def missing(words: Sequence[str]) -> None:
