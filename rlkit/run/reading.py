@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlkit.errors import UserError
 from rlkit.system.files import require_whole
 
@@ -147,3 +149,50 @@ def by(runs: list[Run], key: Any) -> dict[Any, list[Run]]:
     for run in runs:
         found[key(run)].append(run)
     return found
+
+
+def groups(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in their seed alone, by a label: the agent, and whatever else differs among ``runs``.
+
+    Hyperparameters are told where they differ among the runs of that agent.
+    """
+    alike = by(runs, lambda run: json.dumps(run.settings, sort_keys=True, default=str))
+    agents = by(runs, lambda run: run.settings["agent.name"])
+    found = {}
+    for group in alike.values():
+        settings = group[0].settings
+        words = [str(settings["agent.name"])]
+        for name, value in settings.items():
+            others = agents[settings["agent.name"]] if name.startswith("agent.") else runs
+            if name not in ("agent.name", "env.name") and any(run.settings.get(name) != value for run in others):
+                words.append(f"data {value}" if name == "data" else f"{name.removeprefix('agent.')}={value}")
+        found[" ".join(words)] = group
+    return found
+
+
+@dataclass
+class Band:
+    """The curves of several runs as one: at each step the mean, a 95 % interval, and whether every run has a value."""
+
+    steps: list[int]
+    means: list[float]
+    intervals: list[tuple[float, float]]
+    whole: list[bool]
+
+
+def band(curves: list[Curve]) -> Band:
+    """``curves`` as one; of one run there are no intervals."""
+    from rlkit.stats import bootstrap_interval
+
+    at: dict[int, list[float]] = defaultdict(list)
+    for steps, values in curves:
+        for step, value in dict(zip(steps, values, strict=True)).items():
+            at[step].append(value)
+    order = sorted(at)
+    several = len(curves) > 1
+    return Band(
+        order,
+        [float(np.mean(at[step])) for step in order],
+        [bootstrap_interval(np.array(at[step])) for step in order] if several else [],
+        [len(at[step]) == len(curves) for step in order],
+    )

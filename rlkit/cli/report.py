@@ -1,0 +1,284 @@
+"""``rlkit report RUN...``: one page on runs, as HTML that fetches nothing and as Markdown beside it.
+
+Nothing is loaded but the text of run folders, and what they say is shown as text.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlkit.cli.document import Block, Figure, Heading, Line, Table, Text, as_html, as_markdown
+from rlkit.cli.parser import Parser
+from rlkit.cli.plot import KEYS
+from rlkit.errors import UserError, one_line
+from rlkit.run.reading import Run, band, by, fill_in_data, groups, read_run
+from rlkit.run.tables import NAMES, Row, better, common_measure, profile, row, thresholds, value
+from rlkit.stats import Interval, decimals
+from rlkit.system.files import write_atomically
+
+LABELS = 24  # methods of an environment; more are a table that nobody reads
+
+
+def parser() -> Parser:
+    text = "One page on runs: which method is better, with intervals, curves, data and costs."
+    found = Parser(prog="rlkit report", description=text)
+    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not")
+    out = "the page (report.html); its text is written beside it as .md"
+    found.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help=out)
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Write both files; returns 0.  Raises :class:`UserError` for what is no run, before anything is written."""
+    args = parser().parse_args(argv)
+    text = args.out.with_suffix(".md")
+    if args.out.suffix != ".html" or args.out.is_dir() or text.is_dir() or "\0" in str(args.out):
+        raise UserError(f"--out {args.out} is no page, expected a file ending in .html")
+    unique = {folder.expanduser().resolve(): folder for folder in args.runs}
+    runs = [read_run(folder) for folder in unique.values()]
+    for run in runs:
+        if run.finished and not run.result:
+            raise UserError(f"{run.folder}: result.json cannot be read, expected what a finished run writes there")
+    title, blocks = contents(runs)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out, as_html(title, blocks).encode())
+    write_atomically(text, as_markdown(title, blocks).encode())
+    print(f"wrote {args.out} and {text}")
+    return 0
+
+
+def contents(runs: list[Run]) -> tuple[str, list[Block]]:
+    """The title and all of the page."""
+    fill_in_data(runs)
+    measure = common_measure(runs)
+    envs = by(runs, lambda run: str(run.settings["env.name"]))
+    labels = {env: groups(there) for env, there in envs.items()}
+    for env, there in labels.items():
+        if len(there) > LABELS:
+            raise UserError(f"{len(there)} settings that differ on {env}, expected {LABELS} at most: give fewer runs")
+    names = list(dict.fromkeys(label for there in labels.values() for label in there))
+    title = f"{_count(len(runs), 'run')} on {', '.join(envs) if len(envs) < 4 else f'{len(envs)} environments'}"
+    blocks: list[Block] = []
+    if measure is not None:
+        blocks += _results(labels, names, measure)
+    blocks += _not_counted(runs, measure)
+    blocks += _curves(labels, names)
+    blocks += _differences(labels)
+    blocks += [*_data(labels), *_cost(labels), *_versions(runs), *_every(labels, measure)]
+    return title, blocks
+
+
+# ---- which is better ----------------------------------------------------------------------------------------------
+
+
+def _results(labels: dict[str, dict[str, list[Run]]], names: list[str], measure: str) -> list[Block]:
+    blocks: list[Block] = []
+    by_label: dict[str, dict[str, list[float]]] = {}
+    for env, there in labels.items():
+        for label, group in there.items():
+            values = [found for run in group if run.finished and (found := value(run, measure)) is not None]
+            if values:
+                by_label.setdefault(label, {})[env] = values
+    measured = [env for env in labels if any(env in tasks for tasks in by_label.values())]
+    overall = [row(label, by_label[label]) for label in names if set(by_label.get(label, ())) == set(measured)]
+    if len(measured) > 1 and measure == "score" and len(overall) > 1:
+        about = f"Methods with runs in all {len(measured)} environments; each is resampled by itself."
+        blocks += [Heading("Over environments"), Text(about), _table(overall, names), *_better(overall)]
+        blocks += _profiles(overall, names, measure)
+    for env in measured:
+        rows = [row(label, {env: by_label[label][env]}) for label in labels[env] if env in by_label.get(label, ())]
+        blocks += [Heading(env), _table(rows, names), *_better(rows)]
+        if len(measured) == 1:
+            blocks += _profiles(rows, names, measure)
+    about = (
+        f"A run's value is its {NAMES[measure]}; larger is better. IQM is the interquartile mean of the runs. Brackets "
+        "are 95 % percentile bootstrap intervals over runs; of one run there is none."
+    )
+    return [Text(about), *blocks]
+
+
+def _table(rows: Sequence[Row], names: list[str]) -> Table:
+    ordered = sorted(rows, key=lambda found: -found.iqm)
+    cells = [
+        [
+            found.label,
+            str(len(found.values)),
+            _spread(found.iqm, found.iqm_interval),
+            _spread(found.mean, found.mean_interval),
+            _number(float(found.values.min())),
+            _number(float(found.values.max())),
+        ]
+        for found in ordered
+    ]
+    colours = [names.index(found.label) for found in ordered]
+    return Table(["method", "runs", "IQM", "mean", "least", "greatest"], cells, colours)
+
+
+def _better(rows: Sequence[Row]) -> list[Block]:
+    """Of two methods a sentence, of more a table."""
+    ordered = sorted(rows, key=lambda found: -found.iqm)
+    pairs = [(one, other, *better(one, other)) for one, other in itertools.combinations(ordered, 2)]
+    if not pairs:
+        return []
+    lead = []
+    for one, other, chance, interval in pairs[:1]:
+        spread = "no interval" if math.isnan(interval[0]) else f"95 % {interval[0]:.2f} to {interval[1]:.2f}"
+        said = f"A run of {one.label} is better than one of {other.label} with probability {chance:.2f} ({spread})"
+        shown = not math.isnan(interval[0]) and (interval[0] > 0.5 or interval[1] < 0.5)
+        lead.append(Text(f"{said}{'' if shown else ': which is better is not shown by these runs'}."))
+    if len(pairs) == 1:
+        return [*lead]
+    cells = [[one.label, other.label, _spread(chance, interval, 2)] for one, other, chance, interval in pairs]
+    return [*lead, Table(["a run of", "is better than one of", "with probability"], cells)]
+
+
+def _profiles(rows: Sequence[Row], names: list[str], measure: str) -> list[Block]:
+    if len(rows) < 2 or max(len(found.values) for found in rows) < 2:
+        return []
+    at = thresholds(rows)
+    lines = []
+    for found in rows:
+        shares, intervals = profile(found, at)
+        lines.append(Line(found.label, names.index(found.label), at.tolist(), shares.tolist(), intervals))
+    title = "Performance profiles: share of runs above a value"
+    return [Figure(title, NAMES[measure].split(" of ")[0], "share of runs", lines)]
+
+
+def _not_counted(runs: Sequence[Run], measure: str | None) -> list[Block]:
+    """Unfinished runs, and finished ones without a value: they are in no table above."""
+    cells = [[str(run.folder), run.progress] for run in runs if not run.finished]
+    for run in runs:
+        if run.finished and (measure is None or value(run, measure) is None):
+            cells.append([str(run.folder), "finished, neither judged nor evaluated; verdict=true asks for a verdict"])
+    return [Heading("In no table"), Table(["run", "why"], cells)] if cells else []
+
+
+# ---- curves, settings, data, cost ---------------------------------------------------------------------------------
+
+
+def _curves(labels: dict[str, dict[str, list[Run]]], names: list[str]) -> list[Block]:
+    figures = []
+    for env, there in labels.items():
+        units = by([run for group in there.values() for run in group], lambda run: run.unit)
+        for unit, runs in units.items():
+            known = {key for run in runs for line in run.lines for key in line}
+            key = next((key for key in KEYS if key in known), None)
+            lines = []
+            for label, group in there.items():
+                curves = [c for run in group if run.unit == unit and key is not None and (c := run.curve(key))[0]]
+                if curves:
+                    found = band(curves)
+                    lines.append(
+                        Line(label, names.index(label), found.steps, found.means, found.intervals, found.whole)
+                    )
+            if lines and key is not None:
+                figures.append(Figure(env, unit, key.removeprefix("eval/").replace("_", " "), lines))
+    if not figures:
+        return []
+    about = "The mean over runs of evaluations in training, and its 95 % interval; dotted where some have no value yet."
+    return [Heading("Learning curves"), Text(about), *figures]
+
+
+def _differences(labels: dict[str, dict[str, list[Run]]]) -> list[Block]:
+    blocks: list[Block] = []
+    for env, there in labels.items():
+        settings = {label: group[0].settings for label, group in there.items()}
+        every = dict.fromkeys(name for found in settings.values() for name in found)
+        agents = {found["agent.name"] for found in settings.values()}
+        names = [
+            name
+            for name in every
+            if name not in ("agent.name", "env.name")
+            and not (name.startswith("agent.") and len(agents) > 1)
+            and len({_text(found.get(name)) for found in settings.values()}) > 1
+        ]
+        if len(there) > 1 and names:
+            cells = [[label, *(_text(found.get(name, "-")) for name in names)] for label, found in settings.items()]
+            blocks += [Text(f"On {env}:"), Table(["method", *names], cells)]
+        steps = {run.settings["total_timesteps"] for group in there.values() for run in group}
+        if len(agents) > 1 or not names:
+            alike = f"{', '.join(f'{n:,}' for n in sorted(steps))} {' or '.join(sorted({_unit(there)}))}"
+            blocks.append(Text(f"On {env} runs are of {alike}; agents have hyperparameters of their own."))
+    return [Heading("What differs"), *blocks] if blocks else []
+
+
+def _unit(there: dict[str, list[Run]]) -> str:
+    return " or ".join(sorted({run.unit for group in there.values() for run in group}))
+
+
+def _data(labels: dict[str, dict[str, list[Run]]]) -> list[Block]:
+    cells = []
+    for env, there in labels.items():
+        for run in (run for group in there.values() for run in group):
+            found = [env, _text(run.found("dataset", "source")), _text(run.found("source_sentence"))]
+            cells.append([*found, _text(run.found("dataset", "sha256"))])
+    cells = [list(cell) for cell in dict.fromkeys(map(tuple, cells)) if any(word != "-" for word in cell[1:])]
+    return [Heading("Data"), Table(["environment", "source", "what it is", "SHA-256"], cells)] if cells else []
+
+
+def _cost(labels: dict[str, dict[str, list[Run]]]) -> list[Block]:
+    cells = []
+    for env, there in labels.items():
+        for label, group in there.items():
+            done = [run for run in group if run.finished]
+            seconds = [found for run in done if (found := run.number("seconds")) is not None]
+            if not seconds:
+                continue
+            steps = [found for run in done if (found := run.number(run.unit)) is not None]
+            machines = dict.fromkeys(_machine(run) for run in done)
+            counted = f"{_number(float(np.median(steps)), 0)} {done[0].unit}" if steps else "-"
+            cost = [f"{np.median(seconds):,.0f} s", f"{sum(seconds) / 3600:,.2f} h", counted]
+            cells.append([env, label, *cost, "; ".join(machines)])
+    columns = ["environment", "method", "a run (median)", "all runs", "trained for", "machine"]
+    return [Heading("Cost"), Table(columns, cells)] if cells else []
+
+
+def _machine(run: Run) -> str:
+    where = [_text(run.found("machine", key)) for key in ("processor", "system")]
+    return f"{', '.join(where)}, {_text(run.found('machine', 'threads'))} threads, {run.settings.get('device', 'cpu')}"
+
+
+def _versions(runs: Sequence[Run]) -> list[Block]:
+    found = [run.found("versions") for run in runs]
+    sets = [{one_line(k, 40): _text(v) for k, v in version.items()} for version in found if isinstance(version, dict)]
+    names = dict.fromkeys(name for version in sets for name in version)
+    cells = [[name, ", ".join(dict.fromkeys(v[name] for v in sets if name in v))] for name in names]
+    return [Heading("Versions"), Table(["package", "version"], cells)] if cells else []
+
+
+def _every(labels: dict[str, dict[str, list[Run]]], measure: str | None) -> list[Block]:
+    cells = []
+    for env, there in labels.items():
+        for label, group in there.items():
+            for run in group:
+                found = value(run, measure) if measure is not None else None
+                said = _number(found) if run.finished and found is not None else ("-" if run.finished else "unfinished")
+                cells.append([str(run.folder), env, label, _text(run.seed), said])
+    return [Heading("Every run"), Table(["folder", "environment", "method", "seed", "value"], cells)]
+
+
+# ---- numbers and words --------------------------------------------------------------------------------------------
+
+
+def _number(found: float, digits: int | None = None) -> str:
+    return f"{found:,.{min(decimals(found), 2) if digits is None else digits}f}"
+
+
+def _spread(found: float, ends: Interval, digits: int | None = None) -> str:
+    if math.isnan(ends[0]):
+        return _number(found, digits)
+    return f"{_number(found, digits)} [{_number(ends[0], digits)}, {_number(ends[1], digits)}]"
+
+
+def _text(found: Any) -> str:
+    return "-" if found is None else one_line(found, 200)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
