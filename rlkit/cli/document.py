@@ -16,6 +16,7 @@ from rlkit.errors import one_line
 COLOURS = 8
 WIDE, HIGH, LEFT, BOTTOM, TOP, RIGHT = 520, 320, 62, 46, 12, 14  # units of a figure
 TICKS = 5
+SHORT = 24  # letters of a cell that is not broken over lines
 ROWS = 6  # of a figure's table in Markdown
 
 
@@ -70,7 +71,7 @@ STYLE = """
     --c6: #f07f9f; --c7: #a9b6c0; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem; max-width: 76rem; font: 16px/1.5 system-ui, sans-serif; color: var(--text);
+body { margin: 0 auto; padding: 1.2rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif; color: var(--text);
   background: var(--back); overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin: 2.2rem 0 0.6rem; }
 p { max-width: 46rem; } .scroll { overflow-x: auto; margin: 0.8rem 0; }
@@ -78,7 +79,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-
 th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.9rem 0.35rem 0; border-bottom: 1px solid var(--rule);
   max-width: 30rem; }
 th { font-weight: 600; color: var(--faint); white-space: nowrap; }
-td.long { overflow-wrap: anywhere; min-width: 11rem; } td.number { white-space: nowrap; }
+td { white-space: nowrap; } td.long { white-space: normal; overflow-wrap: anywhere; min-width: 11rem; }
 .figures { display: grid; gap: 1.2rem 2rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; max-width: 40rem; } figcaption { font-weight: 600; }
 svg { width: 100%; height: auto; display: block; }
@@ -124,9 +125,7 @@ def _block(block: Block) -> str:
 
 
 def _kind(word: str) -> str:
-    if re.match(r"-?[\d,.]+( \[.*\]| [a-z]+)?$", word):
-        return ' class="number"'
-    return ' class="long"' if len(word) > 24 else ""
+    return ' class="long"' if len(word) > SHORT else ""
 
 
 def _swatch(colour: int) -> str:

@@ -18,8 +18,9 @@ from rlkit.cli.parser import Parser
 from rlkit.cli.plot import KEYS
 from rlkit.errors import UserError, one_line
 from rlkit.run.reading import Run, band, by, fill_in_data, groups, read_run
-from rlkit.run.tables import NAMES, Row, better, common_measure, profile, row, thresholds, value
-from rlkit.stats import Interval, decimals
+from rlkit.run.report import named
+from rlkit.run.tables import NAMES, Row, better, common_measure, profile, require_alike, row, thresholds, value
+from rlkit.stats import Interval
 from rlkit.system.files import write_atomically
 
 LABELS = 24  # methods of an environment; more are a table that nobody reads
@@ -58,6 +59,8 @@ def contents(runs: list[Run]) -> tuple[str, list[Block]]:
     fill_in_data(runs)
     measure = common_measure(runs)
     envs = by(runs, lambda run: str(run.settings["env.name"]))
+    for there in envs.values() if measure == "verdict" else ():
+        require_alike(there)
     labels = {env: groups(there) for env, there in envs.items()}
     for env, there in labels.items():
         if len(there) > LABELS:
@@ -89,11 +92,11 @@ def _results(labels: dict[str, dict[str, list[Run]]], names: list[str], measure:
     overall = [row(label, by_label[label]) for label in names if set(by_label.get(label, ())) == set(measured)]
     if len(measured) > 1 and measure == "score" and len(overall) > 1:
         about = f"Methods with runs in all {len(measured)} environments; each is resampled by itself."
-        blocks += [Heading("Over environments"), Text(about), _table(overall, names), *_better(overall)]
+        blocks += [Heading("Over environments"), Text(about), _table(overall, names, measure), *_better(overall)]
         blocks += _profiles(overall, names, measure)
     for env in measured:
         rows = [row(label, {env: by_label[label][env]}) for label in labels[env] if env in by_label.get(label, ())]
-        blocks += [Heading(env), _table(rows, names), *_better(rows)]
+        blocks += [Heading(env), _table(rows, names, measure), *_better(rows)]
         if len(measured) == 1:
             blocks += _profiles(rows, names, measure)
     about = (
@@ -103,16 +106,17 @@ def _results(labels: dict[str, dict[str, list[Run]]], names: list[str], measure:
     return [Text(about), *blocks]
 
 
-def _table(rows: Sequence[Row], names: list[str]) -> Table:
+def _table(rows: Sequence[Row], names: list[str], measure: str) -> Table:
+    digits = named(measure, max(abs(found.mean) for found in rows))[1]
     ordered = sorted(rows, key=lambda found: -found.iqm)
     cells = [
         [
             found.label,
             str(len(found.values)),
-            _spread(found.iqm, found.iqm_interval),
-            _spread(found.mean, found.mean_interval),
-            _number(float(found.values.min())),
-            _number(float(found.values.max())),
+            _spread(found.iqm, found.iqm_interval, digits),
+            _spread(found.mean, found.mean_interval, digits),
+            _number(float(found.values.min()), digits),
+            _number(float(found.values.max()), digits),
         ]
         for found in ordered
     ]
@@ -135,7 +139,7 @@ def _better(rows: Sequence[Row]) -> list[Block]:
     if len(pairs) == 1:
         return [*lead]
     cells = [[one.label, other.label, _spread(chance, interval, 2)] for one, other, chance, interval in pairs]
-    return [*lead, Table(["a run of", "is better than one of", "with probability"], cells)]
+    return [*lead, Table(["a run of", "beats one of", "probability"], cells)]
 
 
 def _profiles(rows: Sequence[Row], names: list[str], measure: str) -> list[Block]:
@@ -146,8 +150,7 @@ def _profiles(rows: Sequence[Row], names: list[str], measure: str) -> list[Block
     for found in rows:
         shares, intervals = profile(found, at)
         lines.append(Line(found.label, names.index(found.label), at.tolist(), shares.tolist(), intervals))
-    title = "Performance profiles: share of runs above a value"
-    return [Figure(title, NAMES[measure].split(" of ")[0], "share of runs", lines)]
+    return [Figure("Performance profiles", named(measure, 0.0)[0], "share of runs above a value", lines)]
 
 
 def _not_counted(runs: Sequence[Run], measure: str | None) -> list[Block]:
@@ -175,7 +178,14 @@ def _curves(labels: dict[str, dict[str, list[Run]]], names: list[str]) -> list[B
                 if curves:
                     found = band(curves)
                     lines.append(
-                        Line(label, names.index(label), found.steps, found.means, found.intervals, found.whole)
+                        Line(
+                            label,
+                            names.index(label),
+                            list(map(float, found.steps)),
+                            found.means,
+                            found.intervals,
+                            found.whole,
+                        )
                     )
             if lines and key is not None:
                 figures.append(Figure(env, unit, key.removeprefix("eval/").replace("_", " "), lines))
@@ -202,9 +212,9 @@ def _differences(labels: dict[str, dict[str, list[Run]]]) -> list[Block]:
             cells = [[label, *(_text(found.get(name, "-")) for name in names)] for label, found in settings.items()]
             blocks += [Text(f"On {env}:"), Table(["method", *names], cells)]
         steps = {run.settings["total_timesteps"] for group in there.values() for run in group}
-        if len(agents) > 1 or not names:
-            alike = f"{', '.join(f'{n:,}' for n in sorted(steps))} {' or '.join(sorted({_unit(there)}))}"
-            blocks.append(Text(f"On {env} runs are of {alike}; agents have hyperparameters of their own."))
+        own = "; agents have hyperparameters of their own" if len(agents) > 1 else ""
+        length = f"{' or '.join(f'{n:,}' for n in sorted(steps))} {_unit(there)}"
+        blocks.append(Text(f"On {env} runs are of {length}{own}."))
     return [Heading("What differs"), *blocks] if blocks else []
 
 
@@ -241,7 +251,8 @@ def _cost(labels: dict[str, dict[str, list[Run]]]) -> list[Block]:
 
 def _machine(run: Run) -> str:
     where = [_text(run.found("machine", key)) for key in ("processor", "system")]
-    return f"{', '.join(where)}, {_text(run.found('machine', 'threads'))} threads, {run.settings.get('device', 'cpu')}"
+    threads = _text(run.found("machine", "threads"))
+    return f"{', '.join(where)}, {threads} thread{'' if threads == '1' else 's'}, {run.settings.get('device', 'cpu')}"
 
 
 def _versions(runs: Sequence[Run]) -> list[Block]:
@@ -258,7 +269,9 @@ def _every(labels: dict[str, dict[str, list[Run]]], measure: str | None) -> list
         for label, group in there.items():
             for run in group:
                 found = value(run, measure) if measure is not None else None
-                said = _number(found) if run.finished and found is not None else ("-" if run.finished else "unfinished")
+                said = "-" if run.finished else "unfinished"
+                if run.finished and measure is not None and found is not None:
+                    said = _number(found, named(measure, found)[1])
                 cells.append([str(run.folder), env, label, _text(run.seed), said])
     return [Heading("Every run"), Table(["folder", "environment", "method", "seed", "value"], cells)]
 
@@ -266,11 +279,11 @@ def _every(labels: dict[str, dict[str, list[Run]]], measure: str | None) -> list
 # ---- numbers and words --------------------------------------------------------------------------------------------
 
 
-def _number(found: float, digits: int | None = None) -> str:
-    return f"{found:,.{min(decimals(found), 2) if digits is None else digits}f}"
+def _number(found: float, digits: int) -> str:
+    return f"{found:,.{digits}f}"
 
 
-def _spread(found: float, ends: Interval, digits: int | None = None) -> str:
+def _spread(found: float, ends: Interval, digits: int) -> str:
     if math.isnan(ends[0]):
         return _number(found, digits)
     return f"{_number(found, digits)} [{_number(ends[0], digits)}, {_number(ends[1], digits)}]"

@@ -207,7 +207,11 @@ def suggestions(text: str, kind: str) -> list[str]:
 
 def _meant(name: str, kind: str) -> str:
     found = suggestions(name, kind)
-    return f"expected {_either(f'env={one}' for one in found)}" if found else "see rlkit data list"
+    return (
+        f"expected {_either(f'env={one}' for one in found)}"
+        if found
+        else "expected a record (rlkit data list), a file, or an id of Minari"
+    )
 
 
 def _near(name: str, kind: str) -> str:

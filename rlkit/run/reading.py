@@ -75,7 +75,9 @@ def read_run(folder: Path) -> Run:
     """The run in ``folder``, finished or not; :class:`UserError` when it is none."""
     from rlkit.config import read_plain
     from rlkit.registry import agent_class
+    from rlkit.run.folder import marked
 
+    marked(folder)  # refuses one of a later version
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl")
     try:

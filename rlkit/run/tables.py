@@ -46,6 +46,19 @@ def common_measure(runs: Sequence[Run]) -> str | None:
     )
 
 
+def require_alike(runs: Sequence[Run]) -> None:
+    """Raise :class:`UserError` where verdicts on one environment were made in ways that cannot be compared."""
+    judged = [run for run in runs if value(run, "verdict") is not None]
+    for name in ("discount", "updates"):
+        for run in judged[1:]:
+            here, there = judged[0].number("verdict", name), run.number("verdict", name)
+            if here != there:
+                raise UserError(
+                    f"{judged[0].folder} was judged with {name}={here}, {run.folder} with {name}={there}, "
+                    "expected verdicts of one kind"
+                )
+
+
 @dataclass(frozen=True)
 class Row:
     """A method: its runs' values by task, their mean and interquartile mean, and 95 % intervals, nan where none is."""
