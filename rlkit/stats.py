@@ -58,6 +58,7 @@ def improvement(pairs: Sequence[tuple[np.ndarray, np.ndarray]], samples: int = 2
     """Probability that a run of one method is better than one of another, the mean over tasks, and its 95 % interval.
 
     ``pairs``: for each task the values ``[n]`` of the one method and ``[m]`` of the other; equal ones count half.
+    Where a method has a single value of a task there is no interval, ``(nan, nan)``.
     """
     from scipy.stats import mannwhitneyu
 
@@ -69,7 +70,8 @@ def improvement(pairs: Sequence[tuple[np.ndarray, np.ndarray]], samples: int = 2
         return np.mean(found, axis=0)
 
     flat = [_finite("a probability of improvement", values).ravel() for pair in pairs for values in pair]
-    return float(statistic(*flat)), _bootstrap(flat, statistic, 0.95, samples, 0)
+    single = any(len(values) == 1 for values in flat)
+    return float(statistic(*flat)), (np.nan, np.nan) if single else _bootstrap(flat, statistic, 0.95, samples, 0)
 
 
 def _bootstrap(

@@ -5,7 +5,6 @@ Nothing is loaded but the text of run folders, and what they say is shown as tex
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from rlkit.stats import Interval
 from rlkit.system.files import write_atomically
 
 LABELS = 24  # methods of an environment; more are a table that nobody reads
+FEW = 4  # runs; three are all better than three others by chance in one case of ten
 
 
 def parser() -> Parser:
@@ -59,9 +59,9 @@ def contents(runs: list[Run]) -> tuple[str, list[Block]]:
     fill_in_data(runs)
     measure = common_measure(runs)
     envs = by(runs, lambda run: str(run.settings["env.name"]))
-    for there in envs.values() if measure == "verdict" else ():
-        require_alike(there)
-    labels = {env: groups(there) for env, there in envs.items()}
+    for alike in envs.values() if measure == "verdict" else ():
+        require_alike(alike)
+    labels = {env: groups(own) for env, own in envs.items()}
     for env, there in labels.items():
         if len(there) > LABELS:
             raise UserError(f"{len(there)} settings that differ on {env}, expected {LABELS} at most: give fewer runs")
@@ -91,7 +91,7 @@ def _results(labels: dict[str, dict[str, list[Run]]], names: list[str], measure:
     measured = [env for env in labels if any(env in tasks for tasks in by_label.values())]
     overall = [row(label, by_label[label]) for label in names if set(by_label.get(label, ())) == set(measured)]
     if len(measured) > 1 and measure == "score" and len(overall) > 1:
-        about = f"Methods with runs in all {len(measured)} environments; each is resampled by itself."
+        about = f"Methods with runs in each of the {len(measured)} environments, which are resampled by themselves."
         blocks += [Heading("Over environments"), Text(about), _table(overall, names, measure), *_better(overall)]
         blocks += _profiles(overall, names, measure)
     for env in measured:
@@ -125,21 +125,24 @@ def _table(rows: Sequence[Row], names: list[str], measure: str) -> Table:
 
 
 def _better(rows: Sequence[Row]) -> list[Block]:
-    """Of two methods a sentence, of more a table."""
-    ordered = sorted(rows, key=lambda found: -found.iqm)
-    pairs = [(one, other, *better(one, other)) for one, other in itertools.combinations(ordered, 2)]
-    if not pairs:
+    """The best method against each of the others."""
+    best, *others = sorted(rows, key=lambda found: -found.iqm)
+    against = [(other, *better(best, other)) for other in others]
+    if not against:
         return []
-    lead = []
-    for one, other, chance, interval in pairs[:1]:
-        spread = "no interval" if math.isnan(interval[0]) else f"95 % {interval[0]:.2f} to {interval[1]:.2f}"
-        said = f"A run of {one.label} is better than one of {other.label} with probability {chance:.2f} ({spread})"
-        shown = not math.isnan(interval[0]) and (interval[0] > 0.5 or interval[1] < 0.5)
-        lead.append(Text(f"{said}{'' if shown else ': which is better is not shown by these runs'}."))
-    if len(pairs) == 1:
-        return [*lead]
-    cells = [[one.label, other.label, _spread(chance, interval, 2)] for one, other, chance, interval in pairs]
-    return [*lead, Table(["a run of", "beats one of", "probability"], cells)]
+    second, chance, interval = against[0]
+    none = math.isnan(interval[0])
+    said = f"A run of {best.label} is better than one of {second.label} with probability {_number(chance, 2)}"
+    spread = "no interval" if none else f"95 % {_number(interval[0], 2)} to {_number(interval[1], 2)}"
+    few = ": which is better is not shown by so few runs" if min(map(_size, (best, second))) < FEW else ""
+    unclear = "" if interval[0] > 0.5 or interval[1] < 0.5 else ": which is better is not shown by these runs"
+    lead = Text(f"{said} ({spread}){few or unclear}.")
+    cells = [[other.label, _spread(chance, interval, 2)] for other, chance, interval in against]
+    return [lead] if len(others) == 1 else [lead, Table([f"a run of {best.label} beats one of", "probability"], cells)]
+
+
+def _size(found: Row) -> int:
+    return len(found.values)
 
 
 def _profiles(rows: Sequence[Row], names: list[str], measure: str) -> list[Block]:

@@ -14,9 +14,10 @@ from rlkit.errors import UserError
 from rlkit.system.files import require_whole
 
 Curve = tuple[list[int], list[float]]  # steps, values
-# What no number of a run's log depends on, and the seed, which is beside them.
+# What no number of a run's log depends on, and the seed, which is beside them; data are told apart by their hash.
 NOT_SETTINGS = (
     "seed",
+    "env.source",
     "out",
     "overwrite",
     "progress_bar",
@@ -158,9 +159,15 @@ def groups(runs: list[Run]) -> dict[str, list[Run]]:
 
     Hyperparameters are told where they differ among the runs of that agent.
     """
-    alike = by(runs, lambda run: json.dumps(run.settings, sort_keys=True, default=str))
+
+    def key(run: Run) -> str:
+        """Of a run from before there was a setting, that is null."""
+        given = {name: value for name, value in run.settings.items() if value is not None}
+        return json.dumps(given, sort_keys=True, default=str)
+
+    alike = by(runs, key)
     agents = by(runs, lambda run: run.settings["agent.name"])
-    found = {}
+    found: dict[str, list[Run]] = {}
     for group in alike.values():
         settings = group[0].settings
         words = [str(settings["agent.name"])]
@@ -168,7 +175,7 @@ def groups(runs: list[Run]) -> dict[str, list[Run]]:
             others = agents[settings["agent.name"]] if name.startswith("agent.") else runs
             if name not in ("agent.name", "env.name") and any(run.settings.get(name) != value for run in others):
                 words.append(f"data {value}" if name == "data" else f"{name.removeprefix('agent.')}={value}")
-        found[" ".join(words)] = group
+        found.setdefault(" ".join(words), []).extend(group)
     return found
 
 

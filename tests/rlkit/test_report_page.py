@@ -160,10 +160,16 @@ def test_what_is_not_finished_or_not_measured_is_shown_and_not_counted() -> None
     assert "## In no table" in text and "IQM" not in text and "polyline" in page.tags
 
 
+def test_a_run_from_before_there_was_a_setting_is_no_other_method() -> None:
+    runs = [a_run("old", 0, finished(1.0)), a_run("new", 1, finished(2.0), part=None)]
+    _, text = reported(*runs)
+    assert "| td3bc | 2 |" in text
+
+
 def test_one_run_has_no_interval() -> None:
     _, text = reported(a_run("one", 0, finished(60.0), alpha=1.0), a_run("two", 0, finished(50.0)))
     assert "| 60.0 | 60.0 |" in text
-    assert "(no interval): which is better is not shown by these runs" in text
+    assert "(no interval): which is better is not shown by so few runs." in text
 
 
 def test_other_measures() -> None:
