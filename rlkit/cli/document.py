@@ -22,11 +22,15 @@ ROWS = 6  # of a figure's table in Markdown
 
 @dataclass(frozen=True)
 class Heading:
+    """Of what follows."""
+
     text: str
 
 
 @dataclass(frozen=True)
 class Text:
+    """A paragraph."""
+
     text: str
 
 
@@ -53,6 +57,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Figure:
+    """Lines over one axis; ``x`` and ``y`` say what is on them."""
+
     title: str
     x: str
     y: str

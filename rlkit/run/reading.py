@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlkit.errors import UserError
 from rlkit.system.files import require_whole
 
@@ -191,6 +189,8 @@ class Band:
 
 def band(curves: list[Curve]) -> Band:
     """``curves`` as one; of one run there are no intervals."""
+    import numpy as np
+
     from rlkit.stats import bootstrap_interval
 
     at: dict[int, list[float]] = defaultdict(list)
