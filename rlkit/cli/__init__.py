@@ -25,6 +25,7 @@ VERBS = {
     "export": "write a policy for other programs:  rlkit export RUN policy.onnx|policy.pt2",
     "data": "list, inspect, make, check, import and export datasets",
     "compare": "rank runs on the same data:  rlkit compare RUN RUN...",
+    "report": "one page on runs, with intervals and costs:  rlkit report RUN... --out report.html",
     "plot": "draw learning curves of runs:  rlkit plot RUN... --out curves.png",
     "list": "show what exists:  rlkit list agents | rlkit list envs",
     "bench": "measure speed against other libraries, side by side",

@@ -6,14 +6,12 @@ them as a band.  Each environment, and each unit of progress, has a panel of its
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, nearest
-from rlkit.run.reading import Curve, Run, by, fill_in_data, read_run
+from rlkit.run.reading import Curve, band, by, fill_in_data, groups, read_run
 
 Panel = tuple[str, str]  # environment, unit of progress
 KEYS = ("eval/score", "eval/true_return", "eval/return")  # the first that an environment's runs have
@@ -50,7 +48,8 @@ def main(argv: list[str]) -> int:
         hint = nearest(key, known - {key})
         left_out += [f"{run.folder} has no '{key}' in its metrics{hint}" for run in there if run not in shown]
         if shown:
-            panels[env, unit], keys[env, unit] = _labelled(shown, key), key
+            panels[env, unit] = {label: [run.curve(key) for run in group] for label, group in groups(shown).items()}
+            keys[env, unit] = key
     if not panels:
         raise UserError(left_out[0] if len(left_out) == 1 else f"nothing to draw: {'; '.join(left_out)}")
     draw_panels(panels, keys, args.out)
@@ -61,22 +60,6 @@ def main(argv: list[str]) -> int:
         print(f"left out: {reason}")
     print(f"wrote {args.out}")
     return 0
-
-
-def _labelled(runs: list[Run], key: str) -> dict[str, list[Curve]]:
-    """Curves by label: the agent, and whatever else differs, of hyperparameters among runs of that agent."""
-    groups = by(runs, lambda run: json.dumps(run.settings, sort_keys=True, default=str))
-    agents = by(runs, lambda run: run.settings["agent.name"])
-    found = {}
-    for group in groups.values():
-        settings = group[0].settings
-        words = [settings["agent.name"]]
-        for name, value in settings.items():
-            others = agents[settings["agent.name"]] if name.startswith("agent.") else runs
-            if name not in ("agent.name", "env.name") and any(run.settings.get(name) != value for run in others):
-                words.append(f"data {value}" if name == "data" else f"{name.removeprefix('agent.')}={value}")
-        found[" ".join(words)] = [run.curve(key) for run in group]
-    return found
 
 
 def draw(curves: dict[str, list[Curve]], key: str, out: Path, steps: str = "updates") -> None:
@@ -109,14 +92,8 @@ def draw_panels(panels: dict[Panel, dict[str, list[Curve]]], keys: dict[Panel, s
 def _draw_line(axes: Any, label: str, runs: list[Curve]) -> None:
     import numpy as np
 
-    from rlkit.stats import bootstrap_interval
-
-    at: dict[int, list[float]] = defaultdict(list)
-    for steps, values in runs:
-        for step, value in dict(zip(steps, values, strict=True)).items():
-            at[step].append(value)
-    steps = sorted(at)
-    means, whole = np.array([np.mean(at[s]) for s in steps]), np.array([len(at[s]) == len(runs) for s in steps])
+    found = band(runs)
+    steps, means, whole = found.steps, np.array(found.means), np.array(found.whole)
     marker = "o" if len(steps) == 1 else None
     everywhere = np.where(whole, means, np.nan)
     (line,) = axes.plot(steps, everywhere, label=f"{label} (n={len(runs)})", marker=marker)
@@ -124,7 +101,6 @@ def _draw_line(axes: Any, label: str, runs: list[Curve]) -> None:
         axes.plot(
             steps, means, linestyle=":", color=line.get_color(), label=f"{label}, where some have none", marker=marker
         )
-    if len(runs) > 1:
-        bands = [bootstrap_interval(np.array(at[s])) for s in steps]
-        low, high = np.transpose(bands)
+    if found.intervals:
+        low, high = np.transpose(found.intervals)
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())

@@ -69,9 +69,10 @@ def _entries(node: yaml.MappingNode, path: Path, prefix: str = "") -> Iterator[E
     for key, value in node.value:
         name = getattr(key, "value", None)
         entry = Entry(f"{prefix}{name}", value, f"{path}, line {key.start_mark.line + 1}")
-        if not isinstance(name, str) or not re.fullmatch(r"\w[\w./-]*", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[^\W\d][\w./-]*", name):
             _refuse(entry, f"'{one_line(name, 60)}' is no key, expected one like agent.beta")
-        if isinstance(value, yaml.MappingNode) and not re.fullmatch("!.*", value.tag):
+        if isinstance(value, yaml.MappingNode):
+            _require_untagged(entry, value, "map")
             yield from _entries(value, path, f"{entry.key}.")
         else:
             yield entry

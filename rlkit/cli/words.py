@@ -207,14 +207,24 @@ def suggestions(text: str, kind: str) -> list[str]:
 
 def _meant(name: str, kind: str) -> str:
     found = suggestions(name, kind)
-    return f"expected {' or '.join(f'env={one}' for one in found)}" if found else "see rlkit data list"
+    return (
+        f"expected {_either(f'env={one}' for one in found)}"
+        if found
+        else "expected a record (rlkit data list), a file, or an id of Minari"
+    )
 
 
 def _near(name: str, kind: str) -> str:
     found = suggestions(name, kind)
     if found:
-        return f"; did you mean {' or '.join(map(repr, found))}?"
+        return f"; did you mean {_either(map(repr, found))}?"
     return ", expected a record (rlkit list envs), a file, or an id of Minari or Gymnasium"
+
+
+def _either(names: Iterable[str]) -> str:
+    """``a, b or c``."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def missing(words: Sequence[str]) -> None:

@@ -12,9 +12,10 @@ from rlkit.errors import UserError
 from rlkit.system.files import require_whole
 
 Curve = tuple[list[int], list[float]]  # steps, values
-# What no number of a run's log depends on, and the seed, which is beside them.
+# What no number of a run's log depends on, and the seed, which is beside them; data are told apart by their hash.
 NOT_SETTINGS = (
     "seed",
+    "env.source",
     "out",
     "overwrite",
     "resume",
@@ -83,8 +84,10 @@ def _is_number(value: Any) -> bool:
 def read_run(folder: Path) -> Run:
     """The run in ``folder``, finished or not; :class:`UserError` when it is none."""
     from rlkit.registry import agent_class
+    from rlkit.run.folder import marked
     from rlkit.system.plain import read_plain
 
+    marked(folder)  # refuses one of a later version
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is not a run: expected a folder with config.yaml and metrics.jsonl")
     try:
@@ -161,3 +164,58 @@ def by(runs: list[Run], key: Any) -> dict[Any, list[Run]]:
     for run in runs:
         found[key(run)].append(run)
     return found
+
+
+def groups(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in their seed alone, by a label: the agent, and whatever else differs among ``runs``.
+
+    Hyperparameters are told where they differ among the runs of that agent.
+    """
+
+    def key(run: Run) -> str:
+        """Of a run from before there was a setting, that is null."""
+        given = {name: value for name, value in run.settings.items() if value is not None}
+        return json.dumps(given, sort_keys=True, default=str)
+
+    alike = by(runs, key)
+    agents = by(runs, lambda run: run.settings["agent.name"])
+    found: dict[str, list[Run]] = {}
+    for group in alike.values():
+        settings = group[0].settings
+        words = [str(settings["agent.name"])]
+        for name, value in settings.items():
+            others = agents[settings["agent.name"]] if name.startswith("agent.") else runs
+            if name not in ("agent.name", "env.name") and any(run.settings.get(name) != value for run in others):
+                words.append(f"data {value}" if name == "data" else f"{name.removeprefix('agent.')}={value}")
+        found.setdefault(" ".join(words), []).extend(group)
+    return found
+
+
+@dataclass
+class Band:
+    """The curves of several runs as one: at each step the mean, a 95 % interval, and whether every run has a value."""
+
+    steps: list[int]
+    means: list[float]
+    intervals: list[tuple[float, float]]
+    whole: list[bool]
+
+
+def band(curves: list[Curve]) -> Band:
+    """``curves`` as one; of one run there are no intervals."""
+    import numpy as np
+
+    from rlkit.stats import bootstrap_interval
+
+    at: dict[int, list[float]] = defaultdict(list)
+    for steps, values in curves:
+        for step, value in dict(zip(steps, values, strict=True)).items():
+            at[step].append(value)
+    order = sorted(at)
+    several = len(curves) > 1
+    return Band(
+        order,
+        [float(np.mean(at[step])) for step in order],
+        [bootstrap_interval(np.array(at[step])) for step in order] if several else [],
+        [len(at[step]) == len(curves) for step in order],
+    )

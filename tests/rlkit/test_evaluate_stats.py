@@ -18,7 +18,7 @@ from rlkit.algorithms.evaluate import MAX_ENVS, Evaluator
 from rlkit.algorithms.floats import fast_float32, flush_subnormals
 from rlkit.algorithms.nets import Adam, Critics, linear
 from rlkit.errors import UserError
-from rlkit.stats import bootstrap_interval, iqm
+from rlkit.stats import bootstrap_interval, improvement, iqm
 
 
 class Constant:
@@ -174,3 +174,16 @@ def test_flush_subnormals_puts_the_setting_back(before: bool) -> None:
         assert flushes() == before
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_probability_of_improvement_is_the_share_of_pairs() -> None:
+    generator = np.random.default_rng(4)
+    tasks = [(generator.normal(shift, size=6).round(1), generator.normal(size=5).round(1)) for shift in (0.0, 2.0)]
+    share = [np.mean([(a > b) + 0.5 * (a == b) for a in one for b in other]) for one, other in tasks]
+    chance, (low, high) = improvement(tasks)
+    assert chance == pytest.approx(np.mean(share)) and low < chance < high
+    assert improvement([(one, one) for one, _ in tasks])[0] == pytest.approx(0.5)
+    assert improvement([(other, one) for one, other in tasks])[0] == pytest.approx(1 - chance)
+    assert np.isnan(improvement([(tasks[0][0][:1], tasks[0][1])])[1]).all()
+    with pytest.raises(UserError, match="1 of 2 not finite"):
+        improvement([(np.array([1.0, np.nan]), tasks[0][1])])

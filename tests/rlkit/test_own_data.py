@@ -152,7 +152,7 @@ def test_only_what_is_typed_names_a_package(
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["agent=iql", "env=Pendulum-v1"], "is an environment, expected data"),
+        (["agent=iql", "env=Pendulum-v1"], "the agent learns from data, expected a record"),
         (["agent=beer", "env=log.csv"], "is a file, expected an environment"),
         (["agent=beer", "env=Pendulun-v1"], "unknown env 'Pendulun-v1'"),
         (["agent=beer", "env=no_such_package:Id-v0"], "'no_such_package' cannot be imported"),
