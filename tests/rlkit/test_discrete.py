@@ -25,7 +25,8 @@ from rlkit.algorithms.verdict import judge
 from rlkit.cli import main
 from rlkit.config import read_config
 from rlkit.data import load_dataset
-from rlkit.data.check import check_dataset, expectations
+from rlkit.data.check import check_dataset
+from rlkit.data.expect import expectations
 from rlkit.data.hdf5 import write_d4rl
 from rlkit.data.minari_store import to_minari
 from rlkit.errors import DataError, UserError
