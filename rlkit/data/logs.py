@@ -241,9 +241,13 @@ def _ends(
     steps = raw.pop("step", None)
     if "episode" in raw:
         ids = raw.pop("episode")
-        if ids.dtype.kind == "f" and np.isnan(ids).any():
-            row = int(np.flatnonzero(np.isnan(ids))[0])
-            raise DataError(f"{where}: '{roles['episode'][0]}' holds nothing at row {row}, expected an episode's name")
+        odd = np.isnan(ids) if ids.dtype.kind == "f" else np.zeros(0, bool)
+        if ids.dtype.kind == "O":
+            odd = np.array([not isinstance(one, (str, bytes, int, float)) or one != one for one in ids], bool)
+        if odd.any():
+            row = int(np.flatnonzero(odd)[0])
+            held = "nothing" if ids[row] is None or isinstance(ids[row], float) else shown(ids[row])
+            raise DataError(f"{where}: '{roles['episode'][0]}' holds {held} at row {row}, expected an episode's name")
         last = np.append(ids[1:] != ids[:-1], True)
         _require_together(ids, last, roles["episode"][0], where)
         timeouts |= last & ~terminals
