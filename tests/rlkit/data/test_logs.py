@@ -391,6 +391,7 @@ def test_a_minari_dataset_without_a_record_trains(tmp_path: Path, log: dict[str,
     to_minari(data, "my/machine/log-v0", overwrite=True)
     out = tmp_path / "run"
     small = ["total_timesteps=4", "log_every=2", "agent.hidden_sizes=[8]", "progress_bar=false", "tensorboard=false"]
+    small += ["verdict=false"]
     assert main(["train", "agent=bc", "env=my/machine/log-v0", f"out={out}", *small]) == 0
     assert "id: my/machine/log-v0" in (out / "config.yaml").read_text()
     assert main(["resume", str(out), "total_timesteps=6", "progress_bar=false"]) == 0
