@@ -199,8 +199,8 @@ def _rewards(data: OfflineDataset) -> Iterator[Finding]:
     ended = data.terminations | data.truncations
     # Rows with a neighbour of their own episode on both sides, so that all three fits see the same ones.
     inner = np.flatnonzero(~ended[:-2] & ~ended[1:-1]) + 1
-    features = 4 * int(np.prod(data.observation_space.shape)) + 2 * data.action_columns(rows=slice(1)).shape[1]
-    if len(inner) < 10 * features:
+    width = 4 * int(np.prod(data.observation_space.shape)) + 2 * data.action_columns(rows=slice(1)).shape[1]
+    if len(inner) < 10 * width:
         return
     rows = inner[:: max(1, len(inner) // REGRESSION_ROWS)]
     own = _unexplained(data, rows, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
@@ -33,8 +34,10 @@ PHYSICS = (  # of a MuJoCo model: what two of one shape may differ in
 def recorded_in(data: OfflineDataset) -> Named | None:
     """What the data says it was recorded in: a Minari dataset's own environment, or that of data in memory."""
     if data.provenance.source.startswith("minari"):
-        spec = open_local(data.provenance.locator).env_spec
-        return None if spec is None else (spec.id, dict(spec.kwargs))
+        with suppress(DataError), refusing(data.provenance.locator, "names no environment", DataError):
+            spec = open_local(data.provenance.locator).env_spec
+            return None if spec is None else (str(spec.id), dict(spec.kwargs))
+        return None  # it lies elsewhere, or what it says is unsound
     if data.provenance.source in ("generated", "memory") and data.env_id is not None:
         return data.env_id, data.env_kwargs
     return None
@@ -48,7 +51,7 @@ def differences(recorded: Named, evaluated: Named) -> list[str]:
     environment is made only if it is registered and its keywords are declared.
     """
     names = [re.sub(r"^.*/", "", one[0]) for one in (recorded, evaluated)]
-    found = [] if names[0] == names[1] else [f"{recorded[0]}, not {evaluated[0]}"]
+    found = [] if names[0] == names[1] else [f"{shown(recorded[0])}, not {shown(evaluated[0])}"]
     mine, other = (_make(one) for one in (recorded, evaluated))
     try:
         stated = {**(_keywords(mine) if mine is not None else {}), **recorded[1]}
