@@ -70,6 +70,23 @@ def _bounds(data: OfflineDataset) -> Iterator[Finding]:
         )
 
 
+def _space(data: OfflineDataset) -> Iterator[Finding]:
+    """Observations that their environment cannot give: of other units, say, or standardised."""
+    low, high = data.observation_space.low, data.observation_space.high
+    slack = ACTION_TOLERANCE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
+    outside = ((data.observations < low - slack) | (data.observations > high + slack)).reshape(len(data), -1)
+    if outside.any():
+        column = int(outside.any(axis=0).argmax())
+        held = data.observations.reshape(len(data), -1)[:, column]
+        yield Finding(
+            "observations-out-of-space",
+            "warning",
+            f"observations leave the environment's space ({_rows(np.asarray(outside.any(axis=1)))}; column {column} "
+            f"goes from {held.min():g} to {held.max():g}), expected {low.ravel()[column]:g} to "
+            f"{high.ravel()[column]:g}: of other units, or another environment's",
+        )
+
+
 def _joins(data: OfflineDataset) -> Iterator[Finding]:
     count, row = first_broken_join(data)
     if count:
@@ -300,7 +317,14 @@ def look_at(
     except DataError as error:
         return [Finding(_file_code(str(error)), "error", str(error))], None
     found_values = list(_values(data))
-    findings = [*found_values, *_bounds(data), *_joins(data), *_episodes(data, limit), *_duplicates(data)]
+    findings = [
+        *found_values,
+        *_bounds(data),
+        *_space(data),
+        *_joins(data),
+        *_episodes(data, limit),
+        *_duplicates(data),
+    ]
     findings += _environments(recorded, evaluated)
     if not found_values:  # a fit on NaN says nothing
         findings += [*_columns(data), *_scales(data), *_rewards(data)]

@@ -169,6 +169,15 @@ def test_what_is_expected_of_cloning(noise, said):
     assert free == told[1:3]
 
 
+def test_observations_that_the_environment_cannot_give(swinging):
+    degrees = {
+        name: getattr(swinging, name) * np.float32([1, 1, 57.3]) for name in ("observations", "next_observations")
+    }
+    found = check_dataset(swinging.with_(**degrees))
+    assert codes(found) == ["observations-out-of-space"] and "column 2 goes from" in found[0].sentence
+    assert "expected -8 to 8" in found[0].sentence
+
+
 def test_coverage_is_what_it_says():
     """Actions in two of ten tenths; episodes that pass through the same states, or through their own."""
     g = np.random.default_rng(1)
