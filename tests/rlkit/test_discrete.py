@@ -276,6 +276,8 @@ def test_from_the_command_line(log: Path, tmp_path: Path, monkeypatch: Any, caps
     assert main([*run[:-6], "total_timesteps=60", "out=whole", *QUIET]) == 0
     assert Path("r/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
     assert main(["eval", "r", "env=CartPole-v1", "episodes=2"]) == 0
+    assert main(["export", "r", "p.pt2"]) == 0
+    assert "p.pt2: acts as iql does on 1000 observations" in capsys.readouterr().out
     assert main([*run[:-7], "env.n_actions=0", "total_timesteps=20", "out=n", *QUIET]) == 0
     assert rlkit.load("n").action_space.shape == (1,)
     capsys.readouterr()
