@@ -44,11 +44,11 @@ class Table(ABC):
 
     def refuse_text(self, name: str, role: str) -> None:
         """Raise :class:`DataError` for a column of text where numbers are needed."""
-        held, hint = "", ""
+        held, hint = "", " (words to choose from as numbers from 0 on)" if role == "actions" else ""
         if name in self.examples:
             row, cell = self.examples[name]
             held = f" ({shown(cell)} at row {row})"
-            hint = " with a point, not a comma" if re.fullmatch(r"[-+]?\d+,\d+", cell) else ""
+            hint = " with a point, not a comma" if re.fullmatch(r"[-+]?\d+,\d+", cell) else hint
         raise DataError(
             f"{self.where}: the column '{name}' of {role} holds text{held}, expected numbers{hint}, or columns.{role} "
             "to name other columns"

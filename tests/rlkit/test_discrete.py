@@ -146,7 +146,7 @@ def test_values_tell_choices_from_numbers_and_the_caller_overrules(frame: Log) -
         space(np.arange(n) % 5, n_actions=3)
     with pytest.raises(DataError, match="'action' is 1 in every row, so that nothing"):
         space(np.ones(n))
-    with pytest.raises(DataError, match="'action' of actions holds text"):
+    with pytest.raises(DataError, match="'action' of actions holds text, expected numbers"):
         space(["left", "right"] * (n // 2) + ["left"] * (n % 2))
 
 
