@@ -15,9 +15,9 @@ from rlkit import registry
 # environments that they import.
 FILE_LINES, TOTAL_LINES = 380, 1650
 LONGER = {
-    "recoil": 1750,  # stands on implicit value learning, which has a policy of numbers and one of choices
-    "iqlearn": 1850,  # stands on ReCOIL's file
-    "prdc": 2000,  # two exact searches, one for processors and one for devices
+    "recoil": 1730,  # stands on implicit value learning, which has a policy of numbers and one of choices
+    "iqlearn": 1810,  # stands on two other imitators' files, and those on implicit value learning
+    "prdc": 1980,  # two exact searches, one for processors and one for devices
     "vagram": 1800,  # a world model beside SAC, and the replay of both
     "drrpo-features": 1850,  # stands on DR-RPO's file for the dual and the checks of references
     "orpo": 2310,  # base policies, a discriminator and PPO's update, and environments whose state is saved
