@@ -3,11 +3,11 @@
     python scripts/fuzz.py --inputs 10000 --seed 0
 
 Each input is a valid file with something in it replaced, and with every hash made right again, so that it reaches the
-code behind the hashes: artefacts and checkpoints of all agents, HDF5 files, Minari datasets, run folders, label sets,
-routing files.  An input passes if it is read or refused in one sentence of one line.  An audit hook watches for what a
-file must never cause: imports beyond those of valid files, programs started, code compiled from text, sockets, and
-files written or removed outside the folder of the input.  Memory beyond a gigabyte and time beyond five seconds are
-counted too.  The exit code is 1 if anything was.
+code behind the hashes: artefacts and checkpoints of all agents, HDF5 files, logs as CSV, NPZ and Parquet, Minari
+datasets, run folders, label sets, routing files.  An input passes if it is read or refused in one sentence of one line.
+An audit hook watches for what a file must never cause: imports beyond those of valid files, programs started, code
+compiled from text, sockets, and files written or removed outside the folder of the input.  Memory beyond a gigabyte and
+time beyond five seconds are counted too.  The exit code is 1 if anything was.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from fuzz_files import (
     run_door,
     valid_artefacts,
 )
+from fuzz_logs import log_door
 
 # what compiles text of the program's own: fields of dataclasses, names of tuples, annotations
 LIBRARY = ("dataclasses.py", "collections/__init__.py", "typing.py")
@@ -118,15 +119,20 @@ def run(scratch: Path, args: argparse.Namespace) -> int:
 
     generator = np.random.default_rng(args.seed)
     folders = {}
-    for name in ("artefact", "checkpoint", "hdf5", "minari", "run", "routing"):
+    for name in ("artefact", "checkpoint", "hdf5", "log", "minari", "run", "routing"):
         folders[name] = scratch / name
         folders[name].mkdir()
-    print("making valid files", flush=True)
-    saved, checkpoints, made = valid_artefacts(scratch)
+    saved: list[Path] = []
+    checkpoints: list[Path] = []
+    made: dict[str, Callable[[], Any]] = {}
+    if not args.kinds or {"artefact", "checkpoint"} & set(args.kinds):
+        print("making valid files", flush=True)
+        saved, checkpoints, made = valid_artefacts(scratch)
     doors: dict[str, Door] = {
         "artefact": artefact_door(folders["artefact"], saved, generator),
         "checkpoint": checkpoint_door(folders["checkpoint"], checkpoints, made, generator),
         "hdf5": hdf5_door(folders["hdf5"], generator),
+        "log": log_door(folders["log"], generator),
         "minari": minari_door(folders["minari"], generator),
         "run": run_door(folders["run"], generator),
         "routing": routing_door(folders["routing"], generator),
@@ -160,7 +166,7 @@ def run(scratch: Path, args: argparse.Namespace) -> int:
     return 1 if worst else 0
 
 
-SHARES = {"artefact": 6.0, "checkpoint": 4.0, "hdf5": 2.0, "minari": 2.0, "run": 0.5, "routing": 4.0}
+SHARES = {"artefact": 6.0, "checkpoint": 4.0, "hdf5": 2.0, "log": 2.0, "minari": 2.0, "run": 0.5, "routing": 4.0}
 
 
 def attempt(read: Callable[[], None], watch: Watch, folder: Path, refusal: type[Exception]) -> tuple[str, str]:

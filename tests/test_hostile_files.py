@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import zipfile
@@ -19,7 +20,7 @@ import toy
 
 from rlkit.agents import BC
 from rlkit.cli import main
-from rlkit.data import from_minari, read_d4rl, to_minari, write_d4rl
+from rlkit.data import from_minari, load_dataset, read_d4rl, to_minari, write_d4rl
 from rlkit.data.minari_store import store_root
 from rlkit.errors import ArtefactError, DataError, UserError, refusing, shown
 from rlkit.spaces import read_space
@@ -289,3 +290,62 @@ def test_what_a_picture_is_of(run: Path, tmp_path: Path, capsys: pytest.CaptureF
         os.mkfifo(run / name)
     sentence(capsys, "plot", run, "--out", tmp_path / "p.png")
     sentence(capsys, "resume", run, "progress_bar=false")
+
+
+# ---- logs ------------------------------------------------------------------------------------------------------------
+
+
+ROWS = "\n".join(f"{i},{i % 2},1" for i in range(20))
+LOGS: dict[str, tuple[str, str]] = {
+    "a cell longer than any number": (f"obs_0,action,reward\n{'9' * 200_000},0,1\n{ROWS}", "as lines of cells"),
+    "a quote that never ends": (f'obs_0,action,reward\n"{ROWS * 2000}', "as lines of cells"),
+    "a file of one line": ("obs_0,action,reward," + "x," * (1 << 23), "a line of more than 16,777,216 characters"),
+    "a name that clears the screen": (f"obs_0,\x1b[2J,action,reward\n{ROWS}", "is unprintable"),
+    "a name over two lines": (f'obs_0,"act\nion",reward\n{ROWS}', "cannot be read|has several|unprintable|expected"),
+}
+
+
+@pytest.mark.parametrize("case", LOGS)
+def test_a_log_that_is_no_log(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, said = LOGS[case]
+    (tmp_path / "log.csv").write_text(text)
+    told = sentence(capsys, "train", "agent=bc", f"env={tmp_path / 'log.csv'}", f"out={tmp_path / 'run'}")
+    assert re.search(said, told) and len(told) < 1000 and not (tmp_path / "run").exists()
+
+
+HEADERS: dict[str, tuple[bytes, str]] = {
+    "more than there is": (b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}", "holds fewer"),
+    "objects": (b"{'descr': '|O', 'fortran_order': False, 'shape': (20,)}", "is no array of numbers"),
+    "a call": (b"__import__('os').system('true')", "expected an NPZ file"),
+    "fewer than none": (b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "expected"),
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_an_npz_whose_header_lies(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header, said = HEADERS[case]
+    np.savez(tmp_path / "log.npz", obs=np.arange(20.0), action=np.arange(20.0) % 3)
+    with zipfile.ZipFile(tmp_path / "log.npz", "a") as archive:
+        archive.writestr("reward.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(80))
+    assert said in sentence(capsys, "data", "info", tmp_path / "log.npz")
+
+
+def test_episodes_that_are_no_names(tmp_path: Path) -> None:
+    columns = {"obs": np.arange(20.0), "action": np.arange(20.0) % 7, "reward": np.ones(20)}
+    np.savez(tmp_path / "log.npz", **columns, episode=np.arange(20)[:, None] // 10)  # one number a row, in a vector
+    assert len(load_dataset(tmp_path / "log.npz").episode_ends) == 2
+    for cells, held in (
+        ([[1.0]] * 20, "array"),
+        (["a"] * 19 + [None], "nothing at row 19"),
+        ([1.5, None] * 10, "nothing"),
+    ):
+        with pytest.raises(DataError, match=f"'episode' holds {held}"):
+            odd = np.empty(20, object)
+            odd[:] = [np.array(cell) if isinstance(cell, list) else cell for cell in cells]
+            load_dataset({**columns, "episode": odd})
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({**columns, "episode": [[1.0]] * 20})
+    parquet.write_table(table, tmp_path / "log.parquet")
+    with pytest.raises(DataError, match=r"'episode' holds .* at row 0, expected an episode's name"):
+        load_dataset(tmp_path / "log.parquet")

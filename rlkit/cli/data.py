@@ -171,14 +171,15 @@ def _make(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from rlkit.data.check import check_dataset, expectations, load
+    from rlkit.data.check import look_at
+    from rlkit.data.expect import expectations
 
-    findings = check_dataset(args.what, env=args.env, path=args.path, **_log(args))
+    findings, data = look_at(args.what, args.env, path=args.path, **_log(args))
     for finding in findings:
         print(f"{finding.severity}: {finding.code}: {finding.sentence}")
     errors = sum(finding.severity == "error" for finding in findings)
-    if not errors:
-        for sentence in expectations(load(args.what, args.path, _log(args))):
+    if data is not None and not errors:
+        for sentence in expectations(data):
             print(f"expect: {sentence}")
     print(f"{args.what}: {errors} errors, {len(findings) - errors} warnings")
     return 1 if errors else 0

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
         text = card(agent, result, file)
     error = export(agent, file, overwrite)
     write_atomically(beside, text.encode())
-    print(f"{file}: acts as {agent.name} does, to {error:.1g} of half an action's range on {PROBES} observations")
+    off = f", to {error:.1g} of half an action's range" if hasattr(agent.action_space, "high") else ""
+    print(f"{file}: acts as {agent.name} does{off} on {PROBES} observations")
     print(f"{beside}: its model card")
     return 0

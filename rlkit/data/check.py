@@ -16,17 +16,14 @@ import gymnasium as gym
 import numpy as np
 
 from rlkit.data.dataset import OfflineDataset
+from rlkit.data.expect import REGRESSION_ROWS, features, unexplained
 from rlkit.data.minari_store import MINARI_ID, has_local
+from rlkit.data.recorded import Named, differences, recorded_in
 from rlkit.data.records import env_facts, require_learnable
 from rlkit.data.resolve import from_file, is_file, load_dataset, stored
 from rlkit.data.validate import ACTION_TOLERANCE, first_broken_join, uneven
 from rlkit.errors import DataError
 from rlkit.registry import EnvRecord, record, records
-
-REGRESSION_ROWS = 20_000  # enough for a stable fit of some hundred features
-RANDOM_UNITS = 128
-COLUMNS = 32  # of actions that are looked at
-SURE = 0.1  # spread of returns, and share of actions unexplained, below which there is little to choose by
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,23 @@ def _bounds(data: OfflineDataset) -> Iterator[Finding]:
             "error",
             f"actions leave the action space ({_rows(bad)}; largest magnitude {worst:g}), "
             f"expected [{low.min():g}, {high.max():g}]",
+        )
+
+
+def _space(data: OfflineDataset) -> Iterator[Finding]:
+    """Observations that their environment cannot give: of other units, say, or standardised."""
+    low, high = data.observation_space.low, data.observation_space.high
+    slack = ACTION_TOLERANCE * np.where(np.isfinite(high - low), (high - low) / 2, 1.0)
+    outside = ((data.observations < low - slack) | (data.observations > high + slack)).reshape(len(data), -1)
+    if outside.any():
+        column = int(outside.any(axis=0).argmax())
+        held = data.observations.reshape(len(data), -1)[:, column]
+        yield Finding(
+            "observations-out-of-space",
+            "warning",
+            f"observations leave the environment's space ({_rows(np.asarray(outside.any(axis=1)))}; column {column} "
+            f"goes from {held.min():g} to {held.max():g}), expected {low.ravel()[column]:g} to "
+            f"{high.ravel()[column]:g}: of other units, or another environment's",
         )
 
 
@@ -183,39 +197,13 @@ def _duplicates(data: OfflineDataset) -> Iterator[Finding]:
         )
 
 
-def _standardised(x: np.ndarray) -> np.ndarray:
-    """Columns with mean 0 and standard deviation 1; constant ones are left out."""
-    spread = x.std(axis=0)
-    return (x - x.mean(axis=0))[:, spread > 1e-8] / spread[spread > 1e-8]
-
-
 def _unexplained(data: OfflineDataset, rows: np.ndarray, shift: int) -> float:
-    """Share of the variance of ``rewards[rows + shift]`` that a least-squares fit on row ``rows`` leaves unexplained.
-
-    The fit is linear in states, action, their squares, and random tanh units for what is curved otherwise.
-    """
+    """Share of the variance of ``rewards[rows + shift]`` that a fit on the states and actions of ``rows`` leaves."""
     count = len(data)
     s, following = (a.reshape(count, -1)[rows].astype(np.float64) for a in (data.observations, data.next_observations))
     a = data.action_columns(rows).astype(np.float64)
-    plain = _standardised(np.concatenate((s, following, a), axis=1))
-    units = np.random.default_rng(0).standard_normal((plain.shape[1], min(RANDOM_UNITS, len(rows) // 10)))
-    curved = np.tanh(plain @ units / np.sqrt(max(plain.shape[1], 1)) + np.linspace(-1, 1, units.shape[1]))
-    x = _standardised(np.concatenate((plain, plain**2, curved), axis=1))
-    return _left(x, data.rewards[rows + shift].astype(np.float64))
-
-
-def _left(x: np.ndarray, y: np.ndarray) -> float:
-    """Share of the variance of ``y`` ``[n]`` that a least-squares fit on ``x`` ``[n, k]`` leaves on held-out rows."""
-    y = y - y.mean()
-    # the rest is held out, so that many features cannot fake a fit; at random, as behaviours may have a rhythm
-    train = np.random.default_rng(1).random(len(y)) >= 0.25
-    weights = np.linalg.lstsq(
-        np.concatenate((x[train], 1e-4 * np.sqrt(train.sum()) * np.eye(x.shape[1]))),
-        np.concatenate((y[train], np.zeros(x.shape[1]))),
-        rcond=None,
-    )[0]
-    rest = y[~train] - x[~train] @ weights
-    return float((rest**2).mean() / max((y[~train] ** 2).mean(), 1e-12))
+    x = features(np.concatenate((s, following, a), axis=1))
+    return float(unexplained(x, data.rewards[rows + shift, None].astype(np.float64))[0])
 
 
 def _rewards(data: OfflineDataset) -> Iterator[Finding]:
@@ -228,8 +216,8 @@ def _rewards(data: OfflineDataset) -> Iterator[Finding]:
     ended = data.terminations | data.truncations
     # Rows with a neighbour of their own episode on both sides, so that all three fits see the same ones.
     inner = np.flatnonzero(~ended[:-2] & ~ended[1:-1]) + 1
-    features = 4 * int(np.prod(data.observation_space.shape)) + 2 * data.action_columns(rows=slice(1)).shape[1]
-    if len(inner) < 10 * features:
+    width = 4 * int(np.prod(data.observation_space.shape)) + 2 * data.action_columns(rows=slice(1)).shape[1]
+    if len(inner) < 10 * width:
         return
     rows = inner[:: max(1, len(inner) // REGRESSION_ROWS)]
     own = _unexplained(data, rows, 0)
@@ -246,45 +234,7 @@ def _rewards(data: OfflineDataset) -> Iterator[Finding]:
             )
 
 
-def expectations(data: OfflineDataset) -> list[str]:
-    """What may be expected of learning from ``data``, a sentence each with the statistics it rests on.
-
-    How far returns (sums of rewards of whole episodes, undiscounted) spread; how much of the actions' variance states
-    leave unexplained; and, where there are ten episodes or more, whether cloning is expected to win.
-    """
-    told, low, spread = [], None, None
-    starts = np.concatenate(([0], data.episode_ends[:-1]))
-    returns = np.add.reduceat(data.rewards.astype(np.float64), starts)  # [episodes]
-    if not data.reward_free:
-        spread = float(returns.std() / max(abs(returns.mean()), 1e-12))
-        told.append(
-            f"returns of {len(returns)} episodes: mean {returns.mean():.4g}, standard deviation {returns.std():.3g} "
-            f"({100 * spread:.1f} % of the mean), from {returns.min():.4g} to {returns.max():.4g}"
-        )
-    rows = np.arange(0, len(data), max(1, len(data) // REGRESSION_ROWS))
-    states = data.observations.reshape(len(data), -1)[rows].astype(np.float64)
-    actions = data.action_columns(rows).astype(np.float64)
-    plain = _standardised(states)
-    if len(rows) >= 20 * max(plain.shape[1], 1) and plain.shape[1]:
-        units = np.random.default_rng(0).standard_normal((plain.shape[1], min(RANDOM_UNITS, len(rows) // 10)))
-        curved = np.tanh(plain @ units / np.sqrt(plain.shape[1]) + np.linspace(-1, 1, units.shape[1]))
-        x = _standardised(np.concatenate((plain, plain**2, curved), axis=1))
-        varies = [a for a in actions.T if a.std() > 1e-8][:COLUMNS]
-        if varies:
-            low = float(np.mean([min(_left(x, a), 1.0) for a in varies]))
-            told.append(f"behaviour: a fit on states leaves {100 * low:.1f} % of the actions' variance unexplained")
-    if low is not None and spread is not None and len(returns) >= 10:
-        basis = f"(returns spread by {100 * spread:.1f} % of their mean, actions are {100 * low:.1f} % unexplained)"
-        if low < SURE and spread < SURE:
-            told.append(f"cloning is expected to win here: one behaviour, and episodes that hardly differ {basis}")
-        elif low > 0.5 or spread > 0.5:
-            told.append(f"cloning is not expected to win here: rewards hold something to choose by {basis}")
-        else:
-            told.append(f"nothing is expected of cloning against learning from rewards: compare both {basis}")
-    return told
-
-
-def load(what: Any, path: str | Path | None, log: Mapping[str, Any]) -> OfflineDataset:
+def _load(what: Any, path: str | Path | None, log: Mapping[str, Any]) -> OfflineDataset:
     """The dataset with as few checks of values as its format allows, for the checks here to make."""
     if path is not None:
         return from_file(path, what if isinstance(what, EnvRecord) else record(what), strict=False, **log)
@@ -295,6 +245,25 @@ def load(what: Any, path: str | Path | None, log: Mapping[str, Any]) -> OfflineD
     if hasattr(what, "iterate_episodes"):
         return stored(what, strict=False)
     return load_dataset(what, **log)
+
+
+def _evaluated(data: OfflineDataset, env: str | EnvRecord | gym.Env | None) -> Named | None:
+    """The environment in which policies of ``data`` are evaluated."""
+    if isinstance(env, gym.Env):
+        return (env.spec.id, dict(env.spec.kwargs)) if env.spec is not None else None
+    if isinstance(env, EnvRecord):
+        return env.env_id, env.env_kwargs
+    if env is not None:
+        return env, {}
+    return (data.env_id, data.env_kwargs) if data.env_id is not None else None
+
+
+def _environments(recorded: Named | None, evaluated: Named | None) -> Iterator[Finding]:
+    if recorded is None or evaluated is None or recorded == evaluated:
+        return
+    if found := differences(recorded, evaluated):
+        text = f"the data was recorded in another environment than it is evaluated in ({'; '.join(found[:5])})"
+        yield Finding("other-environment", "warning", f"{text}, expected the same: scores may be another task's")
 
 
 def _file_code(sentence: str) -> str:
@@ -314,7 +283,7 @@ def _file_code(sentence: str) -> str:
     return "unreadable"
 
 
-def check_dataset(
+def look_at(
     what: Any,
     env: str | EnvRecord | gym.Env | None = None,
     *,
@@ -322,36 +291,52 @@ def check_dataset(
     columns: Mapping[str, Any] | None = None,
     bounds: Any = None,
     n_actions: int | None = None,
-) -> list[Finding]:
-    """Every fault found in ``what`` (anything :func:`~rlkit.data.resolve.load_dataset` takes), errors first.
+) -> tuple[list[Finding], OfflineDataset | None]:
+    """The findings of :func:`check_dataset`, and the dataset they are of, with the environment's spaces.
 
-    ``path``: a file to take for the record ``what``.  ``columns``, ``bounds`` and ``n_actions``: of a log, as there.
-    ``env``, an environment, its Gymnasium id or a record, overrides the one the dataset names; with it the action
-    bounds, the shapes and the longest episode are known.  A file that cannot be read is a finding, not an exception.
+    None instead where it cannot be read.
     """
     try:
-        data = load(what, path, {"columns": columns, "bounds": bounds, "n_actions": n_actions})
+        data = _load(what, path, {"columns": columns, "bounds": bounds, "n_actions": n_actions})
+        recorded, evaluated = recorded_in(data), _evaluated(data, env)
+        spaces: Any = data.observation_space, data.action_space
         limit = None
         if isinstance(env, gym.Env):
-            spaces: Any = require_learnable(env.observation_space, env.action_space, "env")
+            spaces = require_learnable(env.observation_space, env.action_space, "env")
             limit = env.spec.max_episode_steps if env.spec is not None else None
-        else:
-            env_id, kwargs = (env.env_id, env.env_kwargs) if isinstance(env, EnvRecord) else (env, {})
-            if env_id is None:
-                env_id, kwargs = data.env_id, data.env_kwargs
-            spaces = data.observation_space, data.action_space
-            if env_id is not None:
-                observation_space, action_space, limit = env_facts(env_id, kwargs)
-                spaces = require_learnable(observation_space, action_space, env_id)
+        elif evaluated is not None:
+            observation_space, action_space, limit = env_facts(*evaluated)
+            spaces = require_learnable(observation_space, action_space, evaluated[0])
         for name, space in (("observations", spaces[0]), ("actions", spaces[1])):
             shape = getattr(data, name).shape[1:]
             if shape != space.shape:
                 raise DataError(f"'{name}' has shape {list(shape)} per row, expected {list(space.shape)} as the env")
         data = data.with_(observation_space=spaces[0], action_space=spaces[1])
+        if evaluated is not None:
+            data = data.with_(env_id=evaluated[0], env_kwargs=dict(evaluated[1]))
     except DataError as error:
-        return [Finding(_file_code(str(error)), "error", str(error))]
+        return [Finding(_file_code(str(error)), "error", str(error))], None
     found_values = list(_values(data))
-    findings = [*found_values, *_bounds(data), *_joins(data), *_episodes(data, limit), *_duplicates(data)]
+    findings = [
+        *found_values,
+        *_bounds(data),
+        *_space(data),
+        *_joins(data),
+        *_episodes(data, limit),
+        *_duplicates(data),
+    ]
+    findings += _environments(recorded, evaluated)
     if not found_values:  # a fit on NaN says nothing
         findings += [*_columns(data), *_scales(data), *_rewards(data)]
-    return sorted(findings, key=lambda finding: finding.severity)
+    return sorted(findings, key=lambda finding: finding.severity), data
+
+
+def check_dataset(what: Any, env: str | EnvRecord | gym.Env | None = None, **choices: Any) -> list[Finding]:
+    """Every fault found in ``what`` (anything :func:`~rlkit.data.resolve.load_dataset` takes), errors first.
+
+    ``choices``: ``path``, a file to take for the record ``what``; ``columns``, ``bounds`` and ``n_actions`` of a log.
+    ``env``, an environment, its Gymnasium id or a record, overrides the one the dataset names; with it the action
+    bounds, the shapes and the longest episode are known, and it is compared with the environment that was recorded as
+    far as the data names one.  A file that cannot be read is a finding, not an exception.
+    """
+    return look_at(what, env, **choices)[0]

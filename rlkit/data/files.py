@@ -35,6 +35,13 @@ def require_held(node: Any, where: str) -> None:
         raise DataError(f"{where} declares {declared:,} bytes of numbers, the file holds {node.get_storage_size():,}")
 
 
+def reading(path: str | Path, total: int, unit: str, progress: bool) -> Any:
+    """A bar of tqdm's for reading ``path``; silent without ``progress``, and where no terminal shows it."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=Path(path).name, unit=unit, unit_scale=True, disable=None if progress else True)
+
+
 @contextmanager
 def atomic_path(path: Path, overwrite: bool) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place, flushed to disk, once the block ends without an error."""

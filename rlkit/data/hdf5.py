@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from rlkit.data.dataset import OfflineDataset
-from rlkit.data.files import atomic_path, require_held
+from rlkit.data.files import atomic_path, reading, require_held
 from rlkit.data.metadata import MAX_METADATA, fields_from_metadata, metadata_of, provenance_of_copy
 from rlkit.data.records import env_facts, find_record, record_fields, require_boxes
 from rlkit.data.validate import require_flags, validate
@@ -109,17 +109,20 @@ def _metadata(file: h5py.File, path: Path) -> dict[str, Any]:
     return meta
 
 
-def _raw(file: h5py.File, path: Path) -> dict[str, np.ndarray]:
+def _raw(file: h5py.File, path: Path, progress: bool) -> dict[str, np.ndarray]:
     """The file's arrays with the dtypes of :class:`OfflineDataset`, of equal lengths."""
     kinds = {"observations": np.float32, "actions": np.float32, "rewards": np.float32, "terminals": np.bool_}
     arrays: dict[str, np.ndarray] = {}
-    for name, kind in {**kinds, "timeouts": np.bool_, "next_observations": np.float32}.items():
-        array = _read(file, name, kind, path)
-        if array is not None:
-            arrays[name] = array
-        elif name in kinds:
-            found = ", ".join(sorted(file)) or "nothing"
-            raise DataError(f"{path} has no '{name}', expected D4RL's layout; it holds {found}")
+    every = {**kinds, "timeouts": np.bool_, "next_observations": np.float32}
+    with reading(path, len(every), "array", progress) as bar:
+        for name, kind in every.items():
+            array = _read(file, name, kind, path)
+            bar.update()
+            if array is not None:
+                arrays[name] = array
+            elif name in kinds:
+                found = ", ".join(sorted(file)) or "nothing"
+                raise DataError(f"{path} has no '{name}', expected D4RL's layout; it holds {found}")
     for name in ("rewards", "terminals", "timeouts"):
         if name in arrays and arrays[name].ndim == 2 and arrays[name].shape[1] == 1:
             arrays[name] = arrays[name][:, 0]
@@ -214,6 +217,7 @@ def read_d4rl(
     env_id: str | None = None,
     max_episode_steps: int | None = None,
     strict: bool = True,
+    progress: bool = False,
 ) -> OfflineDataset:
     """Read a D4RL HDF5 file (see the module's docstring for how rows become transitions).
 
@@ -223,14 +227,14 @@ def read_d4rl(
     for files without ``timeouts`` only; what was inferred is told in ``provenance.details``.
 
     Actions beyond the bounds by at most 0.1 % of their half width are clipped to them.  ``strict=False`` skips the
-    checks of values, for a linter to make.
+    checks of values, for a linter to make; with ``progress`` a long file shows a bar.
 
     Raises :class:`DataError` for a file that is missing, empty, truncated or not HDF5, for a missing array, wrong
     shapes, NaN or infinite values, actions out of bounds, and spaces that do not fit the environment.
     """
     path = Path(path)
     with refusing(path, "is damaged; download or copy it again", DataError), _open(path) as file:
-        raw, meta = _raw(file, path), _metadata(file, path)
+        raw, meta = _raw(file, path, progress), _metadata(file, path)
     fields = fields_from_metadata(meta, f"{path}: 'metadata/rlkit'")
     if record is None and env_id is None and not meta:
         record = find_record(path.name)

@@ -17,7 +17,7 @@ log is the same data in every form.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +241,13 @@ def _ends(
     steps = raw.pop("step", None)
     if "episode" in raw:
         ids = raw.pop("episode")
-        if ids.dtype.kind == "f" and np.isnan(ids).any():
-            row = int(np.flatnonzero(np.isnan(ids))[0])
-            raise DataError(f"{where}: '{roles['episode'][0]}' holds nothing at row {row}, expected an episode's name")
+        odd = np.isnan(ids) if ids.dtype.kind == "f" else np.zeros(0, bool)
+        if ids.dtype.kind == "O":
+            odd = np.array([not isinstance(one, Hashable) or one is None or one != one for one in ids], bool)
+        if odd.any():
+            row = int(np.flatnonzero(odd)[0])
+            held = "nothing" if isinstance(ids[row], Hashable) else shown(ids[row])
+            raise DataError(f"{where}: '{roles['episode'][0]}' holds {held} at row {row}, expected an episode's name")
         last = np.append(ids[1:] != ids[:-1], True)
         _require_together(ids, last, roles["episode"][0], where)
         timeouts |= last & ~terminals

@@ -150,8 +150,8 @@ def from_file(
         return read_log(path, record=found, strict=strict, progress=progress, **given)
     known = found or find_record(Path(path).name)
     if known is None or known.data is None or known.data.d4rl_simulated:
-        return read_d4rl(path, record=found, strict=strict)
-    dataset = read_d4rl(path, env_id="", strict=strict)  # spaces are taken from the data
+        return read_d4rl(path, record=found, strict=strict, progress=progress)
+    dataset = read_d4rl(path, env_id="", strict=strict, progress=progress)  # spaces are taken from the data
     widths = (*dataset.observations.shape[1:], *dataset.actions.shape[1:])
     if known.data.d4rl_widths not in (None, widths):
         raise DataError(

@@ -13,13 +13,13 @@ import re
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlkit.data.files import DEFLATE, SMALL, require_held
+from rlkit.data.files import DEFLATE, SMALL, reading, require_held
 from rlkit.data.hdf5 import SUFFIXES as HDF5
 from rlkit.errors import DataError, install_extra, nearest, one_line, refusing, shown
 from rlkit.system.files import require_whole
@@ -29,6 +29,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".npz", *HDF5)
 WIDE = ("observations", "actions", "next_observations")  # roles of any number of columns; the others have one
 BUFFER = 1 << 20  # bytes of a Parquet column that are read at once; by default all of a group of rows is
 SAMPLE, CHUNK = 1000, 100_000  # rows that kinds are told from; rows that are read at once
+LINE = 1 << 24  # characters of a line of cells, at most
 FLAGS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 
 
@@ -43,11 +44,11 @@ class Table(ABC):
 
     def refuse_text(self, name: str, role: str) -> None:
         """Raise :class:`DataError` for a column of text where numbers are needed."""
-        held, hint = "", ""
+        held, hint = "", " (words to choose from as numbers from 0 on)" if role == "actions" else ""
         if name in self.examples:
             row, cell = self.examples[name]
             held = f" ({shown(cell)} at row {row})"
-            hint = " with a point, not a comma" if re.fullmatch(r"[-+]?\d+,\d+", cell) else ""
+            hint = " with a point, not a comma" if re.fullmatch(r"[-+]?\d+,\d+", cell) else hint
         raise DataError(
             f"{self.where}: the column '{name}' of {role} holds text{held}, expected numbers{hint}, or columns.{role} "
             "to name other columns"
@@ -71,6 +72,13 @@ class Table(ABC):
 
         Raises :class:`DataError` naming column and row (from 0) where a cell is no number.
         """
+
+
+def require_names(where: str, names: Iterable[str]) -> None:
+    """Raise :class:`DataError` for a column whose name no line can show."""
+    for name in names:
+        if not name.isprintable():
+            raise DataError(f"{where}: the name {shown(name)} of a column is unprintable, expected a line of text")
 
 
 def base_of(name: str) -> str:
@@ -117,6 +125,7 @@ class Arrays(Table):
         text: Sequence[str],
         fetch: Callable[[str], Any],
     ):
+        require_names(where, shapes)
         self.where, self.fetch = where, fetch
         self.widths = {name: shape[1] if len(shape) == 2 else None for name, shape in shapes.items()}
         self.names = [part for name in shapes for part in self._parts(name)]
@@ -135,24 +144,29 @@ class Arrays(Table):
     def read(self, wanted: Mapping[str, Sequence[str]], progress: bool = False) -> dict[str, np.ndarray]:
         assert self.rows is not None
         found: dict[str, np.ndarray] = {}
-        for role, names in wanted.items():
-            bases = dict.fromkeys(base_of(name) if base_of(name) in self.widths else name for name in names)
-            if role == "episode":
-                found[role] = np.asarray(self.fetch(names[0] if names[0] in self.widths else next(iter(bases))))
-                continue
-            found[role] = np.empty((self.rows, len(names)), np.float32 if role in WIDE else np.float64)
-            for base in bases:
-                self._fill(found[role], base, names)
-            if role not in WIDE:
-                found[role] = found[role][:, 0]
+        with reading(self.where, sum(map(len, wanted.values())), "column", progress) as bar:
+            for role, names in wanted.items():
+                bases = dict.fromkeys(base_of(name) if base_of(name) in self.widths else name for name in names)
+                if role == "episode":
+                    ids = np.asarray(self.fetch(base := next(iter(bases))))
+                    found[role] = ids if ids.ndim == 1 else ids[:, self._parts(base).index(names[0])]
+                    bar.update()
+                    continue
+                found[role] = np.empty((self.rows, len(names)), np.float32 if role in WIDE else np.float64)
+                for base in bases:
+                    bar.update(self._fill(found[role], base, names))
+                if role not in WIDE:
+                    found[role] = found[role][:, 0]
         return found
 
-    def _fill(self, out: np.ndarray, base: str, names: Sequence[str]) -> None:
+    def _fill(self, out: np.ndarray, base: str, names: Sequence[str]) -> int:
+        """How many columns of ``out`` were filled from the array ``base``."""
         values = numbers(self.fetch(base), self.where, base)
-        for column, name in enumerate(self._parts(base)):
-            if name in names:
-                with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity, which is then named
-                    out[:, names.index(name)] = values if self.widths[base] is None else values[:, column]
+        parts = [(column, name) for column, name in enumerate(self._parts(base)) if name in names]
+        for column, name in parts:
+            with np.errstate(over="ignore"):  # a float64 beyond float32 becomes an infinity, which is then named
+                out[:, names.index(name)] = values if self.widths[base] is None else values[:, column]
+        return len(parts)
 
 
 def from_mapping(arrays: Mapping[str, Any], where: str = "the mapping") -> Arrays:
@@ -270,8 +284,9 @@ class CSV(Table):
         with self._lines() as lines:
             head = next(lines, "")
             self.delimiter = max(",;\t|", key=head.count)
-            self.names = [name.strip() for name in next(csv.reader([head], delimiter=self.delimiter), [])]
-            sample = list(_first(csv.reader(lines, delimiter=self.delimiter), SAMPLE))
+            self.names = [name.strip() for name in next(_cells([head], self.delimiter, path), [])]
+            sample = list(_first(_cells(lines, self.delimiter, path), SAMPLE))
+        require_names(self.where, self.names)
         if all(_number(name) is not None for name in self.names):
             raise DataError(f"{path} has no line of names, its first one is {shown(head.strip())}")
         for name in self.names:
@@ -298,8 +313,6 @@ class CSV(Table):
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}") from None
 
     def read(self, wanted: Mapping[str, Sequence[str]], progress: bool = False) -> dict[str, np.ndarray]:
-        from tqdm import tqdm
-
         names = [name for role in wanted.values() for name in role]
         places = [self.names.index(name) for name in names]
         require_room(self.where, self.expected_rows, len(names))
@@ -314,15 +327,8 @@ class CSV(Table):
             elif name in self.text:
                 converters[place] = _time
         parts: dict[str, list[np.ndarray]] = {role: [] for role in wanted}
-        bar = tqdm(
-            total=self.path.stat().st_size,
-            desc=self.path.name,
-            unit="B",
-            unit_scale=True,
-            disable=None if progress else True,
-        )
         done = 0
-        with self._lines() as lines, bar:
+        with self._lines() as lines, reading(self.path, self.path.stat().st_size, "B", progress) as bar:
             next(lines)
             lines.delimiter, lines.most = self.delimiter, len(self.names)
             while True:
@@ -395,22 +401,31 @@ class _Decoded:
 
     def __next__(self) -> str:
         try:
-            line = self.file.readline()
+            line = self.file.readline(LINE + 1)
         except UnicodeDecodeError:
             raise DataError(f"{self.path} is no text in UTF-8, expected lines of cells") from None
         if not line:
             raise StopIteration
+        if len(line) > LINE:
+            raise DataError(f"{self.path} has a line of more than {LINE:,} characters, expected lines of cells")
         self.taken += len(line)
         if self.most and line.strip():
             self.row += 1
             if line.count(self.delimiter) >= self.most:  # some may be quoted
-                cells = len(next(csv.reader([line], delimiter=self.delimiter)))
+                cells = len(next(_cells([line], self.delimiter, self.path)))
                 if cells > self.most:
                     raise DataError(
                         f"{self.path}: row {self.row} has {cells} cells, expected {self.most} as there are names "
                         "(numbers with decimal commas need semicolons between them and points instead)"
                     )
         return line
+
+
+def _cells(lines: Iterable[str], delimiter: str, path: Path) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(lines, delimiter=delimiter)
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read as lines of cells ({one_line(error)})") from None
 
 
 def _first(rows: Iterator[list[str]], count: int) -> Iterator[list[str]]:
@@ -446,12 +461,11 @@ class Parquet(Table):
             self.file = pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER)
             schema = self.file.schema_arrow
             self.names, self.rows = list(schema.names), int(self.file.metadata.num_rows)
+            require_names(self.where, self.names)
             numeric = (kinds.is_integer, kinds.is_floating, kinds.is_boolean, kinds.is_decimal, kinds.is_temporal)
             self.text = frozenset(field.name for field in schema if not any(is_kind(field.type) for is_kind in numeric))
 
     def read(self, wanted: Mapping[str, Sequence[str]], progress: bool = False) -> dict[str, np.ndarray]:
-        from tqdm import tqdm
-
         assert self.rows is not None
         names = [name for role in wanted.values() for name in role]
         require_room(self.where, self.rows, len(names))
@@ -461,9 +475,8 @@ class Parquet(Table):
             if role != "episode"
         }
         episodes: list[np.ndarray] = []
-        done, off = 0, None if progress else True
-        bar = tqdm(total=self.rows, desc=Path(self.where).name, unit="row", unit_scale=True, disable=off)
-        with bar, np.errstate(over="ignore"):
+        done = 0
+        with reading(self.where, self.rows, "row", progress) as bar, np.errstate(over="ignore"):
             for group in range(self.file.num_row_groups):
                 count = self.file.metadata.row_group(group).num_rows
                 rows = slice(done, done + count)

@@ -25,7 +25,8 @@ from rlkit.algorithms.verdict import judge
 from rlkit.cli import main
 from rlkit.config import read_config
 from rlkit.data import load_dataset
-from rlkit.data.check import check_dataset, expectations
+from rlkit.data.check import check_dataset
+from rlkit.data.expect import expectations
 from rlkit.data.hdf5 import write_d4rl
 from rlkit.data.minari_store import to_minari
 from rlkit.errors import DataError, UserError
@@ -145,7 +146,7 @@ def test_values_tell_choices_from_numbers_and_the_caller_overrules(frame: Log) -
         space(np.arange(n) % 5, n_actions=3)
     with pytest.raises(DataError, match="'action' is 1 in every row, so that nothing"):
         space(np.ones(n))
-    with pytest.raises(DataError, match="'action' of actions holds text"):
+    with pytest.raises(DataError, match="'action' of actions holds text, expected numbers"):
         space(["left", "right"] * (n // 2) + ["left"] * (n % 2))
 
 
@@ -275,6 +276,8 @@ def test_from_the_command_line(log: Path, tmp_path: Path, monkeypatch: Any, caps
     assert main([*run[:-6], "total_timesteps=60", "out=whole", *QUIET]) == 0
     assert Path("r/metrics.jsonl").read_bytes() == Path("whole/metrics.jsonl").read_bytes()
     assert main(["eval", "r", "env=CartPole-v1", "episodes=2"]) == 0
+    assert main(["export", "r", "p.pt2"]) == 0
+    assert "p.pt2: acts as iql does on 1000 observations" in capsys.readouterr().out
     assert main([*run[:-7], "env.n_actions=0", "total_timesteps=20", "out=n", *QUIET]) == 0
     assert rlkit.load("n").action_space.shape == (1,)
     capsys.readouterr()

@@ -1,11 +1,17 @@
 """Each check fires on a dataset made to break it, and none fires on a good one."""
 
+import json
+import sys
+
+import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
 
-from rlkit.data import behaviour_rollouts, check_dataset, load_dataset, to_minari, write_d4rl
-from rlkit.data.check import expectations
+from rlkit.data import Provenance, behaviour_rollouts, check_dataset, load_dataset, to_minari, write_d4rl
+from rlkit.data.expect import actions_covered, apart, expectations
+from rlkit.data.minari_store import store_root
+from rlkit.data.recorded import differences
 from rlkit.registry import record
 
 
@@ -157,9 +163,70 @@ def test_what_is_expected_of_cloning(noise, said):
     rewards = 1.0 - (actions - np.tanh(states @ [0.5, -0.3, 0.2])) ** 2
     columns = {"obs": states, "action": actions, "reward": rewards, "episode": np.repeat(np.arange(40), 50)}
     told = expectations(load_dataset(columns))
-    assert told[0].startswith("returns of 40 episodes") and told[1].startswith("behaviour: a fit on states leaves")
-    assert told[2].startswith(said)
-    assert len(expectations(load_dataset({k: v for k, v in columns.items() if k != "reward"}))) == 1
+    assert told[0].startswith("returns of 40 episodes") and told[2].startswith("behaviour: a fit on states leaves")
+    assert told[1].startswith("coverage: ") and told[3].startswith(said)
+    free = expectations(load_dataset({k: v for k, v in columns.items() if k != "reward"}))
+    assert free == told[1:3]
+
+
+def test_observations_that_the_environment_cannot_give(swinging):
+    degrees = {
+        name: getattr(swinging, name) * np.float32([1, 1, 57.3]) for name in ("observations", "next_observations")
+    }
+    found = check_dataset(swinging.with_(**degrees))
+    assert codes(found) == ["observations-out-of-space"] and "column 2 goes from" in found[0].sentence
+    assert "expected -8 to 8" in found[0].sentence
+
+
+def test_coverage_is_what_it_says():
+    """Actions in two of ten tenths; episodes that pass through the same states, or through their own."""
+    g = np.random.default_rng(1)
+    columns = {
+        "obs": g.normal(size=(1000, 2)),
+        "action": np.where(g.random(1000) < 0.5, 0.05, 0.95),
+        "episode": np.repeat(np.arange(4), 250),
+    }
+    bounds = {"action": (0, 1)}
+    data = load_dataset(columns, bounds=bounds)
+    assert actions_covered(data) == pytest.approx(0.2) and actions_covered(load_dataset(columns)) == 0.2
+    five = load_dataset({**columns, "action": np.arange(1000) % 4}, n_actions=5)
+    assert actions_covered(five) == pytest.approx(0.8)
+    near = apart(data)
+    same = apart(load_dataset({**columns, "obs": np.tile(columns["obs"][:250], (4, 1))}, bounds=bounds))
+    own = apart(load_dataset({**columns, "obs": columns["obs"] + 100 * columns["episode"][:, None]}, bounds=bounds))
+    assert same < 0.01 < near < 0.1 < 0.4 < own <= 1
+    one = {name: column for name, column in columns.items() if name != "episode"}
+    assert apart(load_dataset(one, bounds=bounds)) is None
+    far = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    assert actions_covered(data.with_(action_space=far)) is None
+
+
+def test_the_environment_of_the_recording_beside_that_of_the_evaluation(hopper):
+    assert differences(("Hopper-v5", {}), ("Hopper-v5", {"forward_reward_weight": 1.0})) == []
+    found = differences(("Hopper-v5", {"healthy_reward": 2.0}), ("Hopper-v5", {}))
+    assert found == ["healthy_reward=2.0, not 1.0"]
+    found = differences(("Hopper-v5", {}), ("HalfCheetah-v5", {}))
+    assert found[0] == "'Hopper-v5', not 'HalfCheetah-v5'" and any("positions" in one for one in found)
+    mazes = [{"maze_map": [[1, 1, 1], [1, cell, 1], [1, 1, 1]]} for cell in ("r", 0, 1)]
+    ids = ("D4RL/PointMaze_UMaze-v3", "farama/PointMaze_UMaze-v3")
+    assert differences((ids[0], mazes[0]), (ids[1], mazes[1])) == []
+    assert differences((ids[0], mazes[0]), (ids[1], mazes[2])) == ["maze_map has other walls"]
+    assert "layout='umaze', not 'large'" in differences(
+        ("rlkit/PointMaze_UMaze-v0", {}), ("rlkit/PointMaze_Large-v0", {})
+    )
+    assert differences(("a_module:Env-v0", {}), ("Hopper-v5", {})) == ["'a_module:Env-v0', not 'Hopper-v5'"]
+    assert "a_module" not in sys.modules
+    assert differences(("\x1b[2J", {}), ("Hopper-v5", {}))[0].isprintable()
+    to_minari(hopper.with_(provenance=Provenance("memory", "own")), "a/b-v0")
+    assert check_dataset("a/b-v0") == []
+    assert codes(check_dataset("a/b-v0", env="Walker2d-v5")) == ["wrong-shapes"]
+    path = store_root() / "a/b-v0/data/metadata.json"
+    text = json.loads(path.read_text())
+    recorded = json.loads(text["env_spec"])
+    recorded["kwargs"] = {"frame_skip": 8}
+    path.write_text(json.dumps({**text, "env_spec": json.dumps(recorded)}))
+    found = check_dataset("a/b-v0")
+    assert codes(found) == ["other-environment"] and "frame_skip=8, not 4; steps of" in found[0].sentence
 
 
 def test_columns_that_are_alike_and_large_are_said_to_be_large():

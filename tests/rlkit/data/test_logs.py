@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import tracemalloc
 import warnings
 from collections.abc import Callable
@@ -347,6 +348,38 @@ def test_a_long_file_takes_less_than_twice_its_size(tmp_path: Path, monkeypatch:
     assert len(data) == rows - 40 and most < 2 * size
 
 
+@pytest.mark.parametrize("form", ["npz", "hdf5", "d4rl"])
+def test_arrays_take_less_than_twice_their_size(form: str, tmp_path: Path) -> None:
+    numbers, rows = np.random.default_rng(0).uniform(-1, 1, (100_000, 11)).astype(np.float32), np.arange(100_000)
+    columns = {f"obs_{i}": numbers[:, i] for i in range(8)} | {"act_0": numbers[:, 8], "act_1": numbers[:, 9]}
+    columns |= {"reward": numbers[:, 10], "done": rows % 1000 == 999}
+    if form == "d4rl":
+        columns = {"observations": numbers[:, :8], "actions": numbers[:, 8:10], "rewards": numbers[:, 10]}
+        columns["terminals"] = columns["timeouts"] = rows % 1000 == 999
+    path = npz(tmp_path / "a.npz", columns) if form == "npz" else hdf5(tmp_path / "a.hdf5", columns)
+    tracemalloc.start()
+    data = rlkit.load_dataset(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(data) == 100_000 and most < 2 * path.stat().st_size
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "npz", "hdf5, names", "hdf5, d4rl"])
+def test_a_terminal_is_shown_how_far_a_file_is_read(
+    form: str, tmp_path: Path, log: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    what, columns = FORMS[form](tmp_path, log)
+    for stream, asked in ((Terminal(), True), (Terminal(), False), (io.StringIO(), True)):
+        monkeypatch.setattr("sys.stderr", stream)
+        rlkit.load_dataset(what, columns=columns, progress=asked)
+        shown = f"{what.name}: 100%" in stream.getvalue()
+        assert shown == (asked and stream.isatty()) and (shown or not stream.getvalue())
+
+
 # ---- agents ----------------------------------------------------------------------------------------------------------
 
 
@@ -391,6 +424,7 @@ def test_a_minari_dataset_without_a_record_trains(tmp_path: Path, log: dict[str,
     to_minari(data, "my/machine/log-v0", overwrite=True)
     out = tmp_path / "run"
     small = ["total_timesteps=4", "log_every=2", "agent.hidden_sizes=[8]", "progress_bar=false", "tensorboard=false"]
+    small += ["verdict=false"]
     assert main(["train", "agent=bc", "env=my/machine/log-v0", f"out={out}", *small]) == 0
     assert "id: my/machine/log-v0" in (out / "config.yaml").read_text()
     assert main(["resume", str(out), "total_timesteps=6", "progress_bar=false"]) == 0
