@@ -107,7 +107,7 @@ def correlation(values: np.ndarray, truth: np.ndarray) -> tuple[float, float, fl
 def table() -> str:
     """Both tables in Markdown: correlations, then policies by what they are worth."""
     summary = [
-        "| data | policies | ordered by | against | Spearman's ρ | 95 % interval |",
+        "| data | policies | ordered by | against | Spearman | 95 % interval |",
         "|---|---:|---|---|---:|---|",
     ]
     head = "| data | policy, updates | estimated | true | 95 % | outside | action distance | return |"
