@@ -350,7 +350,7 @@ class Worker:
                         trial.report(value, entry["step"])
             return bool(history) and bool(memory.should_prune())
 
-        with (out.with_suffix(".log")).open("a") as log, redirect_stdout(log), redirect_stderr(log):
+        with out.with_suffix(".log").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
             try:
                 watch = None if self.study.judged == "verdict" else hopeless
                 code = self._run(out, trial.params, watch)
