@@ -3,12 +3,13 @@
     python dryer.py record dryer.csv        200 shifts of 60 minutes, one row a minute
     python dryer.py try policy.onnx         the policy in place of the operators, on shifts that nobody recorded
 
-Air above 95 degrees trips the heater and ends the shift.  A minute is worth most where the goods leave at 12 % moisture,
-less what the two actuators draw.
+Air above 95 degrees trips the heater and ends the shift.  A minute is worth most where the goods leave at 12 %
+moisture, less what the two actuators draw.
 """
 
 import csv
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def shift(act, random):
 
 def record(path, shifts=200):
     random = np.random.default_rng(0)
-    with open(path, "w", newline="") as file:
+    with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for number in range(shifts):
