@@ -16,6 +16,7 @@ import toy
 import rlkit
 from rlkit.agents import BC, IQL, TD3BC
 from rlkit.algorithms.checkpoint import read_artefact
+from rlkit.algorithms.evaluate import Evaluator
 from rlkit.algorithms.finetune import Acting, FineTuneSettings, begin, fine_tuning
 from rlkit.cli import main
 from rlkit.errors import ArtefactError, UserError
@@ -100,6 +101,17 @@ def test_updates_after_each_step_change_policy_and_critics(kind: Any) -> None:
     agent.save("after.rlk")
     again = rlkit.load("after.rlk")
     assert type(again) is kind and again.environment is not None and again.environment.env_id == toy.ENV_ID
+
+
+@pytest.mark.parametrize("kind", [TD3BC, IQL])
+def test_acting_makes_it_better(kind: Any) -> None:
+    path = learnt(kind, batch_size=64, hidden_sizes=(32,))
+    settings = {"learning_starts": 100, "decay_steps": 1000, "exploration_noise": 0.3}
+    agent = acting(path, kind, settings, learning_rate=1e-3)
+    world = Evaluator(toy.ENV_ID, episodes=50, seed=0)
+    before = world(agent, 0).returns.mean()
+    agent.learn(1500, log_interval=None)
+    assert world(agent, 0).returns.mean() > 0.75 * before  # of losses
 
 
 def test_exploration_is_the_policys_own_samples_or_noise() -> None:
