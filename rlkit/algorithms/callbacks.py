@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +25,7 @@ from stable_baselines3.common.utils import configure_logger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import hparams
 
 from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting, measures
 from rlkit.errors import UserError
@@ -116,6 +117,12 @@ class TensorBoardWriter(KVWriter):
         numbers = [(key, float(value)) for key, value in sorted(key_values.items()) if isinstance(value, NUMBER)]
         values = [Summary.Value(tag=key, simple_value=number) for key, number in numbers]
         self._append([Event(wall_time=time.time(), step=step, summary=Summary(value=values))])
+
+    def conclude(self, settings: Mapping[str, Any], results: Mapping[str, float], step: int) -> None:
+        """Settings, and logged results to sort by, for TensorBoard's page of hyperparameters."""
+        plain = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in settings.items()}
+        summaries = hparams(plain, dict(results))  # of the experiment, the run's begin and its end
+        self._append([Event(wall_time=time.time(), step=step, summary=summary) for summary in summaries])
 
     def _append(self, events: list[Any]) -> None:
         if self.failed:

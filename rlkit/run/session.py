@@ -41,7 +41,7 @@ from rlkit.algorithms.callbacks import (
     episodes_bar,
 )
 from rlkit.algorithms.checkpoint import read_artefact
-from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting
+from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting, measures
 from rlkit.algorithms.finetune import Acting, FineTuned, FineTuneSettings, begin
 from rlkit.algorithms.hyperparameters import check_seed_and_device, make_config
 from rlkit.algorithms.learner import Learner, Trainer
@@ -427,6 +427,7 @@ class Session:
             add_best(result)
             if self.changes:
                 result["changes"] = self.changes
+            self._conclude(writers, result)
             folder.write(out, "result.json", as_json(result))
             print(sentence(result, out))
         finally:
@@ -434,6 +435,16 @@ class Session:
             if evaluator is not None:
                 evaluator.close()
         return 0
+
+    def _conclude(self, writers: Sequence[KVWriter], result: Mapping[str, Any]) -> None:
+        """Settings and what the run came to, for TensorBoard's page of hyperparameters."""
+        final = result.get("final", {})
+        found = {f"final/{name}": final[name] for name in measures(final) if name in final}
+        if "verdict" in result:
+            found["verdict/value"] = result["verdict"]["value"]
+        for writer in writers:
+            if isinstance(writer, TensorBoardWriter):
+                writer.conclude(_settings(self.config), found, self.agent.num_timesteps)
 
     def _final(self, evaluator: Evaluator, stopper: StopOnSignal) -> Evaluation:
         """The evaluation after the last step, on the log too.  A signal ends it at once: it is repeated on resuming."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import toy  # noqa: F401  # registers point-noisy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from rlkit.algorithms.callbacks import Checkpoint, JsonlWriter, TensorBoardWriter
 from rlkit.algorithms.evaluate import Evaluator
@@ -158,6 +160,24 @@ def test_tensorboard_reads_what_is_written_and_hides_what_a_kill_undid(tmp_path:
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 0.5), (2, 1.0), (3, 9.0)]
     assert events.Tags()["scalars"] == ["time/rate", "train/loss"]
+
+
+def test_tensorboard_has_hyperparameters_and_what_the_run_came_to() -> None:
+    assert main([*TRAIN, "tensorboard=true", "out=r"]) == 0
+    result = json.loads(Path("r/result.json").read_text())
+    events = EventAccumulator("r/tensorboard")
+    events.Reload()
+    (final,) = events.Scalars("final/score")
+    assert final.value == pytest.approx(result["final"]["score"]) and final.step == result["updates"]
+    found = events.summary_metadata["_hparams_/session_start_info"].plugin_data
+    assert found.plugin_name == "hparams"
+    settings = HParamsPluginData.FromString(found.content).session_start_info.hparams
+    assert settings["agent.batch_size"].number_value == result["config"]["agent"]["batch_size"]
+    assert settings["agent.name"].string_value == result["agent"]
+    experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    metrics = HParamsPluginData.FromString(experiment).experiment.metric_infos
+    assert [metric.name.tag for metric in metrics] == ["final/score"]
+    assert events.summary_metadata["_hparams_/session_end_info"]
 
 
 def test_a_run_goes_on_without_tensorboard(

@@ -201,3 +201,13 @@ def test_a_sweep_whose_workers_are_killed_ends_as_one_left_alone(
     assert len(runs) == (agents.count(",") + 1) * (seeds.count(",") + 1)
     for run in runs:
         assert written(Path("r", run)) == written(Path("alone", run)), run
+    pages = [page(where, runs) for where in ("alone", "r")]
+    assert pages[0] == pages[1] and agents.split(",")[0] in pages[0]
+
+
+def page(where: str, runs: list[str]) -> str:
+    """The report on runs, but for what they cost."""
+    assert main(["report", *(f"{where}/{run}" for run in runs), "--out", f"{where}.html"]) == 0
+    text = Path(f"{where}.md").read_text().replace(f"{where}/", "")
+    before, _, cost = text.partition("## Cost")
+    return before + cost.partition("\n## ")[2]
