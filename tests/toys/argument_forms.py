@@ -88,7 +88,7 @@ def test_a_wrong_type_names_the_setting_its_value_and_what_is_expected() -> None
     ("words", "expected"),
     [
         ("agent.batch_size=many", "agent.batch_size: Value 'many'"),
-        ("agent.batch_size=1e2", "agent.batch_size: Value '100.0'"),
+        ("agent.batch_size=1e-2", "agent.batch_size: Value '0.01'"),
         ("agent.alpha=nan", "agent.alpha=nan is not a number"),
         ("agent.alpha=.inf", "agent.alpha"),
         ("agent.hidden_sizes=[8,x]", "agent.hidden_sizes"),

@@ -52,7 +52,6 @@ def test_make_with_jobs(capsys):
     for wrong in ("1.5", "all"):
         with pytest.raises(UserError, match=f"invalid int value: '{wrong}'"):
             main(["make", "hopper-random", "--jobs", wrong])
-        assert "argument --jobs: invalid int value" in capsys.readouterr().err
 
 
 def test_export_and_import(behaviours, tmp_path, capsys):
