@@ -352,7 +352,7 @@ def test_says_how_it_is_run_and_judged(name: str, capsys: pytest.CaptureFixture[
     assert all(f"\n{key}: {value}\n" in printed for key, value in settings.items())
     assert main(["train", "--help", f"agent={name}"]) == 0
     printed = capsys.readouterr().out
-    assert f"agent={name} counts {defaults.unit} and is judged {defaults.judged}" in printed
+    assert printed.startswith(f"agent={name} ") and f"counts {defaults.unit}, is judged {defaults.judged};" in printed
     assert all(f"{key}={value}" in printed for key, value in settings.items())
 
 

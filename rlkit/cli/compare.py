@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rlkit.algorithms.evaluate import measures
-from rlkit.algorithms.verdict import doubts
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, shown
 from rlkit.run.reading import Run, by, fill_in_data, read_run
@@ -176,6 +174,8 @@ def _acted(rows: dict[str, list[Run]]) -> tuple[list[Ranked], str]:
     everywhere = {name: 0 for name in (finals or [{}])[0] if all(name in final for final in finals)}
     if "gap" in everywhere:
         return _ranked(rows, "final", "gap", smaller=True), "gap in percent, less being better,"
+    from rlkit.algorithms.evaluate import measures  # here: help loads nothing slow
+
     measure = measures(everywhere)[0]
     title = "normalised score" if measure == "score" else measure.replace("_", " ")
     return _ranked(rows, "final", measure), title
@@ -194,6 +194,8 @@ def _unlike(runs: Sequence[Run]) -> str:
 
 def _trust(row: Ranked) -> str:
     """How far a row's estimate can be believed, by the run of which it can be least."""
+    from rlkit.algorithms.verdict import doubts
+
     shares = [share for run in row.runs if (share := run.number("verdict", "outside")) is not None]
     said = [f"{100 * max(shares):.0f} % of its actions outside the data"] if shares else []
     away = [apart for run in row.runs if (apart := run.number("verdict", "action_distance")) is not None]

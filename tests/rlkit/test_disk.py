@@ -58,7 +58,7 @@ def sentence(capsys: Any) -> str:
     ("size", "every", "expected"),
     [
         (100, 20, "cannot write r/config.yaml"),
-        (900, 0, "cannot write r/metrics.jsonl"),
+        (1100, 0, "cannot write r/metrics.jsonl"),
         (1200, 0, "cannot write r/metrics.jsonl"),
         (2500, 20, "cannot write r/checkpoints/step_0000000020.rlk"),
         (2500, 0, "cannot write r/checkpoints/step_0000000060.rlk"),
