@@ -105,7 +105,7 @@ class TensorBoardWriter(KVWriter):
 
     def __init__(self, folder: Path, purge_step: int | None = None):
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
-        self.path = folder / f"{name}.{next(_numbers)}"
+        self.path = folder / f"{name}.{next(_numbers):06d}"  # they are read in the order of their names
         self.failed = False
         events = [Event(wall_time=time.time(), file_version="brain.Event:2")]
         if purge_step is not None:

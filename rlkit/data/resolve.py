@@ -320,7 +320,7 @@ def load_dataset(
         return from_file(what, progress=progress, **log)
     if isinstance(what, (Mapping, list, tuple)) or is_frame(what):
         return read_log(what, **log)
-    if columns or bounds or n_actions is not None:
+    if columns or bounds or n_actions:
         raise DataError(f"columns=, bounds= and n_actions= are for files and tables of rows, {shown(what)} has its own")
     if isinstance(what, OfflineDataset):
         return what

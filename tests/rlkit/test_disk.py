@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import shutil
@@ -15,6 +16,7 @@ import toy  # noqa: F401  # registers point-noisy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from rlkit.algorithms import callbacks
 from rlkit.algorithms.callbacks import Checkpoint, JsonlWriter, TensorBoardWriter
 from rlkit.algorithms.evaluate import Evaluator
 from rlkit.cli import main
@@ -148,7 +150,10 @@ def test_a_folder_that_is_deleted_meanwhile(when: str, capsys: Any, monkeypatch:
         assert not Path("r").exists()
 
 
-def test_tensorboard_reads_what_is_written_and_hides_what_a_kill_undid(tmp_path: Path) -> None:
+def test_tensorboard_reads_what_is_written_and_hides_what_a_kill_undid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callbacks, "_numbers", itertools.count(9))  # files are read in the order of their names
     first = TensorBoardWriter(tmp_path / "tb")
     for step in (1, 2, 3):
         first.write({"train/loss": step / 2, "name": "text", "time/rate": 5}, {}, step)
