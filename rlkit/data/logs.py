@@ -195,12 +195,14 @@ def _roles(table: Table, given: Mapping[str, Any]) -> tuple[dict[str, list[str]]
             found[role] = names
             guessed.append(role)
         free = [name for name in free if not re.fullmatch(pattern, _plain(name))]
-    free = [name for name in free if name not in table.text]
     if "actions" not in found:
         raise DataError(
             f"{where}: no column is an action by its name (it has {_some(table.names)}), expected columns.actions to "
             "say which are"
         )
+    for name in (name for name in free if name in table.mixed and "observations" not in found):
+        table.refuse_text(name, "observations")
+    free = [name for name in free if name not in table.text]
     if "observations" not in found and free:  # what is nothing else
         found["observations"] = free
         guessed.append("observations")

@@ -40,7 +40,7 @@ from rlkit.data.minari_store import (
 )
 from rlkit.data.records import env_facts, find_record, generated_id
 from rlkit.data.tables import SUFFIXES
-from rlkit.errors import DataError, UserError, nearest, shown
+from rlkit.errors import DataError, UserError, nearest, one_line, shown
 from rlkit.registry import LOG, EnvRecord, record, records
 
 SOURCES = ("auto", "minari-local", "minari-remote", "generated")
@@ -367,6 +367,8 @@ def chosen(record: EnvRecord, choices: Any, progress: bool, agent: str) -> Offli
     if own is not None and record.family == LOG and choices.n_actions is None:
         choices.n_actions = int(dataset.action_space.n) if isinstance(dataset.action_space, Discrete) else 0
     print(dataset.provenance.sentence, flush=True)
+    if ignored := dataset.provenance.details.get("ignored"):
+        print(f"left out: {one_line(', '.join(ignored), 200)}; rlkit data info shows which column is what")
     if dataset.env_id is None:
         print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")
     if source == "auto" and path is None and own is None:

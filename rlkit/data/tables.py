@@ -41,6 +41,7 @@ class Table(ABC):
     text: frozenset[str]  # columns that hold no numbers
     rows: int | None  # None: not known before it is read
     examples: Mapping[str, tuple[int, str]] = {}  # row and cell that show a column to be text, where these are known
+    mixed: frozenset[str] = frozenset()  # columns of text that hold numbers too: hardly meant to be text
 
     def refuse_text(self, name: str, role: str) -> None:
         """Raise :class:`DataError` for a column of text where numbers are needed."""
@@ -184,7 +185,14 @@ def from_mapping(arrays: Mapping[str, Any], where: str = "the mapping") -> Array
             shape = list(found[name].shape)
             raise DataError(f"{where}: '{name}' has shape {shape}, expected one number a row or a vector")
     text = [name for name, array in found.items() if not _is_numeric(array)]
-    return Arrays(where, {name: array.shape for name, array in found.items()}, text, found.__getitem__)
+    table = Arrays(where, {name: array.shape for name, array in found.items()}, text, found.__getitem__)
+    for name in text:
+        values = list(found[name][:SAMPLE]) if found[name].ndim == 1 and found[name].dtype.kind == "O" else []
+        if any(isinstance(value, (int, float, np.number)) and value == value for value in values):  # NaN: none is there
+            at = next(at for at, value in enumerate(values) if isinstance(value, (str, bytes)))
+            table.mixed |= {name}
+            table.examples = {**table.examples, name: (at, str(values[at]))}
+    return table
 
 
 def _is_numeric(array: np.ndarray) -> bool:
@@ -303,6 +311,7 @@ class CSV(Table):
                     self.examples[name] = (row, cell)
                     break
         self.text = frozenset(self.examples)
+        self.mixed = frozenset(n for n in self.text if any(cell and _number(cell) is not None for cell in cells[n]))
         width = sum(len(self.delimiter.join(row)) + 1 for row in sample) / max(len(sample), 1)
         self.expected_rows = int(path.stat().st_size / max(width, 1))
 

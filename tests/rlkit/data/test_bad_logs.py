@@ -160,3 +160,24 @@ def test_dates_tell_the_order_and_text_may_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text(joined(words))
     data = rlkit.load_dataset(tmp_path / "log.csv", columns={"observations": "obs_1"})
     assert data.observations.shape == (60, 1)
+
+
+@pytest.mark.parametrize("form", ["csv", "mapping"])
+def test_a_word_among_the_numbers_of_an_observation_is_no_reason_to_leave_it_out(form: str, tmp_path: Path) -> None:
+    free = [["episode", "warmth", "flow", "machine", "action", "reward"]]
+    for i, old in enumerate(rows()[1:]):
+        free.append([old[0], "warm" if i == 7 else old[2], old[3], "M17" if i else "", old[4], old[5]])
+    if form == "csv":
+        (tmp_path / "log.csv").write_text(joined(free))
+        log: object = tmp_path / "log.csv"
+    else:
+        table = {name: [r[place] for r in free[1:]] for place, name in enumerate(free[0])}
+        as_number = {name: np.array(list(map(float, table[name]))) for name in ("flow", "action", "reward", "episode")}
+        warmth = np.array([v if v == "warm" else float(v) for v in table["warmth"]], object)
+        machine = np.array([None, *table["machine"][1:]], object)  # a name that is missing somewhere
+        log = {**as_number, "warmth": warmth, "machine": machine}
+    with pytest.raises(DataError, match=r"'warmth' of observations holds text \('warm' at row 7\)"):
+        rlkit.load_dataset(log)
+    chosen = rlkit.load_dataset(log, columns={"observations": ["flow"]})  # said so, it is left out
+    assert chosen.observations.shape[1] == 1
+    assert set(chosen.provenance.details["ignored"]) == {"warmth", "machine"}
