@@ -11,7 +11,7 @@ from rlkit.errors import UserError
 def parser() -> Parser:
     text = "One page on runs: which method is better, with intervals, curves, data and costs."
     found = Parser(prog="rlkit report", description=text)
-    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not")
+    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not; or of one study")
     out = "the page (report.html); its text is written beside it as .md"
     found.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help=out)
     return found
@@ -29,11 +29,19 @@ def main(argv: list[str]) -> int:
     from rlkit.system.files import write_atomically
 
     unique = {folder.expanduser().resolve(): folder for folder in args.runs}
-    runs = [read_run(folder) for folder in unique.values()]
-    for run in runs:
-        if run.finished and not run.result:
-            raise UserError(f"{run.folder}: result.json cannot be read, expected what a finished run writes there")
-    title, blocks = contents(runs)
+    studies = [folder for folder in unique.values() if (folder / "study.json").is_file()]
+    if studies and len(unique) > 1:
+        raise UserError(f"{studies[0]} is a study of rlkit tune, expected a study alone, or runs")
+    if studies:
+        from rlkit.cli import study
+
+        title, blocks = study.contents(studies[0])
+    else:
+        runs = [read_run(folder) for folder in unique.values()]
+        for run in runs:
+            if run.finished and not run.result:
+                raise UserError(f"{run.folder}: result.json cannot be read, expected what a finished run writes there")
+        title, blocks = contents(runs)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out, as_html(title, blocks).encode())
     write_atomically(text, as_markdown(title, blocks).encode())
