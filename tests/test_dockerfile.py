@@ -27,7 +27,9 @@ def test_the_base_image_is_a_pinned_python_that_the_package_allows() -> None:
     (image,) = given("FROM")
     match = re.fullmatch(r"python:3\.(\d+)\.\d+-slim-\w+", image)
     assert match is not None
-    least = re.fullmatch(r">=3\.(\d+)", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"])
+    least = re.fullmatch(
+        r">=3\.(\d+)", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    )
     assert least is not None and int(least[1]) <= int(match[1])
 
 
@@ -55,7 +57,10 @@ def test_one_argument_chooses_the_build_of_torch() -> None:
     (choice,) = [run for run in given("RUN") if "TORCH_INDEX" in run]
     for index, called in (("", ""), ("an-index", "install --no-cache-dir torch --index-url an-index\n")):
         said = subprocess.run(
-            ["sh", "-c", f'pip() {{ echo "$@"; }}; {choice}'], env={"TORCH_INDEX": index}, capture_output=True, text=True
+            ["sh", "-c", f'pip() {{ echo "$@"; }}; {choice}'],
+            env={"TORCH_INDEX": index},
+            capture_output=True,
+            text=True,
         )
         assert (said.returncode, said.stdout) == (0, called)
     order = [rest for word, rest in instructions() if word == "RUN"]

@@ -11,7 +11,9 @@ from rlkit.errors import UserError
 def parser() -> Parser:
     text = "One page on runs: which method is better, with intervals, curves, data and costs."
     found = Parser(prog="rlkit report", description=text)
-    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not; or of one study")
+    found.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not; or of one study"
+    )
     out = "the page (report.html); its text is written beside it as .md"
     found.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help=out)
     return found
