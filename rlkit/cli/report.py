@@ -12,7 +12,7 @@ def parser() -> Parser:
     text = "One page on runs: which method is better, with intervals, curves, data and costs."
     found = Parser(prog="rlkit report", description=text)
     found.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not; or of one study"
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not; or of studies"
     )
     out = "the page (report.html); its text is written beside it as .md"
     found.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help=out)
@@ -32,12 +32,12 @@ def main(argv: list[str]) -> int:
 
     unique = {folder.expanduser().resolve(): folder for folder in args.runs}
     studies = [folder for folder in unique.values() if (folder / "study.json").is_file()]
-    if studies and len(unique) > 1:
-        raise UserError(f"{studies[0]} is a study of rlkit tune, expected a study alone, or runs")
+    if studies and len(unique) > len(studies):
+        raise UserError(f"{studies[0]} is a study of rlkit tune, expected studies alone, or runs")
     if studies:
         from rlkit.cli import study
 
-        title, blocks = study.contents(studies[0])
+        title, blocks = study.contents(studies)
     else:
         runs = [read_run(folder) for folder in unique.values()]
         for run in runs:

@@ -1,4 +1,4 @@
-"""What ``rlkit report`` says of a study of ``rlkit tune``: its trials, and what picking one of them online costs.
+"""What ``rlkit report`` says of studies of ``rlkit tune``: their trials, and what picking one of them online costs.
 
 The protocol is that of Jackson et al. (2025): a bandit over the trained policies, a pull an episode of evaluation.
 """
@@ -6,6 +6,7 @@ The protocol is that of Jackson et al. (2025): a bandit over the trained policie
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from rlkit.cli.document import Block, Figure, Heading, Line, Table, Text
 from rlkit.errors import UserError, one_line
 from rlkit.run.reading import Run, read_run
-from rlkit.run.tuning import read_study
+from rlkit.run.tuning import Study, read_study
 from rlkit.stats import bootstrap_interval, decimals
 
 REPETITIONS = 200
@@ -39,7 +40,7 @@ def picked(arms: Sequence[np.ndarray], pulls: int, repetitions: int = REPETITION
         counts, sums = np.zeros(len(arms)), np.zeros(len(arms))
         means = np.full(len(arms), -np.inf)
         for t in range(pulls):
-            arm = order[t] if t < len(arms) else np.argmax(means + np.sqrt(2.0 * np.log(t) / counts))
+            arm = int(order[t] if t < len(arms) else np.argmax(means + np.sqrt(2.0 * np.log(t) / counts)))
             sums[arm] += (arms[arm][rng.integers(len(arms[arm]))] - low) / width
             counts[arm] += 1
             means[arm] = sums[arm] / counts[arm]
@@ -47,48 +48,109 @@ def picked(arms: Sequence[np.ndarray], pulls: int, repetitions: int = REPETITION
     return found
 
 
-def contents(out: Path) -> tuple[str, list[Block]]:
-    """The title and all of the page on the study in ``out``.
+@dataclass(frozen=True)
+class Tried:
+    """A study with its trials' runs, and ``arms``: the returns of each trained policy's final episodes, by trial."""
 
-    Raises :class:`UserError` where it is none, and where no trial has ended with episodes.
-    """
-    study = read_study(out)
-    folders = sorted(path.parent for path in (out / "trials").glob("*/config.yaml"))
-    runs = [read_run(folder) for folder in folders]
+    folder: Path
+    study: Study
+    runs: list[Run]
+    key: str
+    arms: dict[str, np.ndarray]
+
+    @property
+    def label(self) -> str:
+        return one_line(self.folder.name, 60)
+
+    @property
+    def spent(self) -> int:
+        """Episodes that evaluations took, during training and at its end."""
+        during = sum(len(entry.get("returns", ())) for run in self.runs for entry in _evaluations(run))
+        return during + sum(map(len, self.arms.values()))
+
+
+def _tried(folder: Path) -> Tried:
+    study = read_study(folder)
+    runs = [read_run(path.parent) for path in sorted((folder / "trials").glob("*/config.yaml"))]
     key = "true_returns" if study.judged == "true_return" else "returns"
     arms = {run.folder.name: returns for run in runs if (returns := _episodes(run, key)) is not None}
     if not arms:
-        raise UserError(f"{out} has no trial that ended with episodes, expected one that was evaluated at its end")
-    pulls = PULLS * len(arms)
-    values = picked(list(arms.values()), pulls)
+        raise UserError(f"{folder} has no trial that ended with episodes, expected one that was evaluated at its end")
+    return Tried(folder.resolve(), study, runs, key, arms)
+
+
+def contents(folders: Sequence[Path]) -> tuple[str, list[Block]]:
+    """The title and all of the page on the studies in ``folders``: a curve each.
+
+    Raises :class:`UserError` where one is none, where none of its trials has ended with episodes, and where they are of
+    several environments or judged differently.
+    """
+    studies = [_tried(folder) for folder in folders]
+    first = studies[0]
+    env, name = first.study.config.env.name, first.key.removesuffix("s").replace("_", " ")
+    for other in studies[1:]:
+        if (other.study.config.env.name, other.key) != (env, first.key):
+            raise UserError(
+                f"{other.folder.name} is judged by {other.key} on {other.study.config.env.name} and "
+                f"{first.folder.name} by {first.key} on {env}, expected studies of one environment, judged by the same"
+            )
+    drawn = [_curve(tried, colour) for colour, tried in enumerate(studies)]
+    best = max(float(arm.mean()) for tried in studies for arm in tried.arms.values())
+    digits = decimals(best)
+    rows = [
+        [
+            tried.label,
+            tried.study.config.agent.name,
+            str(len(tried.arms)),
+            f"{max(float(arm.mean()) for arm in tried.arms.values()):,.{digits}f}",
+            f"{line.y[-1]:,.{digits}f} after {line.x[-1]:,.0f} episodes",
+            f"{tried.spent:,}",
+        ]
+        for tried, line in zip(studies, drawn, strict=True)
+    ]
+    columns = ["study", "agent", "policies", f"best {name}", f"{name} of the one picked", "episodes of evaluation"]
+    blocks: list[Block] = [
+        Heading("What picking a policy online costs"),
+        Text(
+            f"A UCB1 bandit over a study's trained policies, each pull one episode, resampled from those of the "
+            f"trial's final evaluation: the mean {name} of the policy it would pick, over {REPETITIONS} repetitions, "
+            f"and its 95 % bootstrap interval. The trials' own evaluations took the episodes of the last column."
+        ),
+        Figure(env, "episodes spent", f"{name} of the policy picked", drawn),
+        Table(columns, rows, range(len(studies)) if len(studies) > 1 else ()),
+    ]
+    for tried in studies:
+        blocks += [Heading(f"Trials of {tried.label}" if len(studies) > 1 else "Trials"), _trials(tried, name, digits)]
+    blocks.append(
+        Text("A trial that was pruned or is not finished has no final episodes, and is none of the bandit's policies.")
+    )
+    trials = sum(len(tried.runs) for tried in studies)
+    return f"{', '.join(tried.label for tried in studies)}: {trials} trials", blocks
+
+
+def _curve(tried: Tried, colour: int) -> Line:
+    pulls = PULLS * len(tried.arms)
+    values = picked(list(tried.arms.values()), pulls)
     at = np.unique(np.geomspace(1, pulls, POINTS).round().astype(int))
     means = [float(values[:, n - 1].mean()) for n in at]
-    intervals = [bootstrap_interval(values[:, n - 1]) for n in at]
-    name = key.removesuffix("s").replace("_", " ")
-    best = max(float(arm.mean()) for arm in arms.values())
-    digits = decimals(best)
-    spent = sum(len(e.get("returns", ())) for run in runs for e in _evaluations(run)) + sum(map(len, arms.values()))
-    about = (
-        f"A UCB1 bandit over the {len(arms)} trained policies, each pull one episode, resampled from those of the "
-        f"trial's final evaluation: the mean {name} of the policy it would pick, over {REPETITIONS} repetitions, and "
-        f"its 95 % bootstrap interval. After {pulls:,} episodes it is {means[-1]:,.{digits}f}; the best policy's is "
-        f"{best:,.{digits}f}. The finished trials were themselves evaluated on {spent:,} episodes."
+    return Line(
+        tried.label, colour, at.astype(float).tolist(), means, [bootstrap_interval(values[:, n - 1]) for n in at]
     )
-    line = Line("picked by the bandit", 0, at.astype(float).tolist(), means, intervals)
+
+
+def _trials(tried: Tried, name: str, digits: int) -> Table:
+    ranges = tried.study.ranges
     cells = []
-    for run in runs:
-        arm = arms.get(run.folder.name)
+    for run in tried.runs:
+        arm = tried.arms.get(run.folder.name)
         said = f"{arm.mean():,.{digits}f}" if arm is not None else "no episodes" if run.finished else run.progress
-        settings = [one_line(run.settings.get(key, "-"), 60) for key in study.ranges]
+        settings = [_short(run.settings.get(key, "-")) for key in ranges]
         cells.append([run.folder.name, *settings, said, str(0 if arm is None else len(arm))])
-    return f"{one_line(out.name, 80)}: {len(runs)} trials", [
-        Heading("What picking a policy online costs"),
-        Text(about),
-        Figure(study.config.env.name, "episodes spent", f"{name} of the policy picked", [line]),
-        Heading("Trials"),
-        Text("A trial that was pruned or is not finished has no final episodes, and is none of the bandit's policies."),
-        Table(["trial", *study.ranges, name, "episodes"], cells),
-    ]
+    return Table(["trial", *ranges, name, "episodes"], cells)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else one_line(value, 60)
 
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:
