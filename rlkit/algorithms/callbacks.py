@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import hparams
 
-from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting, measures
+from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting, measures, named
 from rlkit.errors import UserError
 from rlkit.run.folder import checkpoints
-from rlkit.stats import decimals
 
 NUMBER = (int, float, np.number)
 _numbers = itertools.count()  # two writers of one second and process have files of their own
@@ -373,45 +373,59 @@ class Checkpoint(Spaced):
         return path
 
 
-class Progress(Spaced):
-    """A bar with steps per second, time left and, where there is an evaluation, its latest verdict."""
+FIRST_LINE, LINES = 2.0, 60.0  # seconds until the first line of progress where no bar is shown, and between two
 
-    def __init__(self, evaluation: Evaluate | None = None):
+
+class Progress(Spaced):
+    """Steps per second, time left and, where there is an evaluation, its latest verdict: a bar on a terminal and in a
+    notebook, else a line after two seconds and one a minute, which begins with ``name``."""
+
+    def __init__(self, evaluation: Evaluate | None = None, name: str | None = None):
         super().__init__()
         self.evaluation = evaluation
+        self.name = name
         self.bar: Any = None
 
     def _on_training_start(self) -> None:
         self.stop()  # a training that broke off may have left one
         name = getattr(self.model, "name", type(self.model).__name__)
         defaults = getattr(self.model, "defaults", None)
-        self.bar = _bar(defaults.unit if defaults is not None else "steps")
-        total, done = self.model._total_timesteps, self.model.num_timesteps
-        self.task = self.bar.add_task(name, total=total, completed=done, rate=0.0, latest="")
+        self.unit = defaults.unit if defaults is not None else "steps"
+        self.total, done = self.model._total_timesteps, self.model.num_timesteps
         self.begun, self.first = time.perf_counter(), done
-        self.shown = 0.0
-        self.bar.start()
+        self.due = self.begun + FIRST_LINE
+        self.label = self.name or name
+        if shows_bars():
+            self.due = self.begun
+            self.bar = _bar(self.unit)
+            self.task = self.bar.add_task(name, total=self.total, completed=done, rate=0.0, latest="")
+            self.bar.start()
 
     def _on_step(self) -> bool:
         now = time.perf_counter()
-        if now - self.shown > 0.25:
-            self.shown = now
+        if now >= self.due:
+            self.due = now + (LINES if self.bar is None else 0.25)
             self._show(now)
         return True
 
     def _show(self, now: float) -> None:
-        if self.bar is None:
-            return
         latest = ""
         if self.evaluation is not None and self.evaluation.history:
             entry = self.evaluation.history[-1]
             found = ((key, entry[key]) for key in measures(entry))
-            latest = ", ".join(f"{key.replace('_', ' ')} {value:.{decimals(value)}f}" for key, value in found)
-        rate = (self.model.num_timesteps - self.first) / max(now - self.begun, 1e-9)
-        self.bar.update(self.task, completed=self.model.num_timesteps, rate=rate, latest=latest)
+            latest = ", ".join(f"{key.replace('_', ' ')} {value:.{named(key, value)[1]}f}" for key, value in found)
+        done = self.model.num_timesteps
+        rate = (done - self.first) / max(now - self.begun, 1e-9)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, rate=rate, latest=latest)
+            return
+        left = f", {timedelta(seconds=round((self.total - done) / rate))} left" if rate > 0 else ""
+        said = f"{done:,} of {self.total:,} {self.unit}, {rate:.0f} {self.unit}/s{left}"
+        print(f"{self.label}: {said}{latest and ', '}{latest}", flush=True)
 
     def _on_training_end(self) -> None:
-        self._show(time.perf_counter())
+        if self.bar is not None:
+            self._show(time.perf_counter())
         self.stop()
 
     def stop(self) -> None:
@@ -419,6 +433,14 @@ class Progress(Spaced):
         bar, self.bar = self.bar, None
         if bar is not None:
             bar.stop()
+
+
+def shows_bars() -> bool:
+    """Whether what is printed is seen on a terminal or in a notebook, where a line can be drawn anew."""
+    from rich import get_console
+
+    console = get_console()
+    return console.is_terminal or console.is_jupyter
 
 
 def _bar(unit: str) -> Any:
@@ -437,9 +459,13 @@ def _bar(unit: str) -> Any:
 
 
 @contextmanager
-def episodes_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar of ``total`` episodes, open inside; yields what moves it to a number of them."""
-    bar, begun = _bar("episodes"), time.perf_counter()
+def counting(name: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar of ``total`` units, open inside; yields what moves it to a number of them.  Elsewhere, one line."""
+    if not shows_bars():
+        print(f"{name}: {total:,} {unit}", flush=True)
+        yield lambda done: None
+        return
+    bar, begun = _bar(unit), time.perf_counter()
     task = bar.add_task(name, total=total, rate=0.0, latest="")
 
     def move(done: int) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from rlkit.algorithms.samples import SeededSamples
 from rlkit.errors import UserError, refusing, shown
+from rlkit.stats import decimals
 from rlkit.vector import make_vector_env, play_episodes
 
 MAX_ENVS = 64  # more episodes run in rounds
@@ -55,6 +56,11 @@ def measures(names: Mapping[str, Any]) -> tuple[str, ...]:
         if all(name in names for name in found):
             return found
     return ("return",)
+
+
+def named(key: str, value: float) -> tuple[str, int]:
+    """How a measure is called to a reader, and the digits of a ``value`` of it after the point."""
+    return ("normalised score", 1) if key == "score" else (key.replace("_", " "), decimals(value))
 
 
 class Evaluator:

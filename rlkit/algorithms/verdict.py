@@ -15,7 +15,7 @@ what the agent's own Q function, where it has one, says on the same rows:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import UserError, shown
 from rlkit.stats import bootstrap_interval
 
+UPDATES = 20_000  # of the Q function, unless others are asked for
 HELD_OUT = 10  # one episode in so many
 NEIGHBOURS = 20_000  # rows of data that actions are looked for among
 PROBES = 2_000  # held-out rows that are looked at
@@ -131,11 +132,12 @@ def judge(
     agent: Any,
     dataset: OfflineDataset | None = None,
     *,
-    updates: int = 20_000,
+    updates: int = UPDATES,
     discount: float | None = None,
     batch_size: int = 256,
     hidden_sizes: tuple[int, ...] = (256, 256),
     seed: int = 0,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Verdict:
     """A verdict on ``agent``'s policy, at its mean or most probable action, without acting.
 
@@ -145,6 +147,7 @@ def judge(
         updates: of the Q function; fewer leave values too near 0.
         discount: None: the agent's own, else 0.99.
         seed: of the held-out episodes, the Q function and its batches; the same seed gives the same verdict.
+        on_progress: told after every hundredth update how many are done.
 
     Raises:
         UserError: no data, none with rewards, fewer than two episodes, spaces that differ, or a number out of range.
@@ -167,7 +170,7 @@ def judge(
     if updates < 1 or batch_size < 1:
         raise UserError(f"updates={updates} and batch_size={batch_size}: expected whole numbers above 0")
     with fast_float32():
-        return _Judge(agent, data, float(discount), seed).verdict(updates, batch_size, hidden_sizes)
+        return _Judge(agent, data, float(discount), seed).verdict(updates, batch_size, hidden_sizes, on_progress)
 
 
 def layer_normalised(net: Iterable[nn.Module]) -> nn.Sequential:
@@ -221,7 +224,9 @@ class _Judge:
         ahead = critic(self.following[rows], self.chosen_next[rows])[0]
         return self.rewards[rows] + self.discount * self.going_on[rows] * ahead
 
-    def fitted(self, updates: int, batch_size: int, hidden_sizes: tuple[int, ...]) -> tuple[Critics, Critics]:
+    def fitted(
+        self, updates: int, batch_size: int, hidden_sizes: tuple[int, ...], on_progress: Callable[[int], None] | None
+    ) -> tuple[Critics, Critics]:
         """The Q function of the policy and its slow copy."""
         generator = torch.Generator().manual_seed(self.seed + 2)
         widths = self.observations.shape[1], self.actions.shape[1]
@@ -232,18 +237,22 @@ class _Judge:
         pace = min(max(backups / updates, POLYAK[0]), POLYAK[1])
         optimiser, follow = Adam(critic.parameters(), 3e-4, decay_steps=updates), Polyak([(critic, slow)], pace)
         learnt = torch.from_numpy(self.learnt)
-        for _ in range(updates):
+        for done in range(1, updates + 1):
             rows = learnt[torch.randint(len(learnt), (batch_size,), generator=generator)]
             with torch.no_grad():
                 target = self.target(slow, rows)
             optimiser.minimise((critic(self.observations[rows], self.actions[rows])[0] - target).square().mean())
             follow.step()
+            if on_progress is not None and done % 100 == 0:
+                on_progress(done)
         return critic, slow
 
     @torch.no_grad()
-    def verdict(self, updates: int, batch_size: int, hidden_sizes: tuple[int, ...]) -> Verdict:
+    def verdict(
+        self, updates: int, batch_size: int, hidden_sizes: tuple[int, ...], on_progress: Callable[[int], None] | None
+    ) -> Verdict:
         with torch.enable_grad():
-            critic, slow = self.fitted(updates, batch_size, hidden_sizes)
+            critic, slow = self.fitted(updates, batch_size, hidden_sizes, on_progress)
         first = torch.from_numpy(self.starts)
         acted = self._chosen(self.agent, self.data.observations[self.starts])  # π(s₀), [E, da]
         values = self.scale * critic(self.observations[first], acted)[0][:, 0].double().numpy()  # [E]

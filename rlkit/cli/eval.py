@@ -56,10 +56,10 @@ def main(argv: list[str]) -> int:
 
     from rlkit import registry
     from rlkit.algorithms.checkpoint import read_artefact
-    from rlkit.algorithms.evaluate import measures
+    from rlkit.algorithms.evaluate import measures, named
     from rlkit.api import artefact_of, measured
     from rlkit.config import typed_record
-    from rlkit.run.report import interval, named
+    from rlkit.run.report import interval
     from rlkit.stats import bootstrap_interval
 
     record = typed_record(settings["env"]) if "env" in settings else None

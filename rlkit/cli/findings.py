@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from rlkit.algorithms.evaluate import named
 from rlkit.cli.document import Block, Figure, Heading, Line, Table, Text
 from rlkit.cli.plot import KEYS
 from rlkit.errors import UserError, one_line
 from rlkit.run.reading import Run, band, by, fill_in_data, groups
-from rlkit.run.report import named
 from rlkit.run.tables import NAMES, Row, better, common_measure, profile, require_alike, row, thresholds, value
 from rlkit.stats import Interval
 

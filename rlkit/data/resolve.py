@@ -369,8 +369,6 @@ def chosen(record: EnvRecord, choices: Any, progress: bool, agent: str) -> Offli
     print(dataset.provenance.sentence, flush=True)
     if ignored := dataset.provenance.details.get("ignored"):
         print(f"left out: {one_line(', '.join(ignored), 200)}; rlkit data info shows which column is what")
-    if dataset.env_id is None:
-        print(f"not evaluated: {dataset.provenance.details.get('evaluation', 'the data names no environment')}")
     if source == "auto" and path is None and own is None:
         # A resumed run must find the same data, whatever has become reachable since.
         choices.source = "generated" if dataset.provenance.source == "generated" else "minari-local"

@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlkit.algorithms.base import Persistent
 from rlkit.algorithms.checkpoint import versions
-from rlkit.algorithms.evaluate import Evaluation, Evaluator, measures
+from rlkit.algorithms.evaluate import Evaluation, Evaluator, measures, named
 from rlkit.algorithms.verdict import Verdict
-from rlkit.stats import bootstrap_interval, decimals
+from rlkit.stats import bootstrap_interval
 from rlkit.system.machine import processor
 
 
@@ -43,13 +43,15 @@ def opening(agent: Persistent, config: DictConfig, evaluator: Evaluator | None) 
     if shortfall is not None:
         lines.append(f"warning: {shortfall}")
     if evaluator is None:
-        lines.append(f"warning: {unevaluated(agent)}")
+        lines.append(unevaluated(agent))
     return lines
 
 
 def unevaluated(agent: Persistent) -> str:
     """Why ``agent`` has no evaluator."""
     data = agent.result().get("dataset") or {}
+    if "evaluation" in data.get("details", {}):
+        return f"not evaluated: {data['details']['evaluation']}"
     where = f"{data['locator']} names" if "locator" in data else f"{agent.name} knows of"
     return f"not evaluated: {where} no environment to evaluate in"
 
@@ -122,7 +124,7 @@ def sentence(result: dict[str, Any], out: Path) -> str:
         lines.append(f"{last}, best {best:.{digits}f}")
     if "verdict" in result:
         lines.append(f"by its data alone: {Verdict(**result['verdict']).sentence}")
-    if "not_evaluated" in result:
+    if "not_evaluated" in result and "verdict" not in result:
         lines.append(result["not_evaluated"])
     if "score_mean" in result.get("dataset", {}):
         lines.append(f"mean of the dataset's episodes {result['dataset']['score_mean']:.1f}")
@@ -137,8 +139,3 @@ def interval(ends: Sequence[float], digits: int) -> str:
     if math.isnan(ends[0]):
         return "one value, no interval"
     return f"95 % interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
-
-
-def named(key: str, value: float) -> tuple[str, int]:
-    """How a measure is called to a reader, and the digits of a ``value`` of it after the point."""
-    return ("normalised score", 1) if key == "score" else (key.replace("_", " "), decimals(value))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ from rlkit.algorithms.callbacks import (
     Progress,
     StopOnSignal,
     TensorBoardWriter,
-    episodes_bar,
+    counting,
 )
 from rlkit.algorithms.checkpoint import read_artefact
 from rlkit.algorithms.evaluate import Evaluation, Evaluator, acting, measures
@@ -47,7 +48,7 @@ from rlkit.algorithms.hyperparameters import check_seed_and_device, make_config
 from rlkit.algorithms.learner import Learner, Trainer
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.algorithms.online import OnlineAlgorithm
-from rlkit.algorithms.verdict import can_judge, judge
+from rlkit.algorithms.verdict import UPDATES, can_judge, judge
 from rlkit.config import agent_of, data_of, env_record, first_weights, read_config
 from rlkit.errors import ArtefactError, UserError, refusing, shown
 from rlkit.run import folder
@@ -261,6 +262,8 @@ def build(config: DictConfig, sources: dict[str, Any] | None = None, first: Path
     hyperparameters = {key: value for key, value in chosen.items() if key != "name"}
     make_config(cls, hyperparameters)  # refuse what is out of range before minutes are spent on data
     check_seed_and_device(config.seed, config.device)
+    amount = f"{config.total_timesteps:,} {cls.defaults.unit}"
+    print(f"{config.agent.name} on {config.env.name}: {amount} into {config.out}", flush=True)
     bar = config.progress_bar and sys.stderr.isatty()
     if issubclass(cls, FineTuned):
         source = _acting(cls, config, record, bar)
@@ -322,9 +325,13 @@ class Session:
         self.evaluate: Evaluate | None = None
         self.finishing = False  # all that is left can be done again, and need not be waited for
         self.closing = False  # the final evaluation is next
+        self.resuming_line = f"rlkit resume {shlex.quote(str(self.out))}"
+        self.label = self.out.name  # of lines of progress
         self.answer: Evaluation | None = None  # of the final evaluation, where somebody has made it already
 
     def run(self, resuming: bool = False) -> int:
+        if self.config.progress_bar:
+            print(f"Ctrl-C ends it with a checkpoint, {self.resuming_line} goes on", flush=True)
         stopper = StopOnSignal()
         lessons = self.lessons(stopper, resuming)
         with handling(partial(self.interrupt, stopper)):
@@ -373,7 +380,7 @@ class Session:
             hooks.insert(0, Log(config.log_every))
             log_interval = None
         if config.progress_bar:
-            hooks.append(Progress(self.evaluate))
+            hooks.append(Progress(self.evaluate, self.label))
         try:
             remaining = config.total_timesteps - agent.num_timesteps
             if watcher is not None and watcher.met():  # it ended there before
@@ -385,11 +392,11 @@ class Session:
             self.settle()
             if stopper.signal:
                 path = saver.latest() or saver.save()
-                print(f"interrupted at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
+                print(f"interrupted at step {agent.num_timesteps}, saved {path}\ncontinue with: {self.resuming_line}")
                 return 128 + stopper.signal
             if watcher is not None and watcher.ended and agent.num_timesteps < config.total_timesteps:
                 path = saver.latest() or saver.save()
-                print(f"ended at step {agent.num_timesteps}, saved {path}\ncontinue with: rlkit resume {out}")
+                print(f"ended at step {agent.num_timesteps}, saved {path}\ncontinue with: {self.resuming_line}")
                 return PRUNED
             agent.write_log()  # what came after the last full interval
             saver.latest() or saver.save()
@@ -407,13 +414,13 @@ class Session:
                     add_final(result, self._final(evaluator, stopper), evaluator)
                 except KeyboardInterrupt:
                     print("interrupted in the final evaluation, the training is saved")
-                    print(f"continue with: rlkit resume {out}")
+                    print(f"continue with: {self.resuming_line}")
                     return 128 + (stopper.signal or signal.SIGINT)
             if self._judges(evaluator):
                 try:
                     result["verdict"] = self._verdict(stopper)
                 except KeyboardInterrupt:
-                    print(f"interrupted in the verdict, the training is saved\ncontinue with: rlkit resume {out}")
+                    print(f"interrupted in the verdict, the training is saved\ncontinue with: {self.resuming_line}")
                     return 128 + (stopper.signal or signal.SIGINT)
             add_best(result)
             if self.changes:
@@ -440,7 +447,7 @@ class Session:
     def _final(self, evaluator: Evaluator, stopper: StopOnSignal) -> Evaluation:
         """The evaluation after the last step, on the log too.  A signal ends it at once: it is repeated on resuming."""
         config, agent = self.config, self.agent
-        bar = episodes_bar("final evaluation", config.final_episodes) if config.progress_bar else nullcontext()
+        bar = self._counting("final evaluation", config.final_episodes, "episodes")
         self.finishing = True
         if stopper.signal:  # it came while the training was being saved
             raise KeyboardInterrupt
@@ -453,6 +460,9 @@ class Session:
         agent.logger.dump(agent.num_timesteps)
         return found
 
+    def _counting(self, name: str, total: int, unit: str) -> AbstractContextManager[Any]:
+        return counting(name, total, unit) if self.config.progress_bar else nullcontext()
+
     def _judges(self, evaluator: Evaluator | None) -> bool:
         """Whether the policy is judged by its data: as ``verdict`` says, else where there is no other judge."""
         asked = self.config.verdict if self.config.verdict is not None else evaluator is None
@@ -463,7 +473,8 @@ class Session:
         self.finishing = True
         if stopper.signal:
             raise KeyboardInterrupt
-        found = judge(self.agent, seed=self.config.seed).as_json()
+        with self._counting("judging by the data", UPDATES, "updates") as moved:
+            found = judge(self.agent, seed=self.config.seed, on_progress=moved).as_json()
         self.finishing = False
         for key, value in found.items():
             if isinstance(value, float):

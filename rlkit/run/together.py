@@ -147,7 +147,7 @@ def resume_runs(outs: Sequence[Path], **changes: Any) -> list[int | UserError]:
     with ExitStack() as held:
         for out in outs:
             held.enter_context(writing(out))
-        configs = [reopened(out, {**changes, "engine": "stacked", "progress_bar": False}) for out in outs]
+        configs = [reopened(out, {**changes, "engine": "stacked"}) for out in outs]
         for config in configs:
             _require_stackable(agent_class(config.agent.name))
         agents = _built(configs)
@@ -163,7 +163,7 @@ def _built(configs: Sequence[DictConfig]) -> list[Any]:
     sources: dict[str, Any] = {}
     agents: list[Any] = []
     for config in configs:
-        config.progress_bar = False
+        config.progress_bar = config.progress_bar and not agents  # the first one's stands for all
         agent: Any = build(config, sources)
         alike = next((other for other in agents if differing([other, agent]) is None), None)
         if alike is not None:
@@ -176,6 +176,9 @@ def _built(configs: Sequence[DictConfig]) -> list[Any]:
 def _run(sessions: Sequence[Session], resuming: Sequence[bool]) -> list[int | UserError]:
     agents = [session.agent for session in sessions]
     stoppers = [StopOnSignal() for _ in sessions]
+    sessions[0].label = f"{len(sessions)} runs"
+    if sessions[0].config.progress_bar:
+        print("Ctrl-C ends them with checkpoints, rlkit resume RUN... goes on", flush=True)
     for session in sessions[1:]:
         session.pool = sessions[0].pool  # one evaluation at a time
     lessons = [session.lessons(own, going) for session, own, going in zip(sessions, stoppers, resuming, strict=True)]
