@@ -392,17 +392,18 @@ class Progress(Spaced):
         defaults = getattr(self.model, "defaults", None)
         self.unit = defaults.unit if defaults is not None else "steps"
         self.total, done = self.model._total_timesteps, self.model.num_timesteps
-        self.begun, self.first = time.perf_counter(), done
-        self.due = self.begun + FIRST_LINE
+        self.first, self.begun = done, math.inf  # set at the first step, which may prepare much that the others find
         self.label = self.name or name
         if shows_bars():
-            self.due = self.begun
             self.bar = _bar(self.unit)
             self.task = self.bar.add_task(name, total=self.total, completed=done, rate=0.0, latest="")
             self.bar.start()
 
     def _on_step(self) -> bool:
         now = time.perf_counter()
+        if self.begun == math.inf:
+            self.begun, self.first = now, self.model.num_timesteps
+            self.due = now + (FIRST_LINE if self.bar is None else 0.0)
         if now >= self.due:
             self.due = now + (LINES if self.bar is None else 0.25)
             self._show(now)

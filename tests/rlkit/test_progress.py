@@ -83,7 +83,7 @@ def test_bars_of_learning_and_of_the_final_evaluation(capsys: Any, monkeypatch: 
 
 
 def test_elsewhere_there_are_lines_and_no_control_characters(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(callbacks, "FIRST_LINE", 1e-6)
     assert main([*TRAIN, "total_timesteps=30"]) == 0
     printed = capsys.readouterr().out.splitlines()
     (line,) = [line for line in printed if line.startswith("r s: ")]  # the next is a minute later
@@ -92,15 +92,15 @@ def test_elsewhere_there_are_lines_and_no_control_characters(capsys: Any, monkey
 
 
 def test_a_minute_later_comes_the_next(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(callbacks, "FIRST_LINE", 1e-6)
     monkeypatch.setattr(callbacks, "LINES", 0.0)
     assert main([*TRAIN, "total_timesteps=30"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count(" of 30 updates, ") == 30 and re.search(r"30 of 30 updates, .* left, score \d", printed)
+    assert printed.count(" of 30 updates, ") == 29 and re.search(r"30 of 30 updates, .* left, score \d", printed)
 
 
 def test_progress_bar_false_shows_none(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callbacks, "FIRST_LINE", 0.0)
+    monkeypatch.setattr(callbacks, "FIRST_LINE", 1e-6)
     assert main([*TRAIN, "total_timesteps=20", "progress_bar=false"]) == 0
     printed = capsys.readouterr().out
     assert "updates/s" not in printed and "Ctrl-C" not in printed and "70 episodes:" not in printed
