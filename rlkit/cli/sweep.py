@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import sys
+import tempfile
 from contextlib import redirect_stderr
 from importlib.util import find_spec
 from pathlib import Path
@@ -118,13 +119,17 @@ def _launch(overrides: list[str], launcher: str | None) -> str | None:
     """Hand the jobs to Hydra; in a sentence, what went wrong there, which it tells in a traceback of its own."""
     import hydra
 
-    quiet = ["hydra.output_subdir=null", "hydra.sweep.dir=.", "hydra.sweep.subdir=.", "hydra/job_logging=disabled"]
+    quiet = ["hydra.output_subdir=null", "hydra.sweep.subdir=.", "hydra/job_logging=disabled"]
     before: Any = sys.argv
-    sys.argv = ["rlkit train", "-m", *quiet, *overrides]
     told = io.StringIO()
     apart = launcher != "basic"  # whose runs are in this process, and speak through the same stream
     try:
-        with redirect_stderr(told if apart else sys.stderr):
+        with tempfile.TemporaryDirectory() as aside, redirect_stderr(told if apart else sys.stderr):
+            # Hydra writes a multirun.yaml there; jobs of a scheduler must find submitit's files in a folder all see
+            quiet.append(f"hydra.sweep.dir='{aside}'")
+            if launcher is not None and launcher.startswith("submitit"):
+                quiet.append("hydra.launcher.submitit_folder=.submitit/%j")
+            sys.argv = ["rlkit train", "-m", *quiet, *overrides]
             hydra.main(version_base="1.3", config_path=None, config_name="train")(job)()
     except SystemExit as error:
         if not error.code:

@@ -194,9 +194,12 @@ def test_a_sweep_whose_workers_are_killed_ends_as_one_left_alone(
     if importlib.util.find_spec("hydra_plugins") is None or importlib.util.find_spec(plugin) is None:
         pytest.skip(f"{plugin} is not installed")
     line = ["train", "-m", f"agent={agents}", f"seed={seeds}", *REAL, "total_timesteps=200"]
+    Path("multirun.yaml").write_text("mine\n")  # the name that Hydra gives a file of its own
     alone = command(*line, "out='alone/${agent.name}_${seed}'")
     assert alone.returncode == 0, alone.stderr
     assert disturbed(launcher, [*line, "out='r/${agent.name}_${seed}'"], kills, tmp_path) >= 1
+    assert Path("multirun.yaml").read_text() == "mine\n"
+    assert {path.name for path in Path().iterdir()} <= {"alone", "r", "told", "multirun.yaml", ".submitit"}
     runs = sorted(path.name for path in Path("alone").iterdir())
     assert len(runs) == (agents.count(",") + 1) * (seeds.count(",") + 1)
     for run in runs:
