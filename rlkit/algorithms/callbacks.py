@@ -422,7 +422,8 @@ class Progress(Spaced):
             return
         left = f", {timedelta(seconds=round((self.total - done) / rate))} left" if rate > 0 else ""
         said = f"{done:,} of {self.total:,} {self.unit}, {rate:.0f} {self.unit}/s{left}"
-        print(f"{self.label}: {said}{latest and ', '}{latest}", flush=True)
+        # in one piece, for runs of a sweep share a terminal
+        print(f"{self.label}: {said}{latest and ', '}{latest}\n", end="", flush=True)
 
     def _on_training_end(self) -> None:
         if self.bar is not None:

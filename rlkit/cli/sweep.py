@@ -23,6 +23,7 @@ def job(config: object) -> int:
 
     A cluster may start it again: the run that the first time began goes on.
     """
+    import rich
     from hydra.core.hydra_config import HydraConfig
 
     from rlkit.cli import make_printable
@@ -30,9 +31,10 @@ def job(config: object) -> int:
     from rlkit.run.session import train
 
     make_printable()
+    rich.reconfigure(force_terminal=False)  # bars of several processes would overwrite each other; lines do not
     overrides = [o.removeprefix("++") for o in HydraConfig.get().overrides.task]
     try:
-        return train(compose_config([*overrides, "progress_bar=false", "resume=true"], stored=True))
+        return train(compose_config([*overrides, "resume=true"], stored=True))
     except UserError as error:
         print(f"rlkit: {error}", file=sys.stderr)
         return 2
@@ -92,6 +94,7 @@ def sweep(overrides: list[str]) -> int:
     if launcher is None and not any("n_jobs" in o for o in overrides):
         chosen.append(f"hydra.launcher.n_jobs={os.cpu_count()}")
     results = [_result(out) for out in outs]
+    print(f"{len(outs)} runs; the same line with resume=true goes on with those that have not ended", flush=True)
     # Where agents or environments are swept over, Hydra composes once without any; ++ says that a key may be new there.
     failure = _launch([*chosen, *(f"++{o}" if o.startswith(("agent.", "env.")) else o for o in overrides)], launcher)
     missing = [
@@ -120,6 +123,7 @@ def _launch(overrides: list[str], launcher: str | None) -> str | None:
     import hydra
 
     quiet = ["hydra.output_subdir=null", "hydra.sweep.subdir=.", "hydra/job_logging=disabled"]
+    quiet.append("hydra/hydra_logging=disabled")  # runs speak for themselves
     before: Any = sys.argv
     told = io.StringIO()
     apart = launcher != "basic"  # whose runs are in this process, and speak through the same stream

@@ -33,6 +33,7 @@ KEYS: Mapping[str, str] = {
 }
 WHOLE = re.compile(r"\d+(\.\d*)?[eE]\+?\d{1,2}|\d+\.0*")
 SHOWN = 3  # names in a suggestion
+LISTS = re.compile(r"env\.(bounds\..+|columns\.(observations|actions|next_observations))$")
 
 
 def names_of(words: Iterable[str], key: str) -> list[str]:
@@ -67,6 +68,8 @@ def understood(typed: Sequence[str]) -> list[str]:
             value = "cuda"
         else:
             key = _own(key, agents)
+            if LISTS.match(key) and "," in value and value[0] not in "[{'\"":
+                value = f"[{value}]"  # as rlkit data takes it
             if _is_whole(key, agents):
                 value = ",".join(_whole(part) for part in value.split(","))
         found.append(f"{key}={value}")
@@ -101,6 +104,8 @@ def _is_id(word: str) -> bool:
 def _own(key: str, agents: Sequence[str]) -> str:
     """A bare key as the run's setting, or as the hyperparameter of the agents that it names."""
     run = {option.name for option in settings()}
+    if key.startswith(("columns.", "bounds.")) or key == "n_actions":
+        return f"env.{key}"
     if key in run or "." in key or "/" in key or key[0] in "+~":
         return key
     from rlkit.algorithms.hyperparameters import own_name

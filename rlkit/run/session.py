@@ -330,7 +330,7 @@ class Session:
         self.answer: Evaluation | None = None  # of the final evaluation, where somebody has made it already
 
     def run(self, resuming: bool = False) -> int:
-        if self.config.progress_bar:
+        if self.config.progress_bar and not self.config.resume:  # else the line that began it goes on with it
             print(f"Ctrl-C ends it with a checkpoint, {self.resuming_line} goes on", flush=True)
         stopper = StopOnSignal()
         lessons = self.lessons(stopper, resuming)

@@ -197,6 +197,7 @@ def test_a_sweep_whose_workers_are_killed_ends_as_one_left_alone(
     Path("multirun.yaml").write_text("mine\n")  # the name that Hydra gives a file of its own
     alone = command(*line, "out='alone/${agent.name}_${seed}'")
     assert alone.returncode == 0, alone.stderr
+    assert "runs; the same line with resume=true goes on" in alone.stdout and "HYDRA" not in alone.stdout
     assert disturbed(launcher, [*line, "out='r/${agent.name}_${seed}'"], kills, tmp_path) >= 1
     assert Path("multirun.yaml").read_text() == "mine\n"
     assert {path.name for path in Path().iterdir()} <= {"alone", "r", "told", "multirun.yaml", ".submitit"}
