@@ -17,6 +17,7 @@ import numpy as np
 
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, shown
+from rlkit.run.folder import runs_in
 from rlkit.run.reading import Run, by, fill_in_data, read_run, same_settings
 from rlkit.run.tables import unlike
 from rlkit.stats import Interval
@@ -51,12 +52,13 @@ class Ranked:
 
 def parser() -> Parser:
     found = Parser(prog="rlkit compare", description="Rank runs on the same data.")
-    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not")
+    text = "folders of runs, finished or not, or one of such folders"
+    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=text)
     return found
 
 
 def main(argv: list[str]) -> int:
-    folders = list(dict.fromkeys(parser().parse_args(argv).runs))
+    folders = runs_in(parser().parse_args(argv).runs)
     if len(folders) < 2:
         raise UserError(f"one run, {folders[0]}, has nothing to be compared with, expected two or more")
     runs = [read_run(folder) for folder in folders]

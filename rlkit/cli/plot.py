@@ -11,6 +11,7 @@ from typing import Any
 
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, nearest
+from rlkit.run.folder import runs_in
 from rlkit.run.reading import Curve, band, by, fill_in_data, groups, read_run
 
 Panel = tuple[str, str]  # environment, unit of progress
@@ -20,7 +21,8 @@ FORMATS = (".png", ".pdf", ".svg")
 
 def parser() -> Parser:
     found = Parser(prog="rlkit plot", description="Draw learning curves of runs.")
-    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not")
+    text = "folders of runs, finished or not, or one of such folders"
+    found.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=text)
     found.add_argument("--out", type=Path, default=Path("curves.png"), metavar="FILE", help=".png, .pdf or .svg")
     found.add_argument("--key", help=f"by default the first of {', '.join(KEYS)} in the log")
     return found
@@ -33,7 +35,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out {args.out} is no picture, expected a file ending in {' or '.join(FORMATS)}")
     left_out: list[str] = []
     runs = []
-    for folder in dict.fromkeys(args.runs):
+    for folder in runs_in(args.runs):
         try:
             runs.append(read_run(folder))
         except UserError as error:
@@ -46,6 +48,8 @@ def main(argv: list[str]) -> int:
         key = args.key or next((key for key in KEYS if key in known), KEYS[0])
         shown = [run for run in there if run.curve(key)[0]]
         hint = nearest(key, known - {key})
+        if not hint and args.key is None and known:
+            hint = f"; --key draws another, such as {min(known)}"
         left_out += [f"{run.folder} has no '{key}' in its metrics{hint}" for run in there if run not in shown]
         if shown:
             panels[env, unit] = {label: [run.curve(key) for run in group] for label, group in groups(shown).items()}

@@ -12,7 +12,11 @@ def parser() -> Parser:
     text = "One page on runs: which method is better, with intervals, curves, data and costs."
     found = Parser(prog="rlkit report", description=text)
     found.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs, finished or not; or of studies"
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folders of runs, finished or not; of studies; or one of such folders",
     )
     out = "the page (report.html); its text is written beside it as .md"
     found.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help=out)
@@ -27,19 +31,20 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out {args.out} is no page, expected a file ending in .html")
     from rlkit.cli.document import as_html, as_markdown
     from rlkit.cli.findings import contents
+    from rlkit.run.folder import runs_in
     from rlkit.run.reading import read_run
     from rlkit.system.files import write_atomically
 
-    unique = {folder.expanduser().resolve(): folder for folder in args.runs}
-    studies = [folder for folder in unique.values() if (folder / "study.json").is_file()]
-    if studies and len(unique) > len(studies):
+    folders = runs_in(args.runs)
+    studies = [folder for folder in folders if (folder / "study.json").is_file()]
+    if studies and len(folders) > len(studies):
         raise UserError(f"{studies[0]} is a study of rlkit tune, expected studies alone, or runs")
     if studies:
         from rlkit.cli import study
 
         title, blocks = study.contents(studies)
     else:
-        runs = [read_run(folder) for folder in unique.values()]
+        runs = [read_run(folder) for folder in folders]
         for run in runs:
             if run.finished and not run.result:
                 raise UserError(f"{run.folder}: result.json cannot be read, expected what a finished run writes there")

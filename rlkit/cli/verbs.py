@@ -11,6 +11,7 @@ ALSO: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("eval",),
     "enjoy": ("eval",),
     "test": ("eval",),
+    "run": ("train",),
     "fit": ("train",),
     "learn": ("train",),
     "continue": ("resume",),
@@ -39,6 +40,8 @@ def routed(argv: Sequence[str], verbs: Iterable[str]) -> list[str]:
     if words[0] not in verbs and not words[0].startswith("-"):
         if Path(words[0]).suffix in (".yaml", ".yml"):
             raise UserError(f"'{one_line(words[0], 60)}' is no verb, expected rlkit train --config {words[0]}")
+        if words[0] == "tensorboard":
+            raise UserError("TensorBoard is a command of its own, expected tensorboard --logdir runs")
         near = nearest(words[0], [*verbs, *ALSO]) or " (see rlkit --help)"
         raise UserError(f"unknown verb '{one_line(words[0], 60)}'{near}")
     return words

@@ -28,10 +28,11 @@ KEYS: Mapping[str, str] = {
     "n_eval_episodes": "eval_episodes",
     "save_freq": "checkpoint_every",
     "log_interval": "log_every",
-    "random_seed": "seed",
+    **dict.fromkeys(("random_seed", "seeds"), "seed"),
     **dict.fromkeys(("num_threads", "n_threads"), "threads"),
 }
 WHOLE = re.compile(r"\d+(\.\d*)?[eE]\+?\d{1,2}|\d+\.0*")
+MOST = 1000  # values of a range
 SHOWN = 3  # names in a suggestion
 LISTS = re.compile(r"env\.(bounds\..+|columns\.(observations|actions|next_observations))$")
 
@@ -71,7 +72,7 @@ def understood(typed: Sequence[str]) -> list[str]:
             if LISTS.match(key) and "," in value and value[0] not in "[{'\"":
                 value = f"[{value}]"  # as rlkit data takes it
             if _is_whole(key, agents):
-                value = ",".join(_whole(part) for part in value.split(","))
+                value = ",".join(_whole(part) for part in _several(value).split(","))
         found.append(f"{key}={value}")
     return found
 
@@ -133,6 +134,14 @@ def _is_whole(key: str, agents: Sequence[str]) -> bool:
         if plain(name) in registry.agent_names():
             kinds |= {f"agent.{option}": kind for option, kind in _options(plain(name)).items()}
     return kinds.get(key, "") in ("int", "int | None")
+
+
+def _several(text: str) -> str:
+    """Whole numbers as a sweep has them: ``[0,1]`` and ``0..3``, as a range of ``rlkit tune``, are such too."""
+    if found := re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", text):
+        first, last = int(found[1]), int(found[2])
+        return ",".join(map(str, range(first, last + 1))) if first <= last < first + MOST else text
+    return text[1:-1] if re.fullmatch(r"\[\d+(, ?\d+)*\]", text) else text
 
 
 def _whole(text: str) -> str:

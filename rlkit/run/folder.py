@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,21 @@ def folder_of(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(f"out={text}: {error}, expected a folder that exists or can be made") from None
+
+
+def runs_in(folders: Iterable[Path]) -> list[Path]:
+    """``folders``, each once; in place of one that is neither a run nor a study, such as ``runs``, those inside it."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        folder = folder.expanduser()
+        inside = [] if _is_run(folder) or not folder.is_dir() else sorted(filter(_is_run, folder.iterdir()))
+        for one in inside or [folder]:
+            found.setdefault(one.resolve(), one)
+    return list(found.values())
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.yaml", "study.json"))
 
 
 def check_folder(out: Path, overwrite: bool) -> None:

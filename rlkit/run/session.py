@@ -212,6 +212,8 @@ def _require_same(saved: Path, config: DictConfig) -> None:
 
 def _config_of(out: Path, changes: Mapping[str, Any] | None = None) -> DictConfig:
     if not (out / "config.yaml").is_file():
+        if (inside := folder.runs_in([out])) != [out]:
+            raise UserError(f"{out} holds {len(inside)} runs, expected one or several of them, such as {inside[0]}")
         former = f"; the run before it is kept in {out / folder.FORMER}" if (out / folder.FORMER).exists() else ""
         raise UserError(f"{out} is not a run: expected a folder with config.yaml, written by rlkit train{former}")
     return read_config(out / "config.yaml", changes)

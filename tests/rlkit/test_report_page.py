@@ -227,6 +227,19 @@ def test_what_is_no_run(name: str, said: str, capsys: Any) -> None:
     assert not Path("report.html").exists() and not Path("report.md").exists() and not Path("hacked").exists()
 
 
+def test_a_folder_of_runs_stands_for_those_inside(capsys: Any) -> None:
+    names = two_methods(folder="runs/")
+    Path("runs/notes").mkdir()
+    Path("runs/notes/read.me").write_text("no run")
+    each = reported(*sorted(names))[1]
+    assert reported("runs")[1] == each == reported("runs", names[0])[1]  # each once, in the order of their names
+    assert main(["compare", "runs"]) == 0 and main(["plot", "runs", "--out", "curves.svg"]) == 0
+    for verb in ("resume", "report"):
+        capsys.readouterr()
+        assert main([verb, "runs" if verb == "resume" else "runs/notes"]) == 2
+        assert ("runs holds 8 runs" if verb == "resume" else "is not a run") in capsys.readouterr().err
+
+
 def test_measures_that_do_not_meet_and_other_refusals(capsys: Any) -> None:
     scored = a_run("scored", 0, finished(1.0))
     judged = [

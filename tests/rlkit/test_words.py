@@ -85,6 +85,13 @@ GUESSES: list[tuple[str, int, str]] = [
     ("study.yaml", 2, "expected rlkit train --config study.yaml"),
     ("train --fast agent=bc", 2, "unknown option '--fast'"),
     ("train -q agent=bc", 2, "unknown option '-q'"),
+    ("run agent=bc env=point-noisy --cfg", 0, UNDERSTOOD + "train agent=bc env=point-noisy"),
+    ("tensorboard runs", 2, "expected tensorboard --logdir runs"),
+    (BC + "seed=0..2", 2, UNDERSTOOD + "train agent=bc env=point-noisy seed=0,1,2 -m"),
+    (BC + "seed=3..2", 2, "seed: Value '3..2'"),
+    (BC + "seed=0..99999", 2, "seed: Value '0..99999'"),
+    (BC + "seed=[4,5]", 2, UNDERSTOOD + "train agent=bc env=point-noisy seed=4,5 -m"),
+    (BC + "seeds=7", 0, "seed: 7\n"),
     (BC + "seed=0,1", 2, "--cfg shows the configuration of one run"),
     (
         "train -m agent=td3bc,prdc env=point-noisy agent.beta=2",
