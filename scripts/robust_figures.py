@@ -72,6 +72,11 @@ def tabled(planner: Planner, policy: Policy) -> np.ndarray:
     return np.stack([planner.probabilities(policy, lin.LinearMDP().observations(h)) for h in range(lin.HORIZON)])
 
 
+def greedy(table: np.ndarray) -> np.ndarray:
+    """The policy that plays the most probable action, the first of equals; ``[..., A]`` as ``table``."""
+    return np.eye(table.shape[-1])[table.argmax(-1)]
+
+
 def linear(method: str, norm: float, seed: int) -> dict[str, Any]:
     env = lin.LinearMDPEnv(norm)
     worlds = [lin.LinearMDP(norm, shift=float(q)) for q in SHIFTS]
@@ -85,8 +90,10 @@ def linear(method: str, norm: float, seed: int) -> dict[str, Any]:
         mixture += [lin.policy_value(worlds[i], table)[0, 0] / EPISODES for i in (0, -1)]
     table = tabled(planner, planner.deployed(state))
     curve = [round(float(lin.policy_value(world, table)[0, 0]), 6) for world in worlds]
+    played = [round(float(lin.policy_value(world, greedy(table))[0, 0]), 6) for world in worlds]
     return {
         "curve": curve,
+        "greedy": played,
         "mixture_ends": mixture.round(6).tolist(),
         "plans": state.plans,
         "cpu_seconds": round(seconds, 3),
@@ -104,8 +111,10 @@ def american(method: str, seed: int, seeds: int) -> dict[str, Any]:
     seconds = time.process_time() - begin
     policy = planner.deployed(state)
     table = [planner.probabilities(policy, env.problem.observations(h)) for h in range(env.problem.horizon)]
-    curve = [round(put.policy_value(put.AmericanPut(p_up=float(p), s0=s0), table), 6) for p in DRIFTS]
-    return {"curve": curve, "s0": s0, "plans": state.plans, "cpu_seconds": round(seconds, 3)}
+    worlds = [put.AmericanPut(p_up=float(p), s0=s0) for p in DRIFTS]
+    curve = [round(put.policy_value(world, table), 6) for world in worlds]
+    played = [round(put.policy_value(world, [greedy(step) for step in table]), 6) for world in worlds]
+    return {"curve": curve, "greedy": played, "s0": s0, "plans": state.plans, "cpu_seconds": round(seconds, 3)}
 
 
 def regret(name: str, seed: int) -> dict[str, Any]:
@@ -215,6 +224,15 @@ def slope(cumulative: np.ndarray) -> float:
     return float(np.polyfit(np.log(count[late]), np.log(cumulative[late]), 1)[0])
 
 
+def error(curve: np.ndarray, played: np.ndarray) -> dict[str, Any]:
+    """What is wrong where the most probable action is played in place of a sampled one: ``[seeds, worlds]`` of each."""
+    apart = played - curve
+    return {"mean": float(apart.mean()), "root_mean_square": float(np.sqrt(np.square(apart).mean()))} | {
+        "largest": float(np.abs(apart).max()),
+        "mean_over_seeds": apart.mean(axis=0).round(6).tolist(),
+    }
+
+
 def summarise(runs: dict[str, Any]) -> dict[str, Any]:
     summary: dict[str, Any] = {"versions": versions(), "linear": {}, "put": {}, "regret": {}, "cartpole": {}}
     three, drifts = np.searchsorted(SHIFTS, [0.0, 0.5, 1.0]), np.searchsorted(DRIFTS, np.arange(0.2, 0.81, 0.1) - 1e-9)
@@ -226,10 +244,12 @@ def summarise(runs: dict[str, Any]) -> dict[str, Any]:
             part[label] = [2 * (1 - q) * p + (1 - p) * following for q in (0.0, 0.5, 1.0)]
         curves = {method: pick(runs, f"linear|{method}|{norm}|", "curve") for method in LABELS}
         for method, curve in curves.items():
+            played = pick(runs, f"linear|{method}|{norm}|", "greedy")
             ends = pick(runs, f"linear|{method}|{norm}|", "mixture_ends").mean(axis=0)
             part[method] = {
                 "mean": curve.mean(axis=0)[three].tolist(),
                 "sd": curve.std(axis=0)[three].tolist(),
+                "greedy": error(curve, played),
                 "mixture": [ends[0], ends.mean(), ends[1]],  # returns are linear in the shift
                 "plans": float(pick(runs, f"linear|{method}|{norm}|", "plans").mean()),
                 "cpu_seconds": float(np.median(pick(runs, f"linear|{method}|{norm}|", "cpu_seconds"))),
@@ -244,6 +264,7 @@ def summarise(runs: dict[str, Any]) -> dict[str, Any]:
         summary["put"][method] = {
             "mean": curve.mean(axis=0)[drifts].tolist(),
             "sd": curve.std(axis=0)[drifts].tolist(),
+            "greedy": error(curve, pick(runs, f"put|{method}|", "greedy")),
             "plans": float(pick(runs, f"put|{method}|", "plans").mean()),
             "cpu_seconds": float(np.median(pick(runs, f"put|{method}|", "cpu_seconds"))),
             "seeds": len(curve),
