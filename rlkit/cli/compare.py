@@ -17,11 +17,11 @@ import numpy as np
 
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, shown
-from rlkit.run.reading import Run, by, fill_in_data, read_run
+from rlkit.run.reading import Run, by, fill_in_data, read_run, same_settings
+from rlkit.run.tables import unlike
+from rlkit.stats import Interval
 
-ALIKE = ("discount", "updates")  # what verdicts that are compared must agree in
 NORMAL = 3.92  # standard deviations from end to end of a normal distribution's 95 % interval
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,10 @@ def report(runs: Sequence[Run]) -> list[str]:
     rows = configurations(runs)
     seeds = " and seeds" if len(rows) < len(runs) else ""
     judged, orders = _ranked(rows, "verdict", "value"), []
-    if judged and (unlike := _unlike(runs)):
-        lines.append(f"not ranked by verdict: {unlike}")
+    if judged and (found := unlike(runs)) is not None:
+        name, one, other = found
+        here, there = (shown(run.found("verdict", name)) for run in (one, other))
+        lines.append(f"not ranked by verdict: {one.folder} was judged with {name}={here}, {other.folder} with {there}")
     elif judged:
         lines.append(
             f"by verdict, the estimated discounted return (95 % over first states{seeds}, not over the estimator):"
@@ -114,7 +116,7 @@ def report(runs: Sequence[Run]) -> list[str]:
         orders.append(acted)
     if len(orders) == 2 and _ranking(judged, acted) != _ranking(acted, judged):
         lines.append("The two orders differ: what was measured in acting counts, the verdict is an estimate.")
-    with_verdict, with_score = ({id(run) for row in found for run in row.runs} for found in (judged, acted))
+    with_verdict, with_score = ({id(run) for row in order for run in row.runs} for order in (judged, acted))
     for run in runs:
         if not run.finished:
             lines.append(f"not ranked: {run.folder}, {run.progress}")
@@ -129,7 +131,7 @@ def configurations(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs of the same settings and different seeds, under a name for each; a seed that is there twice is a row of its
     own."""
     places: dict[tuple[str, int], list[Run]] = {}
-    for alike in by(list(runs), lambda run: json.dumps(run.settings, sort_keys=True, default=str)).values():
+    for alike in same_settings(list(runs)):
         for copies in by(alike, lambda run: json.dumps(run.seed, default=str)).values():
             for place, run in enumerate(copies):
                 places.setdefault((str(alike[0].folder), place), []).append(run)
@@ -179,17 +181,6 @@ def _acted(rows: dict[str, list[Run]]) -> tuple[list[Ranked], str]:
     measure = measures(everywhere)[0]
     title = "normalised score" if measure == "score" else measure.replace("_", " ")
     return _ranked(rows, "final", measure), title
-
-
-def _unlike(runs: Sequence[Run]) -> str:
-    """How verdicts differ that cannot be compared; "" where they can."""
-    judged = [run for run in runs if run.number("verdict", "value") is not None]
-    for name in ALIKE:
-        for run in judged:
-            here, there = judged[0].found("verdict", name), run.found("verdict", name)
-            if here != there:
-                return f"{judged[0].folder} was judged with {name}={shown(here)}, {run.folder} with {shown(there)}"
-    return ""
 
 
 def _trust(row: Ranked) -> str:

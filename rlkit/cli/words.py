@@ -235,18 +235,13 @@ def missing(words: Sequence[str]) -> None:
         raise UserError(f"agent= is missing, expected a line like rlkit train agent=td3bc {of} (see rlkit list agents)")
     if not envs:
         kind = agent_facts(agents[0]).learns_from
-        usual = {"data": "hopper-medium"}.get(kind, _usual(agents[0]))
+        usual = "hopper-medium" if kind == "data" else USUAL.get(agents[0], "hopper")
         raise UserError(
             f"env= is missing, expected a line like rlkit train agent={agents[0]} env={usual} (see rlkit list envs)"
         )
 
 
-def _usual(agent: str) -> str:
-    """An environment that an agent which acts is shown with: one that its weights or presets name, else Hopper."""
-    return USUAL.get(agent, "hopper")
-
-
-USUAL = {
+USUAL = {  # environments that agents which act are shown with, where it is not Hopper
     "bq": "tsp",
     "ptrnet": "tsp",
     "drrpo": "linear-mdp",

@@ -12,10 +12,8 @@ from rlkit.errors import UserError
 from rlkit.system.files import require_whole
 
 Curve = tuple[list[int], list[float]]  # steps, values
-# What no number of a run's log depends on, and the seed, which is beside them; data are told apart by their hash.
-NOT_SETTINGS = (
-    "seed",
-    "env.source",
+# What no number of a run's log depends on; data are told apart by their hash.
+HANDLING = (
     "out",
     "overwrite",
     "resume",
@@ -23,8 +21,9 @@ NOT_SETTINGS = (
     "tensorboard",
     "track",
     "checkpoint_every",
-    "final_episodes",
+    "env.source",
 )
+NOT_SETTINGS = (*HANDLING, "final_episodes", "seed")  # the seed is beside them
 
 
 @dataclass
@@ -166,21 +165,24 @@ def by(runs: list[Run], key: Any) -> dict[Any, list[Run]]:
     return found
 
 
+def same_settings(runs: list[Run]) -> list[list[Run]]:
+    """``runs`` by their settings; one that a run from before there was such a setting has not is null."""
+
+    def key(run: Run) -> str:
+        given = {name: value for name, value in run.settings.items() if value is not None}
+        return json.dumps(given, sort_keys=True, default=str)
+
+    return list(by(runs, key).values())
+
+
 def groups(runs: list[Run]) -> dict[str, list[Run]]:
     """Runs that differ in their seed alone, by a label: the agent, and whatever else differs among ``runs``.
 
     Hyperparameters are told where they differ among the runs of that agent.
     """
-
-    def key(run: Run) -> str:
-        """Of a run from before there was a setting, that is null."""
-        given = {name: value for name, value in run.settings.items() if value is not None}
-        return json.dumps(given, sort_keys=True, default=str)
-
-    alike = by(runs, key)
     agents = by(runs, lambda run: run.settings["agent.name"])
     found: dict[str, list[Run]] = {}
-    for group in alike.values():
+    for group in same_settings(runs):
         settings = group[0].settings
         words = [str(settings["agent.name"])]
         for name, value in settings.items():

@@ -53,21 +53,12 @@ from rlkit.errors import ArtefactError, UserError, refusing, shown
 from rlkit.run import folder
 from rlkit.run.folder import checkpoints
 from rlkit.run.interrupt import AGAIN, handling, stop, tell
+from rlkit.run.reading import HANDLING
 from rlkit.run.report import add_best, add_final, as_json, opening, sentence, summarise
 from rlkit.run.trackers import TrackerWriter
 
 # Settings on which no number of a run depends: they may differ from the checkpoint's.  Data is known by its hash.
-FREE = (
-    "out",
-    "overwrite",
-    "resume",
-    "progress_bar",
-    "tensorboard",
-    "track",
-    "checkpoint_every",
-    "env.path",
-    "env.source",
-)
+FREE = (*HANDLING, "env.path")
 NOTED = ("device", "threads", "engine", "precision")  # these may too, but sums may round differently: the run says so
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, shown
 from rlkit.run.reading import Run
 from rlkit.stats import Interval, bootstrap_interval, improvement, iqm
 
@@ -46,17 +46,25 @@ def common_measure(runs: Sequence[Run]) -> str | None:
     )
 
 
-def require_alike(runs: Sequence[Run]) -> None:
-    """Raise :class:`UserError` where verdicts on one environment were made in ways that cannot be compared."""
+def unlike(runs: Sequence[Run]) -> tuple[str, Run, Run] | None:
+    """What verdicts that are compared must agree in and do not, and two runs that differ in it."""
     judged = [run for run in runs if value(run, "verdict") is not None]
     for name in ("discount", "updates"):
         for run in judged[1:]:
-            here, there = judged[0].number("verdict", name), run.number("verdict", name)
-            if here != there:
-                raise UserError(
-                    f"{judged[0].folder} was judged with {name}={here}, {run.folder} with {name}={there}, "
-                    "expected verdicts of one kind"
-                )
+            if run.found("verdict", name) != judged[0].found("verdict", name):
+                return name, judged[0], run
+    return None
+
+
+def require_alike(runs: Sequence[Run]) -> None:
+    """Raise :class:`UserError` where verdicts on one environment were made in ways that cannot be compared."""
+    if (found := unlike(runs)) is not None:
+        name, one, other = found
+        here, there = (shown(run.found("verdict", name)) for run in (one, other))
+        raise UserError(
+            f"{one.folder} was judged with {name}={here}, {other.folder} with {name}={there}, "
+            "expected verdicts of one kind"
+        )
 
 
 @dataclass(frozen=True)

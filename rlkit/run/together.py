@@ -111,24 +111,25 @@ def train_runs(configs: Sequence[DictConfig]) -> list[int | UserError]:
     before anything is written where one of them cannot be.
     """
     left: dict[Path, DictConfig] = {}
-    going: list[Path] = []
+    going: dict[Path, dict[str, Any]] = {}  # those that were begun, and the changes they go on with
     for config in configs:
         out = folder.folder_of(config.out)
         _require_stackable(agent_class(config.agent.name))
         if config.resume and begun(out):
-            if going_on(out, config) is None:
+            changes = going_on(out, config)
+            if changes is None:
                 print(f"{out} has ended already")
                 continue
-            going.append(out)
+            going[out] = changes
         else:
             folder.check_folder(out, config.overwrite)
         left[out] = config
     if not left:
         return [0 for _ in configs]
     with ExitStack() as held:
-        for out in going:
+        for out, changes in going.items():
             held.enter_context(writing(out))
-            left[out] = reopened(out, {**(going_on(out, left[out]) or {}), "engine": "stacked"})
+            left[out] = reopened(out, {**changes, "engine": "stacked"})
         agents = _built(list(left.values()))
         for out, config in left.items():
             if out not in going:

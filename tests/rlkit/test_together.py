@@ -193,8 +193,9 @@ def test_a_signal_ends_all_of_them_with_checkpoints() -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and out.count("continue with: rlkit resume") == 2
-    steps = [max(p.name for p in Path(f"runs/td3bc_{seed}/checkpoints").iterdir()) for seed in (0, 1)]
-    assert steps[0] == steps[1]
+    saved = [max(p.stem for p in Path(f"runs/td3bc_{seed}/checkpoints").iterdir()) for seed in (0, 1)]
+    steps = [int(name.removeprefix("step_")) for name in saved]
+    assert abs(steps[0] - steps[1]) <= 1  # it may come between their turns
 
 
 @pytest.mark.parametrize("name", ["td3bc", "iql"])
