@@ -1,35 +1,39 @@
-"""``rlkit video RUN|ARTEFACT [--out FILE.gif|FILE.mp4]``: episodes of a policy, as its environment draws them."""
+"""``rlkit video RUN|ARTEFACT [--out FILE]``: episodes of a policy as its environment draws them, or solved instances.
+
+A GIF or an MP4 shows episodes step by step; of tours, packings and the like a picture shows a few that are solved.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlkit.cli.parser import Parser, told
 from rlkit.errors import UserError, install_extra, one_line, refusing
 
-SUFFIXES = (".gif", ".mp4")
-RANGES = {"episodes": (1, 100), "seed": (0, 2**32 - 1), "fps": (1, 100)}  # whole numbers
-SMOOTH = 25  # frames a second where --fps says nothing: all that a GIF's hundredths of a second show evenly
-MOST = 1 << 30  # bytes of pictures that are held at once
+FILMS = (".gif", ".mp4")
+RANGES = {"episodes": (1, 100), "seed": (0, 2**32 - 1), "seconds": (1, 3600), "fps": (1, 100)}  # whole numbers
+FEW = 4  # instances of a picture
+MOST_FPS = 50  # of a GIF: browsers slow down what is faster
 COLOURS, SAMPLED = 128, 16  # of a GIF's one palette; pictures that it is made from
-PROBE = "import mujoco; mujoco.GLContext(64, 64).make_current()"
 
 
 def parser() -> Parser:
-    found = Parser(prog="rlkit video", description="Draw episodes of a policy as a GIF or an MP4.")
-    found.usage = "rlkit video RUN|ARTEFACT [--out FILE.gif|FILE.mp4] [--episodes 1] [--seed 0] [--fps N] [--size WxH]"
+    found = Parser(prog="rlkit video", description="Draw episodes of a policy, or instances that it solved.")
+    found.usage = (
+        "rlkit video RUN|ARTEFACT [--out FILE.gif|.mp4|.png|.svg|.pdf] [--episodes N] [--seed 0] [--seconds 30] "
+        "[--fps N] [--size WxH] [overwrite=true]"
+    )
     found.add_argument("source", metavar="RUN|ARTEFACT", help="a run's folder, or a .rlk file")
-    found.add_argument("--out", metavar="FILE", help=".gif or .mp4; by default video.gif beside the artefact")
-    found.add_argument("--episodes", default="1", metavar="N", help="how many, one after the other (1)")
-    found.add_argument("--seed", default="0", metavar="N", help="of the first episode; the next have the next (0)")
-    found.add_argument("--fps", metavar="N", help=f"pictures a second; by default the environment's, at most {SMOOTH}")
+    told = ".gif or .mp4, or of tours and packings .png, .svg or .pdf; video.gif or solutions.png beside the artefact"
+    found.add_argument("--out", metavar="FILE", help=told)
+    found.add_argument("--episodes", metavar="N", help=f"how many (1), or instances in a picture ({FEW})")
+    found.add_argument("--seed", default="0", metavar="N", help="decides them, as it does for rlkit eval (0)")
+    found.add_argument("--seconds", default="30", metavar="N", help="of each episode at most (30)")
+    found.add_argument("--fps", metavar="N", help="pictures a second; by default the environment's, at most 25")
     found.add_argument("--size", metavar="WxH", help="pixels, such as 320x240; by default as the environment draws")
     found.add_argument("settings", nargs="*", metavar="overwrite=true", help="replace FILE")
     return found
@@ -46,153 +50,87 @@ def main(argv: list[str]) -> int:
     numbers = {key: _whole(key, settings[key]) for key in RANGES if key in settings}
     size = _size(settings["size"]) if "size" in settings else None
 
+    import numpy as np
+
     from rlkit import registry
     from rlkit.algorithms.checkpoint import read_artefact
     from rlkit.api import artefact_of, measured
+    from rlkit.cli.frames import creator_of, drawing_env, filmed, solved
     from rlkit.data.files import atomic_path
+    from rlkit.run.reading import newest_artefact, under_way
 
-    path = artefact_of(names[0])
-    out = Path(settings.get("out") or path.with_name("video.gif"))
-    if out.suffix not in SUFFIXES:
-        raise UserError(f"{out} is of no kind that is written, expected {' or '.join(SUFFIXES)}")
-    if out.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError(f"writing MP4 needs imageio-ffmpeg, expected it installed: {install_extra('video')}")
+    path = newest_artefact(Path(names[0]))
     record = registry.environment(read_artefact(path)[0].get("env"), str(path))
     if record is None:
         raise UserError(f"{path} names no environment, expected a policy of one that can be played; it has a log alone")
+    if not registry.is_known(record):
+        raise UserError(f"{path} was made in '{record.env_id}', which is not registered here, expected one that is")
+    creator = creator_of(record.env_id)
+    stills = getattr(creator, "PICTURES", ())
+    beside = artefact_of(names[0]).with_name("solutions.png" if stills else "video.gif")
+    out, kinds = Path(settings.get("out") or beside), (*FILMS, *stills)
+    if out.suffix not in kinds:
+        raise UserError(f"{out} is of no kind that is written of {record.env_id}, expected {' or '.join(kinds)}")
+    if out.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(f"writing MP4 needs imageio-ffmpeg, expected it installed: {install_extra('video')}")
+    if out.suffix == ".gif" and numbers.get("fps", 1) > MOST_FPS:
+        raise UserError(f"fps={numbers['fps']} is more than a GIF shows, expected at most {MOST_FPS}, or an .mp4")
+    still = out.suffix in stills
+    count, seed = numbers.get("episodes", FEW if still else 1), numbers["seed"]
+    seeds = np.random.SeedSequence([seed, 0]).generate_state(count).tolist()  # as an evaluation's
     with atomic_path(out, settings.get("overwrite") == "true") as temporary:
-        agent, evaluator = measured(path, record, numbers["episodes"], numbers["seed"], None)
+        agent, evaluator = measured(path, record, count, seed, None)
+        greedy = evaluator.judged != "sampled"
         with evaluator.samples(agent, 0):
-            frames, fps, returns = played(
-                agent, record, numbers["seed"], numbers["episodes"], evaluator.judged, numbers.get("fps"), size
-            )
+            if still:
+                found = solved(agent, record, seeds, greedy)
+                temporary.write_bytes(creator.pictures(found, out.suffix))
+                lines = [f"objective {', '.join(f'{one[2]:.5g}' for one in found)}"]
+            else:
+                env = drawing_env(record, size)
+                try:
+                    film = filmed(agent, env, seeds, greedy, numbers.get("fps"), numbers["seconds"], size)
+                finally:
+                    env.close()
+                (_gif if out.suffix == ".gif" else _mp4)(temporary, film.pictures, film.fps)
+                parts = ("" if whole else f" in its first {numbers['seconds']} s" for whole in film.whole)
+                lines = [f"return {', '.join(f'{r:.5g}{part}' for r, part in zip(film.returns, parts, strict=True))}"]
+                first = film.pictures[0]
+                lines.append(f"{len(film.pictures)} pictures of {first.width}x{first.height}, {film.fps} a second")
         evaluator.close()
-        (_gif if out.suffix == ".gif" else _mp4)(temporary, frames, fps)
-    shown = ", ".join(f"{value:.5g}" for value in returns)
-    print(f"{out}: {agent.name} on {record.name}, {evaluator.judged}, seed {numbers['seed']}, return {shown}")
-    print(f"{len(frames)} pictures of {frames[0].width}x{frames[0].height}, {fps} a second")
+    progress = under_way(Path(names[0]), agent)
+    print(f"{out}: {agent.name} on {record.env_id}, {evaluator.judged}, seed {seed}")
+    print("\n".join([*lines, *([progress] if progress else [])]))
     return 0
 
 
-def played(
-    agent: Any, record: Any, seed: int, episodes: int, judged: str, fps: int | None, size: tuple[int, int] | None
-) -> tuple[list[Any], int, list[float]]:
-    """Pictures of Pillow of ``episodes`` played one after the other, how many make a second, and the returns.
-
-    Of an environment that draws more often than ``fps`` pictures are left out, so that time runs as it does there.
-    Raises :class:`UserError` where the environment cannot be drawn, or the pictures are more than :data:`MOST` bytes.
-    """
-    env = _drawable(record, size)
-    try:
-        own = int(env.metadata.get("render_fps") or SMOOTH)
-        fps = fps or min(own, SMOOTH)
-        every = max(1, round(own / fps))
-        frames: list[Any] = []
-        returns = []
-        for episode in range(episodes):
-            observation, _ = env.reset(seed=(seed + episode) % 2**32)
-            frames.append(_picture(env, size))
-            total, steps, over = 0.0, 0, False
-            while not over:
-                action, _ = agent.predict(observation, deterministic=judged != "sampled")
-                observation, reward, ended, cut, _ = env.step(action)
-                over, steps, total = bool(ended or cut), steps + 1, total + float(reward)
-                if over or steps % every == 0:
-                    frames.append(_picture(env, size))
-                    if len(frames) * frames[0].width * frames[0].height * 3 > MOST:
-                        raise UserError(
-                            f"more than {len(frames) - 1} pictures of {frames[0].width}x{frames[0].height} are too "
-                            f"many, expected at most {MOST >> 20} MiB: fewer --episodes, --fps or a smaller --size"
-                        )
-            returns.append(total)
-        return frames, fps, returns
-    finally:
-        env.close()
-
-
-def _drawable(record: Any, size: tuple[int, int] | None) -> Any:
-    """The environment of ``record``, made to be drawn."""
-    import gymnasium as gym
-    from gymnasium.envs.registration import load_env_creator
-
-    spec = gym.spec(record.env_id)
-    entry = str(spec.entry_point)
-    physics = record.family in ("mujoco", "dmc", "robotics") or "mujoco" in entry or "dm_control" in entry
-    if physics:
-        choose_gl()
-    with refusing(f"environment '{record.env_id}'", "cannot be drawn", UserError):
-        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-        modes = getattr(creator, "metadata", {}).get("render_modes", ())
-        mode = next((mode for mode in ("rgb_array", "ansi") if mode in modes), None)
-        if mode is None:
-            raise UserError(f"environment '{record.env_id}' has no picture of itself, expected one that draws")
-        sized = {"width": size[0], "height": size[1]} if size and "gymnasium.envs.mujoco" in entry else {}
-        return gym.make(record.env_id, **{**record.env_kwargs, **sized, "render_mode": mode})
-
-
-def choose_gl() -> str:
-    """Set ``MUJOCO_GL``, where nobody did, to what draws without a screen here, EGL or OSMesa; returns its name.
-
-    Each is tried in a process of its own, since MuJoCo looks once.  Raises :class:`UserError` where neither draws.
-    """
-    given = os.environ.get("MUJOCO_GL")
-    for name in (given,) if given else ("egl", "osmesa"):
-        env = {**os.environ, "MUJOCO_GL": name, "PYOPENGL_PLATFORM": name}
-        if subprocess.run([sys.executable, "-c", PROBE], env=env, capture_output=True, check=False).returncode == 0:
-            os.environ["MUJOCO_GL"] = name
-            return name
-    tried = f"MUJOCO_GL={one_line(given, 60)} draws" if given else "neither EGL nor OSMesa draws"
-    raise UserError(f"{tried} nothing here, expected one of their libraries: apt-get install libegl1, or libosmesa6")
-
-
-def _picture(env: Any, size: tuple[int, int] | None) -> Any:
-    """What ``env`` draws now, as a picture of Pillow in RGB."""
-    from PIL import Image, ImageDraw
-
-    found = env.render()
-    if isinstance(found, str):
-        text = re.sub(r"\x1b\[[0-9;]*m", "", found)
-        left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text)
-        image = Image.new("RGB", (int(right - left) + 20, int(bottom - top) + 20), "white")
-        ImageDraw.Draw(image).multiline_text((10 - left, 10 - top), text, fill="black")
-        image = image.resize((4 * image.width, 4 * image.height), Image.Resampling.NEAREST)
-    else:
-        image = Image.fromarray(found).convert("RGB")
-    return image if size is None or image.size == size else image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _gif(path: Path, frames: Sequence[Any], fps: int) -> None:
+def _gif(path: Path, pictures: Sequence[Any], fps: int) -> None:
     """One palette for all pictures: what stays as it was takes no room."""
     from PIL import Image
 
-    chosen = frames[:: -(-len(frames) // SAMPLED)]
-    width, height = frames[0].size
+    chosen = pictures[:: -(-len(pictures) // SAMPLED)]
+    width, height = pictures[0].size
     sheet = Image.new("RGB", (width, height * len(chosen)))
-    for i, frame in enumerate(chosen):
-        sheet.paste(frame.resize((width, height)), (0, i * height))
+    for i, picture in enumerate(chosen):
+        sheet.paste(picture.resize((width, height)), (0, i * height))
     palette = sheet.quantize(COLOURS)
-    first, *rest = [frame.resize((width, height)).quantize(palette=palette, dither=0) for frame in frames]
-    duration = max(20, round(1000 / fps))  # milliseconds; browsers slow down what is shorter
-    first.save(path, "GIF", save_all=True, append_images=rest, duration=duration, loop=0, disposal=1)
+    first, *others = [picture.resize((width, height)).quantize(palette=palette, dither=0) for picture in pictures]
+    first.save(path, "GIF", save_all=True, append_images=others, duration=round(1000 / fps), loop=0, disposal=1)
 
 
-def _mp4(path: Path, frames: Sequence[Any], fps: int) -> None:
+def _mp4(path: Path, pictures: Sequence[Any], fps: int) -> None:
     import imageio_ffmpeg
 
-    width, height = (edge + edge % 2 for edge in frames[0].size)  # H.264 takes even edges
+    width, height = (edge + edge % 2 for edge in pictures[0].size)  # H.264 takes even edges
     more = ["-f", "mp4", "-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
     with refusing(path, "cannot be written as MP4", UserError):
         writer = imageio_ffmpeg.write_frames(
             str(path), (width, height), fps=fps, macro_block_size=2, output_params=more, ffmpeg_log_level="error"
         )
         writer.send(None)
-        for frame in _resized(frames, (width, height)):
-            writer.send(frame.tobytes())
+        for picture in pictures:
+            writer.send(picture.resize((width, height)).tobytes())
         writer.close()
-
-
-def _resized(frames: Sequence[Any], size: tuple[int, int]) -> Iterator[Any]:
-    return (frame if frame.size == size else frame.resize(size) for frame in frames)
 
 
 def _whole(key: str, text: str) -> int:

@@ -1,0 +1,171 @@
+"""Episodes as pictures, one a step: the environment that draws, the episodes of a policy in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+
+from rlkit.errors import UserError, one_line, refusing
+
+SMOOTH = 25  # pictures a second where nobody says how many: all that a GIF's hundredths of a second show evenly
+MOST = 1 << 30  # bytes of pictures that are held at once
+PROBE = "import mujoco; mujoco.GLContext(64, 64).make_current()"
+LETTERS = 24  # height of a line of text in pixels
+Size = tuple[int, int]  # width and height
+
+
+@dataclass
+class Film:
+    """Pictures of Pillow, ``fps`` of which make a second, and of each episode its return and how it ended.
+
+    whole: False of an episode that was left while it was running.
+    """
+
+    fps: int
+    pictures: list[Any] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    whole: list[bool] = field(default_factory=list)
+
+
+def episodes(
+    agent: Any, env: Any, seeds: list[int], deterministic: bool, steps: int | None = None
+) -> Iterator[tuple[float, bool, bool]]:
+    """Play one episode for each of ``seeds``, at most ``steps`` of it.
+
+    After each reset and step the return so far, whether the episode is over, and whether it is left.
+    """
+    for seed in seeds:
+        observation, _ = env.reset(seed=seed)
+        total, over, count = 0.0, False, 0
+        yield total, over, count == steps
+        while not over and count != steps:
+            action, _ = agent.predict(observation, deterministic=deterministic)
+            observation, reward, ended, cut, _ = env.step(action)
+            over, total, count = bool(ended or cut), total + float(reward), count + 1
+            yield total, over, count == steps
+
+
+def filmed(
+    agent: Any, env: Any, seeds: list[int], deterministic: bool, fps: int | None, seconds: int, size: Size | None
+) -> Film:
+    """Episodes one after the other, each for at most ``seconds``; where one is over, its end is held for a second.
+
+    Of an environment that moves faster than ``fps`` pictures are left out, so that time runs as it does there.
+    Raises :class:`UserError` where the pictures are more than :data:`MOST` bytes.
+    """
+    own = max(1, int(env.metadata.get("render_fps") or SMOOTH))
+    every = max(1, round(own / fps) if fps else -(-own // SMOOTH))
+    film = Film(fps or max(1, round(own / every)))
+    step = 0
+    for total, over, left in episodes(agent, env, seeds, deterministic, seconds * film.fps * every):
+        if over or left or step % every == 0:
+            film.pictures.append(drawn(env, size))
+        if over:
+            film.pictures += film.pictures[-1:] * film.fps
+        step += 1
+        if over or left:
+            film.returns.append(total)
+            film.whole.append(over)
+            step = 0
+        one = film.pictures[0]
+        if len(film.pictures) * one.width * one.height * 3 > MOST:
+            raise UserError(
+                f"more than {len(film.pictures) - 1} pictures of {one.width}x{one.height} are too many, expected at "
+                f"most {MOST >> 20} MiB: fewer --episodes, --seconds, --fps or a smaller --size"
+            )
+    return film
+
+
+def creator_of(env_id: str) -> Any:
+    """The class, or the function, that makes the environment; of a wrapper, what it wraps."""
+    spec = gym.spec(env_id)
+    if "base" in spec.kwargs:
+        return creator_of(spec.kwargs["base"])
+    return load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+
+
+def solved(agent: Any, record: Any, seeds: list[int], deterministic: bool) -> list[Any]:
+    """What the policy makes of an instance for each of ``seeds``, in an environment that says what is solved."""
+    env = gym.make(record.env_id, **record.env_kwargs)
+    world: Any = env.unwrapped
+    return [world.solved() for _, over, _ in episodes(agent, env, seeds, deterministic) if over]
+
+
+def drawing_env(record: Any, size: Size | None) -> Any:
+    """The environment of ``record``, which draws itself: as pictures or, where it knows none, as text.
+
+    Raises :class:`UserError` for one that does neither, or cannot here.
+    """
+    with refusing(f"environment '{record.env_id}'", "cannot be drawn", UserError):
+        creator = creator_of(record.env_id)
+        homes = [creator.__module__, *(kind.__module__ for kind in getattr(creator, "__mro__", ()))]
+        if any(word in home for home in homes for word in ("mujoco", "rlkit.envs.dmc", "dm_control", "robotics")):
+            choose_gl()
+        options: dict[str, Any] = {}
+        if any(home.startswith("gymnasium.envs.mujoco") for home in homes):
+            options = {"camera_name": "track"} | ({"width": size[0], "height": size[1]} if size else {})
+        elif size and "rlkit.envs.dmc" in homes:
+            options = {"size": min(size)}
+        known = getattr(creator, "metadata", {}).get("render_modes", ("rgb_array",))
+        modes = [mode for mode in ("rgb_array", "ansi") if mode in known]
+        if not modes:
+            raise UserError(f"environment '{record.env_id}' has no picture of itself, expected one that draws")
+        for mode in modes:
+            env = gym.make(record.env_id, **{**record.env_kwargs, **options, "render_mode": mode})
+            try:
+                env.reset(seed=0)
+                drawn(env, size)
+            except gym.error.DependencyNotInstalled:  # of what draws pictures; text needs nothing
+                env.close()
+                if mode == modes[-1]:
+                    raise
+            else:
+                return env
+
+
+def choose_gl() -> str:
+    """Set ``MUJOCO_GL``, where nobody did, to what draws without a screen here, EGL or OSMesa; returns its name.
+
+    Each is tried in a process of its own, since MuJoCo looks once.  Raises :class:`UserError` where neither draws.
+    """
+    given = os.environ.get("MUJOCO_GL")
+    usual = ("glfw",) if sys.platform == "darwin" else ("egl", "osmesa")
+    for name in (given,) if given else usual:
+        env = {**os.environ, "MUJOCO_GL": name}
+        if subprocess.run([sys.executable, "-c", PROBE], env=env, capture_output=True, check=False).returncode == 0:
+            os.environ["MUJOCO_GL"] = name
+            return name
+    tried = f"MUJOCO_GL={one_line(given, 60)} draws" if given else "neither EGL nor OSMesa draws"
+    raise UserError(f"{tried} nothing here, expected one of their libraries: apt-get install libegl1, or libosmesa6")
+
+
+def drawn(env: Any, size: Size | None) -> Any:
+    """What ``env`` draws now, as a picture of Pillow in RGB; of another shape than ``size`` it has margins."""
+    from PIL import Image, ImageOps
+
+    found = env.render()
+    image = _written(found) if isinstance(found, str) else Image.fromarray(np.asarray(found, np.uint8)).convert("RGB")
+    return image if size is None or image.size == size else ImageOps.pad(image, size, color="white")
+
+
+def _written(text: str) -> Any:
+    """``text`` as a picture, without the codes that colour a terminal."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip("\n")
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSansMono.ttf")), LETTERS)
+    _, _, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font=font)
+    image = Image.new("RGB", (int(right) + 2 * LETTERS, int(bottom) + 2 * LETTERS), "white")
+    ImageDraw.Draw(image).multiline_text((LETTERS, LETTERS), text, fill="black", font=font)
+    return image
