@@ -45,7 +45,9 @@ def garden(board: Board, gardener: int, wet: Iterable[int]) -> NDArray[np.uint8]
             pen.rectangle((left + 17, top + 4, left + 22, top + 10), fill=LEAF)
         if number == gardener:
             pen.ellipse((left + 14, top + 5, left + 25, top + 16), fill=SKIN, outline="white")
-            pen.polygon([(left + 20, top + 14), (left + 31, top + 35), (left + 9, top + 35)], fill=SKIN, outline="white")
+            pen.polygon(
+                [(left + 20, top + 14), (left + 31, top + 35), (left + 9, top + 35)], fill=SKIN, outline="white"
+            )
     return np.asarray(image).copy()
 
 

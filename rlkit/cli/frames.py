@@ -120,17 +120,25 @@ def drawing_env(record: Any, size: Size | None) -> Any:
         modes = [mode for mode in ("rgb_array", "ansi") if mode in known]
         if not modes:
             raise UserError(f"environment '{record.env_id}' has no picture of itself, expected one that draws")
-        for mode in modes:
-            env = gym.make(record.env_id, **{**record.env_kwargs, **options, "render_mode": mode})
-            try:
-                env.reset(seed=0)
-                drawn(env, size)
-            except gym.error.DependencyNotInstalled:  # of what draws pictures; text needs nothing
-                env.close()
-                if mode == modes[-1]:
-                    raise
-            else:
-                return env
+        made = {**record.env_kwargs, **options}
+        try:
+            return _tried(record.env_id, modes[0], made)
+        except gym.error.DependencyNotInstalled:  # of what draws pictures; text needs nothing
+            if len(modes) == 1:
+                raise
+            return _tried(record.env_id, modes[1], made)
+
+
+def _tried(env_id: str, mode: str, made: dict[str, Any]) -> Any:
+    """The environment, which has drawn once in ``mode``: what drawing lacks is not known before."""
+    env: Any = gym.make(env_id, **made, render_mode=mode)
+    try:
+        env.reset(seed=0)
+        env.render()
+    except BaseException:
+        env.close()
+        raise
+    return env
 
 
 def choose_gl() -> str:
