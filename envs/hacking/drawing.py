@@ -16,7 +16,7 @@ WALL, PATH, WATER, SKIN, DRY, WET, LEAF = "#5b4636", "#d9c9a3", "#3f88c5", "#7a3
 WIDTH, HEIGHT, LEFT, TOP = 480, 320, 48, 34  # pixels of the chart, and its margins
 MIDDLE, BOTTOM = 220, 288  # where glucose ends and insulin begins, and where that ends
 HIGHEST_BG, HIGHEST_INSULIN = 300.0, 0.1  # mg/dl and U/min at the upper ends of the two axes
-GOOD = (70, 180)  # mg/dl within which a patient should be
+GOOD = (70.0, 180.0)  # mg/dl within which a patient should be
 LINE, BAR, BAND, GRID, INK = "#c1121f", "#3f88c5", "#e3f1e1", "#d0d0d0", "#222222"
 
 
@@ -89,7 +89,7 @@ def patient(history: NDArray[np.float64], minutes: int) -> NDArray[np.uint8]:
     return np.asarray(image).copy()
 
 
-def _text(pen: Any, place: tuple[float, float], text: str, anchor: str) -> None:
+def _text(pen: Any, place: Any, text: str, anchor: str) -> None:
     from PIL import ImageFont
 
     pen.text(place, text, fill=INK, anchor=anchor, font=ImageFont.load_default(14))

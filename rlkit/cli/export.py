@@ -12,9 +12,7 @@ from rlkit.errors import UserError, refusing
 
 
 def parser() -> Parser:
-    found = Parser(
-        prog="rlkit export", description="Write a policy and its card for other programs, or for a hub."
-    )
+    found = Parser(prog="rlkit export", description="Write a policy and its card for other programs, or for a hub.")
     found.usage = "rlkit export RUN|ARTEFACT FILE.onnx|FILE.pt2|FOLDER/ [overwrite=true]"
     found.add_argument("source", metavar="RUN|ARTEFACT", help="a run's folder, or a .rlk file")
     text = ".onnx, .pt2 of PyTorch's exported programs, or a folder: policy, settings, result and card for a model hub"

@@ -77,13 +77,29 @@ def filmed(
             film.returns.append(total)
             film.whole.append(over)
             step = 0
-        one = film.pictures[0]
+        one = film.pictures[-1]
         if len(film.pictures) * one.width * one.height * 3 > MOST:
             raise UserError(
                 f"more than {len(film.pictures) - 1} pictures of {one.width}x{one.height} are too many, expected at "
                 f"most {MOST >> 20} MiB: fewer --episodes, --seconds, --fps or a smaller --size"
             )
+    film.pictures = _alike(film.pictures)
     return film
+
+
+def _alike(pictures: list[Any]) -> list[Any]:
+    """``pictures`` of one size: texts have several, and the smaller ones get a margin."""
+    from PIL import Image
+
+    size = max(one.width for one in pictures), max(one.height for one in pictures)
+    found = []
+    for one in pictures:
+        if one.size != size:
+            whole = Image.new("RGB", size, "white")
+            whole.paste(one)
+            one = whole
+        found.append(one)
+    return found
 
 
 def creator_of(env_id: str) -> Any:
@@ -96,7 +112,7 @@ def creator_of(env_id: str) -> Any:
 
 def solved(agent: Any, record: Any, seeds: list[int], deterministic: bool) -> list[Any]:
     """What the policy makes of an instance for each of ``seeds``, in an environment that says what is solved."""
-    env = gym.make(record.env_id, **record.env_kwargs)
+    env = gym.make(record.env_id, **record.env_kwargs, disable_env_checker=True)
     world: Any = env.unwrapped
     return [world.solved() for _, over, _ in episodes(agent, env, seeds, deterministic) if over]
 
@@ -131,7 +147,7 @@ def drawing_env(record: Any, size: Size | None) -> Any:
 
 def _tried(env_id: str, mode: str, made: dict[str, Any]) -> Any:
     """The environment, which has drawn once in ``mode``: what drawing lacks is not known before."""
-    env: Any = gym.make(env_id, **made, render_mode=mode)
+    env: Any = gym.make(env_id, **made, render_mode=mode, disable_env_checker=True)
     try:
         env.reset(seed=0)
         env.render()

@@ -112,9 +112,9 @@ def _gif(path: Path, pictures: Sequence[Any], fps: int) -> None:
     width, height = pictures[0].size
     sheet = Image.new("RGB", (width, height * len(chosen)))
     for i, picture in enumerate(chosen):
-        sheet.paste(picture.resize((width, height)), (0, i * height))
+        sheet.paste(picture, (0, i * height))
     palette = sheet.quantize(COLOURS)
-    first, *others = [picture.resize((width, height)).quantize(palette=palette, dither=0) for picture in pictures]
+    first, *others = [picture.quantize(palette=palette, dither=0) for picture in pictures]
     first.save(path, "GIF", save_all=True, append_images=others, duration=round(1000 / fps), loop=0, disposal=1)
 
 
