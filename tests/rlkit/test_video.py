@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import rlkit
+from rlkit import registry
 from rlkit.cli import main
 from rlkit.cli.frames import choose_gl, drawing_env, filmed
 from rlkit.data import write_d4rl
@@ -33,7 +34,8 @@ def gl() -> str:
 @pytest.fixture(scope="module")
 def tours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("video") / "a.rlk"
-    rlkit.make("bq", "tsp", width=16, layers=1, heads=2).save(path)
+    few = registry.configured(record("tsp"), {"num_nodes": 12})
+    rlkit.make("bq", few, width=16, layers=1, heads=2).save(path)
     return path
 
 
@@ -78,7 +80,7 @@ def test_tours_are_drawn_the_same_each_time_and_nothing_is_overwritten(
     assert main([*line, str(tmp_path / "b.gif")]) == 0
     assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
     with Image.open(tmp_path / "a.gif") as image:
-        assert image.size == (64, 48) and image.n_frames > 40 and image.info["loop"] == 0
+        assert image.size == (64, 48) and image.n_frames > 10 and image.info["loop"] == 0
         image.seek(image.n_frames - 1)
         assert image.info["duration"] >= 1000  # the tour is left to be looked at
     before = (tmp_path / "a.gif").read_bytes()
@@ -154,7 +156,7 @@ def test_mp4_or_the_line_that_installs_it(
         import imageio_ffmpeg
 
         count, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / "a.mp4"))
-        assert count > 60 and seconds == pytest.approx(count / 25, abs=0.05)
+        assert count > 30 and seconds == pytest.approx(count / 25, abs=0.05)
     capsys.readouterr()
     find = importlib.util.find_spec
     monkeypatch.setattr(
@@ -272,6 +274,6 @@ def test_bad_input_is_one_sentence(words: str, tours: Path, capsys: pytest.Captu
 def test_too_many_pictures_are_refused_and_leave_nothing(
     tours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rlkit.cli.frames.MOST", 200_000)
+    monkeypatch.setattr("rlkit.cli.frames.MOST", 100_000)
     assert main(["video", str(tours), "--size", "64x64", "--out", str(tmp_path / "a.gif")]) == 2
     assert "fewer --episodes, --seconds, --fps" in capsys.readouterr().err and not list(tmp_path.iterdir())
