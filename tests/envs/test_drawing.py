@@ -13,13 +13,19 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import RecordVideo, RenderCollection
 
 from rlkit import registry
+from rlkit.envs.contextual.drawing import cart, pendulum
 from rlkit.envs.hacking.drawing import CELL, patient
+from rlkit.envs.mazes.point_maze import BALL, WALL
 from rlkit.errors import UserError
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "tomato": ("rlkit/Tomato-v0", {}),
     "toy tomato": ("rlkit/Tomato-v0", {"level": "toy", "horizon": 7}),
     "glucose": ("rlkit/Glucose-v0", {"horizon": 30}),
+    "cart": ("rlkit/ContextualCartPole-v0", {"context": {"length": 1.5}}),
+    "pendulum": ("rlkit/ContextualPendulum-v0", {"context": {"dt": 0.1}}),
+    "maze": ("rlkit/PointMaze_Medium-v0", {}),
+    "D4RL's maze": ("rlkit/Maze2D_UMaze-v0", {}),
 }
 
 
@@ -33,6 +39,7 @@ def made(kind: str, mode: str | None = "rgb_array") -> Any:
     return gym.make(name, render_mode=mode, **settings)
 
 
+@pytest.mark.filterwarnings("ignore:.*(Box action spaces|infinity)")  # as Gymnasium's own cart and pendulum are
 @pytest.mark.parametrize("kind", KINDS)
 def test_gymnasiums_checks_pass(kind: str) -> None:
     for mode in made(kind).metadata["render_modes"]:
@@ -94,6 +101,38 @@ def test_without_a_mode_there_is_no_picture_and_another_mode_is_a_sentence(kind:
     assert env.render() is None
     with pytest.raises(UserError, match="render_mode=human is unknown, expected one of rgb_array"):
         type(env)(render_mode="human")
+
+
+def test_a_cart_and_a_pole_are_where_they_are() -> None:
+    def columns(picture: np.ndarray, dark: bool) -> float:
+        brown = (picture[..., 0] > 180) & (picture[..., 2] < 90)
+        return float(((picture.max(-1) < 60) if dark else brown).nonzero()[1].mean())
+
+    left, right = cart(-1.0, 0.2, 0.5, 2.4), cart(1.0, -0.2, 0.5, 2.4)
+    assert columns(left, True) == pytest.approx(240 - 90, abs=3) and columns(right, True) == pytest.approx(330, abs=3)
+    assert columns(left, False) > columns(left, True) and columns(right, False) < columns(right, True)
+    up, side, long = pendulum(0.0, 1.0, 2.0), pendulum(np.pi / 2, 1.0, 2.0), pendulum(0.0, 2.0, 2.0)
+    rows = [float(((p[..., 0] > 180) & (p[..., 2] < 90)).nonzero()[0].mean()) for p in (up, side, long)]
+    assert rows[2] < rows[0] < rows[1] - 10 and columns(side, False) > 130
+    env = made("pendulum")
+    assert env.metadata["render_fps"] == 10  # a step of this context is a tenth of a second
+
+
+@pytest.mark.parametrize("kind", ["maze", "D4RL's maze"])
+def test_a_ball_is_drawn_in_the_cell_that_it_is_in(kind: str) -> None:
+    env = made(kind)
+    maze = env.unwrapped.task.maze
+    for seed in range(3):
+        env.reset(seed=seed)
+        picture, state = env.render(), env.unwrapped.state
+        ball = (picture == BALL).all(-1).nonzero()
+        assert 60 < len(ball[0]) < 110  # of radius 0.1 m at 48 pixels a metre
+        shut = (picture == WALL).all(-1)
+        assert shut.mean() == pytest.approx(maze.walls.mean(), abs=0.01)
+        row, column = float(ball[0].mean()) / 48, float(ball[1].mean()) / 48
+        along = state[:2] - maze.origin
+        wanted = along if kind != "maze" else (maze.walls.shape[1] - along[1], along[0])
+        assert (row, column) == pytest.approx(tuple(wanted), abs=0.05)
 
 
 def test_drawing_changes_nothing() -> None:
