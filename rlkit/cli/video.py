@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ FILMS = (".gif", ".mp4")
 RANGES = {"episodes": (1, 100), "seed": (0, 2**32 - 1), "seconds": (1, 3600), "fps": (1, 100)}  # whole numbers
 FEW = 4  # instances of a picture
 MOST_FPS = 50  # of a GIF: browsers slow down what is faster
-COLOURS, SAMPLED = 128, 16  # of a GIF's one palette; pictures that it is made from
+COLOURS, SAMPLED = 64, 16  # of a GIF's one palette; pictures that it is made from
 
 
 def parser() -> Parser:
@@ -113,9 +114,11 @@ def _gif(path: Path, pictures: Sequence[Any], fps: int) -> None:
     sheet = Image.new("RGB", (width, height * len(chosen)))
     for i, picture in enumerate(chosen):
         sheet.paste(picture, (0, i * height))
-    palette = sheet.quantize(COLOURS)
+    palette = sheet.quantize(COLOURS, kmeans=2)  # else a small body takes the colours of the ground
     first, *others = [picture.quantize(palette=palette, dither=0) for picture in pictures]
-    first.save(path, "GIF", save_all=True, append_images=others, duration=round(1000 / fps), loop=0, disposal=1)
+    ticks = [round(100 * i / fps) for i in range(len(pictures) + 1)]  # hundredths of a second are all that a GIF has
+    spans = [10 * (after - before) for before, after in pairwise(ticks)]
+    first.save(path, "GIF", save_all=True, append_images=others, duration=spans, loop=0, disposal=1)
 
 
 def _mp4(path: Path, pictures: Sequence[Any], fps: int) -> None:
