@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
 
+from rlkit.algorithms.evaluate import REWARDS
 from rlkit.errors import UserError, one_line, refusing
 
 SMOOTH = 25  # pictures a second where nobody says how many: all that a GIF's hundredths of a second show evenly
@@ -26,33 +27,38 @@ Size = tuple[int, int]  # width and height
 
 @dataclass
 class Film:
-    """Pictures of Pillow, ``fps`` of which make a second, and of each episode its return and how it ended.
+    """Pictures of Pillow, ``fps`` of which make a second, and of each episode its returns by name and how it ended.
 
     whole: False of an episode that was left while it was running.
     """
 
     fps: int
     pictures: list[Any] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
+    returns: list[dict[str, float]] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
 
 
 def episodes(
     agent: Any, env: Any, seeds: list[int], deterministic: bool, steps: int | None = None
-) -> Iterator[tuple[float, bool, bool]]:
+) -> Iterator[tuple[dict[str, float], bool, bool]]:
     """Play one episode for each of ``seeds``, at most ``steps`` of it.
 
-    After each reset and step the return so far, whether the episode is over, and whether it is left.
+    After each reset and step the return so far, true and proxy where they are told apart; whether the episode is over;
+    and whether it is left.
     """
     for seed in seeds:
-        observation, _ = env.reset(seed=seed)
-        total, over, count = 0.0, False, 0
-        yield total, over, count == steps
+        observation, info = env.reset(seed=seed)
+        names = [f"{name}_reward" for name in REWARDS if f"{name}_reward" in info]
+        totals = dict.fromkeys([name.replace("_reward", " return") for name in names] or ["return"], 0.0)
+        over, count = False, 0
+        yield dict(totals), over, count == steps
         while not over and count != steps:
             action, _ = agent.predict(observation, deterministic=deterministic)
-            observation, reward, ended, cut, _ = env.step(action)
-            over, total, count = bool(ended or cut), total + float(reward), count + 1
-            yield total, over, count == steps
+            observation, reward, ended, cut, info = env.step(action)
+            over, count = bool(ended or cut), count + 1
+            for told, value in zip(totals, [info[name] for name in names] or [reward], strict=True):
+                totals[told] += float(value)
+            yield dict(totals), over, count == steps
 
 
 def filmed(
@@ -67,14 +73,14 @@ def filmed(
     every = max(1, round(own / fps) if fps else -(-own // SMOOTH))
     film = Film(fps or max(1, round(own / every)))
     step = 0
-    for total, over, left in episodes(agent, env, seeds, deterministic, seconds * film.fps * every):
+    for totals, over, left in episodes(agent, env, seeds, deterministic, seconds * film.fps * every):
         if over or left or step % every == 0:
             film.pictures.append(drawn(env, size))
         if over:
             film.pictures += film.pictures[-1:] * film.fps
         step += 1
         if over or left:
-            film.returns.append(total)
+            film.returns.append(totals)
             film.whole.append(over)
             step = 0
         one = film.pictures[-1]

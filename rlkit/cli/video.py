@@ -94,8 +94,11 @@ def main(argv: list[str]) -> int:
                 finally:
                     env.close()
                 (_gif if out.suffix == ".gif" else _mp4)(temporary, film.pictures, film.fps)
-                parts = ("" if whole else f" in its first {numbers['seconds']} s" for whole in film.whole)
-                lines = [f"return {', '.join(f'{r:.5g}{part}' for r, part in zip(film.returns, parts, strict=True))}"]
+                part = f" in the first {numbers['seconds']} s"
+                lines = [
+                    ", ".join(f"{name} {value:.5g}" for name, value in returns.items()) + ("" if whole else part)
+                    for returns, whole in zip(film.returns, film.whole, strict=True)
+                ]
                 first = film.pictures[0]
                 lines.append(f"{len(film.pictures)} pictures of {first.width}x{first.height}, {film.fps} a second")
         evaluator.close()
