@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -11,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.bisimulation import Instance
-from rlkit.system.files import write_atomically
+from rlkit.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from rlkit.envs.combinatorial.base import Problem
 
+Solved = tuple[Instance, Sequence[int], float | None]  # with its solution and objective, None: not said
+PICTURES = (".svg", ".png", ".pdf")
 CROWD = 200  # points from which on they are drawn smaller
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf")
 
@@ -36,20 +39,31 @@ def picture(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def save_picture(
-    path: Path, problem: type[Problem], instance: Instance, solution: Sequence[int], objective: float | None = None
-) -> None:
-    """``instance`` with ``solution`` as a file, whose suffix says in which format.
+def require_picture(path: Path) -> None:
+    """Raise UserError for a ``path`` whose suffix is none of :data:`PICTURES`."""
+    if path.suffix not in PICTURES or path.is_dir():
+        raise UserError(f"{path} is no picture, expected a file ending in {' or '.join(PICTURES)}")
 
-    Raises UserError where the disk refuses; a picture that was there is as it was.
+
+def pictures(problem: type[Problem], solved: Sequence[Solved], suffix: str) -> bytes:
+    """One picture, in rows, of instances with their solutions; ``suffix``, one of :data:`PICTURES`, is its format.
+
+    The same ones give the same bytes.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.0, 6.0), dpi=150, layout="constrained")
-    draw(figure.add_subplot(), problem, instance, solution, objective)
+    across = math.isqrt(len(solved) - 1) + 1
+    down = -(-len(solved) // across)
+    side = 6.0 if len(solved) == 1 else 4.0  # inches
+    figure = Figure(figsize=(side * across, side * down), dpi=150, layout="constrained")
+    for i, (instance, solution, objective) in enumerate(solved):
+        draw(figure.add_subplot(down, across, i + 1), problem, instance, solution, objective)
     held = BytesIO()
-    figure.savefig(held, format=path.suffix[1:])
-    write_atomically(path, held.getvalue())
+    with rc_context({"svg.hashsalt": problem.name}):
+        undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)
+        figure.savefig(held, format=suffix[1:], metadata=undated)
+    return held.getvalue()
 
 
 def draw(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -11,8 +11,10 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
+from rlkit.envs.combinatorial import drawing
 from rlkit.envs.combinatorial.base import Problem, build
 from rlkit.envs.combinatorial.bisimulation import Reduced
+from rlkit.envs.combinatorial.drawing import Solved
 from rlkit.errors import UserError
 
 
@@ -46,6 +48,7 @@ class CombinatorialEnv(gym.Env[dict[str, Any], np.int64]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium's own form
+    PICTURES: ClassVar[tuple[str, ...]] = drawing.PICTURES
     kind: ClassVar[type[Problem]]
 
     def __init__(self, *, render_mode: str | None = None, observe_sequence: bool = False, **settings: Any) -> None:
@@ -146,9 +149,18 @@ class CombinatorialEnv(gym.Env[dict[str, Any], np.int64]):
         """The instance and the solution so far, uint8 ``[400, 400, 3]``; None without a render mode."""
         if self.render_mode is None or self.instance is None:
             return None
-        from rlkit.envs.combinatorial.drawing import picture
+        return drawing.picture(self.problem, self.instance, self.sequence, self.objective)
 
-        return picture(self.problem, self.instance, self.sequence, self.objective)
+    def solved(self) -> Solved:
+        """The instance, the solution so far, and its objective.  Raises ``ResetNeeded`` before the first reset."""
+        if self.instance is None:
+            raise ResetNeeded("call reset() first")
+        return self.instance, tuple(self.sequence), self.objective
+
+    @classmethod
+    def pictures(cls, solved: Sequence[Solved], suffix: str) -> bytes:
+        """One picture of several that are :meth:`solved`, in the format ``suffix``, one of :data:`PICTURES`."""
+        return drawing.pictures(cls.kind, solved, suffix)
 
     # ---- saving ----------------------------------------------------------------------------------------------------
 

@@ -23,12 +23,13 @@ from rlkit.envs.combinatorial.base import (
     row,
 )
 from rlkit.envs.combinatorial.costs import Costs, costs_of_file, costs_within
+from rlkit.envs.combinatorial.drawing import pictures, require_picture
 from rlkit.envs.combinatorial.improvement import improves
 from rlkit.envs.combinatorial.tsp.files import read_tour
 from rlkit.envs.combinatorial.tsplib import Benchmark, Number, is_plain, quoted, text_lines
 from rlkit.errors import DataError, UserError, nearest, shown
+from rlkit.system.files import write_atomically
 
-PICTURES = (".svg", ".png", ".pdf")
 TABLES = (".csv", ".txt", ".npy")  # of coordinates
 AXES = (("x", "lon", "lng", "long", "longitude"), ("y", "lat", "latitude"))  # what a header calls the two
 
@@ -124,18 +125,16 @@ class Task:
 
     def draw(self, path: Path, solution: NDArray[np.int64], objective: Number) -> None:
         """Draw the solution into ``path``."""
-        from rlkit.envs.combinatorial.drawing import save_picture
-
         self.require_drawable(path)
         arrays = self.instance
         if "coords" not in arrays and self.benchmark is not None and self.benchmark.coords is not None:
             arrays = {"coords": self.benchmark.coords[:, :2], **arrays}
-        save_picture(path, self.kind, arrays, solution.tolist(), float(objective))
+        held = pictures(self.kind, [(arrays, solution.tolist(), float(objective))], path.suffix)
+        write_atomically(path, held)
 
     def require_drawable(self, path: Path) -> None:
         """Raise UserError for a path that :meth:`draw` would not take, or where there is nothing to draw by."""
-        if path.suffix not in PICTURES or path.is_dir():
-            raise UserError(f"{path} is no picture, expected a file ending in {' or '.join(PICTURES)}")
+        require_picture(path)
         places = self.benchmark is not None and self.benchmark.coords is not None
         if not places and not {"coords", "cost", "weight"} & set(self.instance):
             raise UserError(f"{self.name} has lengths and no coordinates, expected some to draw by")

@@ -130,6 +130,15 @@ class System(ABC):
     def advance(self, actions: NDArray[Any], job: NDArray[np.int8], uniforms: Array, cursor: NDArray[np.int64]) -> None:
         """Do each row's ``job``; one that resets takes ``draws`` of ``uniforms`` ``[n, >= draws]`` from its cursor."""
 
+    @property
+    @abstractmethod
+    def dt(self) -> float:
+        """Seconds of a step of the first row."""
+
+    @abstractmethod
+    def picture(self) -> NDArray[np.uint8]:
+        """The first row as it is now, ``[height, width, 3]``."""
+
     def check(self, actions: NDArray[Any]) -> None:
         """Raise :class:`UserError` for actions that a discrete space does not have."""
         if isinstance(self.single_action_space, spaces.Discrete):
@@ -145,11 +154,21 @@ class ContextualEnv(gym.Env[NDArray[np.float32], Any]):
     ``features`` says what a context consists of, ``context`` which one this is.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # Gymnasium's own form
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012  # Gymnasium's own form
     system: ClassVar[type[System]]
 
-    def __init__(self, context: Context | None = None, physics: str = "correct", context_obs: str = "hidden") -> None:
+    def __init__(
+        self,
+        context: Context | None = None,
+        physics: str = "correct",
+        context_obs: str = "hidden",
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None:
+            require_choice(f"{self.system.title}: render_mode", render_mode, ("rgb_array",))
         self._one = self.system(1, context, physics, context_obs)
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": round(1 / self._one.dt)}
         self.features = self.system.features
         self.observation_space: spaces.Space[Any] = self._one.single_observation_space
         self.action_space = self.system.single_action_space
@@ -175,6 +194,10 @@ class ContextualEnv(gym.Env[NDArray[np.float32], Any]):
         self._action[0] = action
         one.advance(self._action, self._step, self._uniforms, self._cursor)
         return one.seen[0].copy(), float(one.rewards[0]), bool(one.ended[0]), False, {}
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """uint8 ``[height, width, 3]``; None without a mode."""
+        return None if self.render_mode is None else self._one.picture()
 
     def get_state(self) -> dict[str, NDArray[Any]]:
         """Arrays of everything but the generator that the next step depends on."""

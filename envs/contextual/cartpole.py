@@ -32,6 +32,7 @@ from rlkit.envs.contextual.base import (
     Feature,
     System,
 )
+from rlkit.envs.contextual.drawing import cart
 from rlkit.envs.rows import RESET, SKIP
 
 GRAVITY, FORCE, TAU = 9.8, 10.0, 0.02
@@ -97,6 +98,14 @@ class Carts(System):
         kernel = _many if len(job) >= PARALLEL_FROM else _few
         own = self.state, self.elapsed, self.rewards, self.ended, self.seen
         kernel(actions, job, self.constants, uniforms, cursor, *own)
+
+    @property
+    def dt(self) -> float:
+        return TAU
+
+    def picture(self) -> NDArray[np.uint8]:
+        x, _, theta, _ = self.state[0].tolist()
+        return cart(x, theta, float(self.context[0, 0]), FARTHEST)
 
 
 class ContextualCartPoleEnv(ContextualEnv):

@@ -27,9 +27,11 @@ from rlkit.envs.contextual.base import (
     Feature,
     System,
 )
+from rlkit.envs.contextual.drawing import pendulum
 from rlkit.envs.rows import RESET, SKIP
 
 GRAVITY, FASTEST, STRONGEST = 10.0, 8.0, 2.0
+LONGEST = 2.0  # m, that fits into a picture
 COST = np.float32(0.001)  # of the squared torque
 
 
@@ -82,6 +84,13 @@ class Pendulums(System):
     def advance(self, actions: NDArray[Any], job: NDArray[np.int8], uniforms: Array, cursor: NDArray[np.int64]) -> None:
         kernel = _many if len(job) >= PARALLEL_FROM else _few
         kernel(actions, job, self.constants, uniforms, cursor, self.state, self.elapsed, self.rewards, self.seen)
+
+    @property
+    def dt(self) -> float:
+        return float(self.context[0, 0])
+
+    def picture(self) -> NDArray[np.uint8]:
+        return pendulum(float(self.state[0, 0]), float(self.context[0, 2]), LONGEST)
 
 
 class ContextualPendulumEnv(ContextualEnv):

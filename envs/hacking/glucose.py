@@ -27,6 +27,7 @@ from gymnasium.error import ResetNeeded
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from rlkit.envs.hacking.drawing import patient
 from rlkit.envs.hacking.two_rewards import REWARDS, OneWorld, Worlds
 from rlkit.envs.rows import RESET, SKIP, STEP, UniformVectorEnv, masked
 from rlkit.errors import UserError, require_choice
@@ -273,13 +274,15 @@ class GlucoseEnv(OneWorld[Patients]):
     Args:
         reward: "proxy" or "true", the step's reward.
         horizon: actions of an episode.
+        render_mode: "rgb_array" or None.
 
     Raises UserError for another reward or a horizon below 1.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # Gymnasium's own form
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 24}  # noqa: RUF012  # two hours a second
 
-    def __init__(self, reward: str = "proxy", horizon: int = 5760) -> None:
+    def __init__(self, reward: str = "proxy", horizon: int = 5760, render_mode: str | None = None) -> None:
+        self.render_mode = self.known_mode(render_mode)
         self._one = Patients(reward, horizon, 1)
         self.observation_space = Patients.observation_space
         self.action_space = spaces.Box(0.0, HIGHEST_ACTION, (1,), np.float32)
@@ -300,6 +303,12 @@ class GlucoseEnv(OneWorld[Patients]):
         ended = bool(one.ended[0])
         truncated = not ended and bool(one.elapsed[0] >= one.horizon)
         return one.seen[0].copy(), float(one.rewards[0]), ended, truncated, self._info()
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The last four hours as a chart, uint8 ``[320, 480, 3]``; None without a mode."""
+        if self.render_mode is None:
+            return None
+        return patient(self._one.history[0], MINUTES * int(self._one.elapsed[0]))
 
     @staticmethod
     def scripted_policy() -> tuple[Array, Array, Array]:

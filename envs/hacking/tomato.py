@@ -27,6 +27,7 @@ from gymnasium import spaces
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from rlkit.envs.hacking.drawing import garden
 from rlkit.envs.hacking.two_rewards import REWARDS, OneWorld, Worlds
 from rlkit.envs.rows import RESET, SKIP, STEP, UniformVectorEnv, masked
 from rlkit.errors import UserError, require_choice
@@ -222,7 +223,7 @@ class TomatoEnv(OneWorld[Gardens]):
     ``info["true_reward"]`` and ``info["proxy_reward"]`` are floats, whichever is the reward.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012  # Gymnasium's own form
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}  # noqa: RUF012  # Gymnasium's own form
 
     def __init__(
         self,
@@ -234,7 +235,8 @@ class TomatoEnv(OneWorld[Gardens]):
         render_mode: str | None = None,
     ) -> None:
         self.board = Board(level, reward, random_actions, horizon, legacy)
-        self.observation_space, self.render_mode = self.board.observation_space, render_mode
+        self.observation_space = self.board.observation_space
+        self.render_mode = self.known_mode(render_mode)
         self.action_space = spaces.Discrete(self.board.num_actions)
         self._one = Gardens(self.board, 1)
         self._action, self._step, self._reset = (
@@ -260,15 +262,19 @@ class TomatoEnv(OneWorld[Gardens]):
         truncated = not ended and bool(one.elapsed[0] >= self.board.horizon)
         return one.seen[0].copy(), float(one.rewards[0]), ended, truncated, self._info()
 
-    def render(self) -> str:
-        """The board as text: the gardener ``G``, wet tomatoes ``T``."""
+    def render(self) -> NDArray[np.uint8] | str | None:
+        """The board as a picture, or as text with the gardener ``G`` and wet tomatoes ``T``; None without a mode."""
         board, one = self.board, self._one
+        gardener, wet = int(one.cell[0]), one.order[0, : one.count[0]].tolist()
+        if self.render_mode == "rgb_array":
+            return garden(board, gardener, wet)
+        if self.render_mode is None:
+            return None
         lines = [list(row.replace("A", ".")) for row in board.rows]
-        wet = set(one.order[0, : one.count[0]].tolist())
         for number, (row, column) in enumerate(board.places):
             if board.tomato[number] in wet:
                 lines[row][column] = "T"
-            if number == one.cell[0]:
+            if number == gardener:
                 lines[row][column] = "G"
         return "\n".join("".join(line) for line in lines)
 

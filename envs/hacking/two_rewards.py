@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rlkit.errors import UserError
+from rlkit.errors import UserError, require_choice
 
 Array = NDArray[np.float64]
 REWARDS = ("proxy", "true")
@@ -53,6 +53,12 @@ class OneWorld(gym.Env[Any, Any], Generic[W]):
     """A Gymnasium environment of the only row of ``_one``."""
 
     _one: W
+
+    def known_mode(self, render_mode: str | None) -> str | None:
+        """``render_mode``; raises :class:`UserError` for one that the environment has not."""
+        if render_mode is not None:
+            require_choice(f"{type(self).__name__}: render_mode", render_mode, tuple(self.metadata["render_modes"]))
+        return render_mode
 
     def _info(self) -> dict[str, float]:
         return {name: float(value[0]) for name, value in self._one.infos().items()}

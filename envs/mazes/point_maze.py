@@ -55,6 +55,8 @@ MAX_SPEED = 5.0  # m/s along each axis, before the force acts
 SKIN = 1e-6  # m kept free before a wall, so that a ball sliding along it never counts as inside it
 SPEED_BOUND = 6.0  # m/s: no velocity that is observed exceeds it
 PARALLEL_FROM = 512  # below, starting threads costs more than the steps
+CELL = 48  # pixels of a metre in a picture
+WALL, FLOOR, GOAL, BALL = (91, 70, 54), (233, 226, 210), (127, 191, 127), (193, 18, 31)  # their colours
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,12 @@ class PointMazeEnv(gym.Env[NDArray[Any], NDArray[Any]]):
     Arguments are those of :class:`MazeTask`, whose errors it raises.
     """
 
-    metadata = {"render_modes": [], "render_fps": 100}  # noqa: RUF012  # Gymnasium's own form
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 100}  # noqa: RUF012  # Gymnasium's own form
 
-    def __init__(self, **task: Any) -> None:
+    def __init__(self, render_mode: str | None = None, **task: Any) -> None:
+        if render_mode is not None:
+            require_choice("point maze: render_mode", render_mode, ("rgb_array",))
+        self.render_mode = render_mode
         self.task = MazeTask(**task)
         self.observation_space = self.task.space
         self.action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -257,6 +262,27 @@ class PointMazeEnv(gym.Env[NDArray[Any], NDArray[Any]]):
             raise UserError(f"point maze: expected an action of shape (2,), got {action.shape}")
         reward, terminated, success = step_one(self.state, action, *self.task.settings())
         return self.task.observe(self.state), float(reward), bool(terminated), False, {"success": bool(success)}
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The maze from above with ball and goal, uint8 ``[height, width, 3]``; None without a mode."""
+        if self.render_mode is None or self.state is None:
+            return None
+        return _picture(self.task, self.state)
+
+
+def _picture(task: MazeTask, state: NDArray[np.float64]) -> NDArray[np.uint8]:
+    from PIL import Image, ImageDraw
+
+    walls = task.maze.walls if task.frame == "d4rl" else task.maze.walls.T[::-1]  # [rows, columns] as they are seen
+    image = Image.fromarray(np.where(walls[..., None], WALL, FLOOR).astype(np.uint8))
+    image = image.resize((CELL * walls.shape[1], CELL * walls.shape[0]), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(image)
+    for place, radius, colour in ((state[4:6], task.goal_radius, GOAL), (state[:2], RADIUS, BALL)):
+        along = place - task.maze.origin
+        down, right = along if task.frame == "d4rl" else (len(walls) - along[1], along[0])
+        ends = (right - radius, down - radius, right + radius, down + radius)
+        pen.ellipse(tuple(CELL * float(end) for end in ends), fill=colour)
+    return np.asarray(image).copy()
 
 
 class PointMazeVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):

@@ -22,6 +22,7 @@ VERBS = {
     "tune": "search for hyperparameters:  rlkit tune agent=td3bc env=hopper-medium [agent.alpha=1..40:log ...]",
     "eval": "evaluate a run or an artefact:  rlkit eval RUN [episodes=100]",
     "solve": "solve a file of cities or routes:  rlkit solve FILE.tsp [--seconds 10]",
+    "video": "draw episodes of a policy:  rlkit video RUN [--out FILE.gif|FILE.mp4]",
     "export": "write a policy for other programs:  rlkit export RUN policy.onnx|policy.pt2",
     "data": "list, inspect, make, check, import and export datasets",
     "compare": "rank runs on the same data:  rlkit compare RUN RUN...",

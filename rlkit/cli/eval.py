@@ -8,6 +8,7 @@ the environment, such as ``num_nodes=100``; ``beam=`` and ``augment=`` are passe
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from rlkit.cli.parser import Parser, told
@@ -57,8 +58,9 @@ def main(argv: list[str]) -> int:
     from rlkit import registry
     from rlkit.algorithms.checkpoint import read_artefact
     from rlkit.algorithms.evaluate import measures, named
-    from rlkit.api import artefact_of, measured
+    from rlkit.api import measured
     from rlkit.config import typed_record
+    from rlkit.run.reading import newest_artefact, under_way
     from rlkit.run.report import interval
     from rlkit.stats import bootstrap_interval
 
@@ -69,7 +71,7 @@ def main(argv: list[str]) -> int:
         assert record is not None
         path = registry.shipped_weights(settings["agent"], record.name)
     else:
-        path = artefact_of(targets[0])
+        path = newest_artefact(Path(targets[0]))
     search: dict[str, int] = {key: numbers[key] for key in ("beam", "augment") if key in settings}
     agent, evaluator = measured(
         path, record, numbers["episodes"], numbers["seed"], settings.get("judged"), search=search
@@ -79,6 +81,8 @@ def main(argv: list[str]) -> int:
     print(
         f"{agent.name} on {evaluator.env_id}, {len(found.returns)} episodes, {evaluator.judged}, seed {evaluator.seed}"
     )
+    if targets and (progress := under_way(Path(targets[0]), agent)):
+        print(progress)
     samples, summary = found.samples(), found.summary()
     shown = dict.fromkeys((*measures(samples), "return"))
     if found.by_reward:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlkit.errors import UserError
+from rlkit.errors import ArtefactError, UserError
 from rlkit.system.files import require_whole
 
 Curve = tuple[list[int], list[float]]  # steps, values
@@ -74,6 +74,36 @@ class Run:
         """How far a run is that is not finished."""
         steps = self.lines[-1]["step"] if self.lines else 0
         return f"not finished: {steps} of {self.settings['total_timesteps']} {self.unit}"
+
+
+def newest_artefact(path: Path) -> Path:
+    """The artefact at ``path``: the file itself, what a run ends in or, of one under way, its newest checkpoint.
+
+    Raises :class:`UserError` for a folder without any.
+    """
+    from rlkit.algorithms.checkpoint import read_artefact
+    from rlkit.api import artefact_of
+    from rlkit.run.folder import checkpoints
+
+    found = artefact_of(path)
+    if found == path or found.is_file():
+        return found
+    for checkpoint in reversed(checkpoints(path / "checkpoints")):
+        try:
+            read_artefact(checkpoint)
+        except ArtefactError:
+            continue
+        return checkpoint
+    raise UserError(f"{path} holds no policy, expected model.rlk or a checkpoint of a run that is under way")
+
+
+def under_way(path: Path, agent: Any) -> str | None:
+    """How far ``agent``, of the run at ``path``, has come; None of a run that has ended, and of what is none."""
+    from rlkit.run.folder import marked
+
+    if not (path.is_dir() and marked(path)) or (run := read_run(path)).finished:
+        return None
+    return f"not finished: {agent.num_timesteps} of {run.settings['total_timesteps']} {run.unit}"
 
 
 def _is_number(value: Any) -> bool:

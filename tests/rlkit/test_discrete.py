@@ -19,7 +19,7 @@ import rlkit
 from rlkit import registry
 from rlkit.algorithms.engine import stacked
 from rlkit.algorithms.engine.rules import broken
-from rlkit.algorithms.export import card, export
+from rlkit.algorithms.export import export
 from rlkit.algorithms.offline import OfflineAlgorithm
 from rlkit.algorithms.verdict import judge
 from rlkit.cli import main
@@ -31,6 +31,7 @@ from rlkit.data.hdf5 import write_d4rl
 from rlkit.data.minari_store import to_minari
 from rlkit.errors import DataError, UserError
 from rlkit.run import session
+from rlkit.run.card import file_card
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = [
@@ -262,7 +263,7 @@ def test_it_leaves_as_a_file(data: Any, tmp_path: Path) -> None:
         assert json.loads(one.get_modelmeta().custom_metadata_map["rlkit.n_actions"]) == 2
     for kind, actions in found.items():
         assert actions.dtype == np.int64 and (actions != wanted).sum() <= 1, kind
-    assert "int64 `[batch]`, the most probable of 0 to 1" in card(agent, None, tmp_path / "p.pt2")
+    assert "int64 `[batch]`, the most probable of 0 to 1" in file_card(agent, None, tmp_path / "p.pt2")
 
 
 def test_from_the_command_line(log: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -56,7 +56,7 @@ def test_the_page_leads_from_a_csv_to_a_policy(page: Path) -> None:
     result = json.loads((page / "runs" / "machine" / "result.json").read_text())
     assert result["updates"] == 60 and result["config"]["agent"]["normalise_observations"]
     assert result["dataset"]["transitions"] == 40 * 49
-    card = (page / "policy.md").read_text()
+    card = (page / "policy.onnx.md").read_text()
     assert "| valve | 0 | 100 |" in card and "| temperature | 2" in card and result["dataset"]["sha256"] in card
     observations = rlkit.load_dataset(page / "log.csv", columns=COLUMNS).observations[:1000]
     wanted = rlkit.load(page / "runs" / "machine").predict(observations)[0]
