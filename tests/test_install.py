@@ -127,7 +127,7 @@ def test_entry_points_lead_to_their_names() -> None:
 
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CALLED = {"hydra": "hydra-core", "sklearn": "scikit-learn", "sumo": "eclipse-sumo", "yaml": "pyyaml"}
+CALLED = {"PIL": "pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "sumo": "eclipse-sumo", "yaml": "pyyaml"}
 PEERS = {
     "envpool",
     "gym",
