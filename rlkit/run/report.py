@@ -121,8 +121,7 @@ def sentence(result: dict[str, Any], out: Path) -> str:
         last = f"{of}mean of the last {min(10, count)} of {count} evaluations {last10:.{digits}f}"
         lines.append(f"{last}, best {best:.{digits}f}")
     if "verdict" in result:
-        told = {key: tuple(value) if isinstance(value, list) else value for key, value in result["verdict"].items()}
-        lines.append(f"by its data alone: {Verdict(**told).sentence}")  # JSON has lists for pairs
+        lines.append(f"by its data alone: {Verdict(**result['verdict']).sentence}")
     if "not_evaluated" in result:
         lines.append(result["not_evaluated"])
     if "score_mean" in result.get("dataset", {}):
