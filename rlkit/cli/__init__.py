@@ -23,7 +23,7 @@ VERBS = {
     "eval": "evaluate a run or an artefact:  rlkit eval RUN [episodes=100]",
     "solve": "solve a file of cities or routes:  rlkit solve FILE.tsp [--seconds 10]",
     "video": "draw episodes of a policy:  rlkit video RUN [--out FILE.gif|FILE.mp4]",
-    "export": "write a policy for other programs:  rlkit export RUN policy.onnx|policy.pt2",
+    "export": "write a policy for other programs, or for a hub:  rlkit export RUN policy.onnx|policy.pt2|FOLDER/",
     "data": "list, inspect, make, check, import and export datasets",
     "compare": "rank runs on the same data:  rlkit compare RUN RUN...",
     "report": "one page on runs, with intervals and costs:  rlkit report RUN... --out report.html",

@@ -199,8 +199,11 @@ def _measured(result: Mapping[str, Any]) -> list[str]:
     """The last lines of the run, but for its data and its place, which stand elsewhere."""
     if not result:
         return ["", "## Measured", "", "- not evaluated here"]
-    told = sentence({key: value for key, value in result.items() if key != "source_sentence"}, Path()).split("\n")
-    return ["", "## Measured", "", *(f"- {line}" for line in told[:-1])]
+    told = {key: value for key, value in result.items() if key != "source_sentence"}
+    if isinstance(told.get("verdict"), Mapping):  # JSON has lists for its pairs
+        told["verdict"] = {key: tuple(v) if isinstance(v, list) else v for key, v in told["verdict"].items()}
+    lines = sentence(told, Path()).split("\n")
+    return ["", "## Measured", "", *(f"- {line}" for line in lines[:-1])]
 
 
 def _settings(agent: Any, result: Mapping[str, Any]) -> list[str]:

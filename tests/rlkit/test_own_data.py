@@ -58,6 +58,8 @@ def test_the_page_leads_from_a_csv_to_a_policy(page: Path) -> None:
     assert result["dataset"]["transitions"] == 40 * 49
     card = (page / "policy.onnx.md").read_text()
     assert "| valve | 0 | 100 |" in card and "| temperature | 2" in card and result["dataset"]["sha256"] in card
+    hub = (page / "machine-iql" / "README.md").read_text()
+    assert "model-index" not in hub and "by its data alone: estimated discounted return" in hub
     observations = rlkit.load_dataset(page / "log.csv", columns=COLUMNS).observations[:1000]
     wanted = rlkit.load(page / "runs" / "machine").predict(observations)[0]
     run = torch.export.load(page / "policy.pt2").module()
