@@ -14,7 +14,8 @@ from rlkit.run.reading import newest_artefact, under_way
 from rlkit.system.files import write_atomically
 
 MODEL, CARD = "model.rlk", "README.md"
-COPIED = ("config.yaml", "result.json", "video.gif", "solutions.png")  # of a run, as far as it has them
+PICTURES = ("video.gif", "solutions.png")
+COPIED = ("config.yaml", "result.json", *PICTURES)  # of a run, as far as it has them
 WRITTEN = (MODEL, *COPIED, CARD)
 
 
@@ -43,6 +44,9 @@ def write_folder(source: Path, folder: Path, overwrite: bool = False) -> list[st
     progress = None if run is None else under_way(run, agent)
     result = read_result(run) if run is not None and (run / "result.json").is_file() else None
     held = {name: (run / name).read_bytes() for name in COPIED if run is not None and (run / name).is_file()}
+    for name in PICTURES:
+        if name in held and (source / name).stat().st_mtime < path.stat().st_mtime:
+            del held[name]  # of what the policy was before
     for name in WRITTEN:
         if (folder / name).is_file() and name not in held:
             (folder / name).unlink()

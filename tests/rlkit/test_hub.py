@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -137,6 +138,17 @@ def test_generated_data_says_so_and_an_artefact_alone_claims_nothing(run: Path, 
     told, text = front(tmp_path / "b")
     assert "model-index" not in told and "not evaluated here" in text
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["README.md", "model.rlk"]
+
+
+def test_a_film_goes_along_unless_it_is_of_an_earlier_policy(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "video.gif").write_bytes(b"GIF89a")
+    assert main(["export", str(copy), str(tmp_path / "a")]) == 0
+    assert (tmp_path / "a" / "video.gif").read_bytes() == b"GIF89a" and "](video.gif)" in front(tmp_path / "a")[1]
+    os.utime(copy / "video.gif", (0, 0))
+    assert main(["export", str(copy), str(tmp_path / "a"), "overwrite=true"]) == 0
+    assert not (tmp_path / "a" / "video.gif").exists() and "video.gif" not in front(tmp_path / "a")[1]
 
 
 def test_what_is_in_the_way_is_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
