@@ -109,11 +109,17 @@ def _alike(pictures: list[Any]) -> list[Any]:
 
 
 def creator_of(env_id: str) -> Any:
-    """The class, or the function, that makes the environment; of a wrapper, what it wraps."""
+    """The class, or the function, that makes the environment; of a wrapper, what it wraps.
+
+    Raises :class:`UserError` where its module cannot be imported, as MuJoCo cannot with a wrong ``MUJOCO_GL``.
+    """
     spec = gym.spec(env_id)
     if "base" in spec.kwargs:
         return creator_of(spec.kwargs["base"])
-    return load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    if not isinstance(spec.entry_point, str):
+        return spec.entry_point
+    with refusing(f"environment '{env_id}'", "cannot be made", UserError):
+        return load_env_creator(spec.entry_point)
 
 
 def solved(agent: Any, record: Any, seeds: list[int], deterministic: bool) -> list[Any]:

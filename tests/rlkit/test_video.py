@@ -208,6 +208,15 @@ def test_no_gl_is_said(monkeypatch: pytest.MonkeyPatch, hopper: Path, capsys: py
         choose_gl()
 
 
+def test_a_wrong_way_of_drawing_is_a_sentence_in_a_process_of_its_own(hopper: Path) -> None:
+    """MuJoCo looks at it where it is imported."""
+    line = ["-m", "rlkit", "video", str(hopper), "--out", str(hopper.parent / "wrong.gif")]
+    env = {**os.environ, "MUJOCO_GL": "nonsense"}
+    found = subprocess.run([sys.executable, *line], env=env, capture_output=True, text=True, check=False)
+    assert found.returncode == 2 and not (hopper.parent / "wrong.gif").exists()
+    assert found.stderr.startswith("rlkit: environment 'Hopper-v5': cannot be made") and found.stderr.count("\n") == 1
+
+
 # ---- other environments ----------------------------------------------------------------------------------------------
 
 
