@@ -30,12 +30,12 @@ LINES = ROOT / "docs" / "assets" / "combinatorial" / "seconds.jsonl"
 PAGE = ROOT / "docs" / "solve.md"
 BEGIN, END = "<!-- made by scripts/solve_table.py -->", "<!-- end of it -->"
 SECONDS = (1, 5, 20)
-SEED = 4096  # of the first instance
+SEED = 4096  # of the first instance of each problem
 SETTINGS = {"op": {"budget": 4.0}}
+SIGNS = {"tsp": 1.0, "atsp": 1.0, "cvrp": 1.0, "op": -1.0}  # of objectives: the smaller the better
 LEFT_OUT = ("own", "ortools", "ptrnet")  # exact ones, and weights for few points
 NEAR = (0.85, 1.25)  # of the seconds that were to be used
 TRIES = 3
-FEW = 200  # nodes up to which there are two instances
 
 
 def used(task: Task, method: str, seconds: float, wait: float) -> tuple[np.ndarray, float, float]:
@@ -52,18 +52,20 @@ def used(task: Task, method: str, seconds: float, wait: float) -> tuple[np.ndarr
     return found, took, wait
 
 
-def measure(what: str) -> None:
-    """Add the lines of ``what``, a problem and its nodes as ``tsp:100``."""
+def measure(what: str, instances: int, methods: list[str]) -> None:
+    """Add the lines of ``what``, a problem and its nodes as ``tsp:100``; of ``methods`` alone, if there are any."""
     torch.set_num_threads(1)
     problem, _, nodes = what.partition(":")
-    for number in range(2 if int(nodes) <= FEW else 1):
+    for number in range(instances):
         task = read_task(
             problem, None, SEED + number, None, None, {"num_nodes": int(nodes), **SETTINGS.get(problem, {})}
         )
         warm_up(task.kind)
         wait = 1.0
         for method in methods_of(task.kind):
-            if method in LEFT_OUT or (method not in ("search", "insertion", "bq") and not installed(method)):
+            if method in LEFT_OUT or (methods and method not in methods):
+                continue
+            if method not in ("search", "insertion", "bq") and not installed(method):
                 continue
             version = "" if method in ("search", "insertion", "bq") else solver_version(method)
             if method == "bq":
@@ -89,12 +91,12 @@ def table() -> list[str]:
     """Markdown: percent behind the best that any method found of an instance, the mean over instances."""
     lines, best = known(), {}
     for line in lines:
-        key, sign = (line["problem"], line["nodes"], line["instance"]), -1.0 if line["problem"] == "op" else 1.0
+        key, sign = (line["problem"], line["nodes"], line["instance"]), SIGNS[line["problem"]]
         best[key] = min(best.get(key, np.inf), sign * line["objective"])
     text = ["| problem | method | " + " | ".join(f"{seconds} s" for seconds in SECONDS) + " |", "|---|---|---|---|---|"]
     for problem, nodes in sorted({(line["problem"], line["nodes"]) for line in lines}):
         own = [line for line in lines if (line["problem"], line["nodes"]) == (problem, nodes)]
-        sign, rows = -1.0 if problem == "op" else 1.0, []
+        sign, rows = SIGNS[problem], []
         for method in dict.fromkeys(line["method"] for line in own):
             gaps = []
             for seconds in SECONDS:
@@ -106,10 +108,11 @@ def table() -> list[str]:
         for gaps, method in sorted(rows, key=lambda row: row[0][::-1]):
             cells = ["-" if np.isnan(gap) else f"{gap:.2f} %" for gap in gaps]
             text.append(f"| {problem} {nodes} | `{method}` | " + " | ".join(cells) + " |")
-    count = len({line["instance"] for line in lines if line["nodes"] <= FEW})
+    count = max(len({line["instance"] for line in lines if line["problem"] == name}) for name in SIGNS)
     return [
-        f"Percent behind the best that any of these found, after so many processor seconds of one core; {count}",
-        "instances of each problem up to 200 nodes, one above, drawn as `rlkit solve PROBLEM` draws them.",
+        "Percent behind the best that any of these found, after so many processor seconds of one core, on "
+        + ("one instance" if count == 1 else f"up to {count} instances"),
+        "each, drawn as `rlkit solve PROBLEM` draws them; what ended by itself needed less.",
         "",
         *text,
     ]
@@ -119,6 +122,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("measure", "page"))
     parser.add_argument("problems", nargs="*", metavar="PROBLEM:NODES")
+    parser.add_argument("--instances", type=int, default=1)
+    parser.add_argument("--methods", nargs="*", default=[], help="by default all that know the problem")
     arguments = parser.parse_args()
     if arguments.what == "page":
         before, rest = PAGE.read_text().split(BEGIN)
@@ -126,7 +131,7 @@ def main() -> None:
         return
     for what in arguments.problems:
         try:
-            measure(what)
+            measure(what, arguments.instances, arguments.methods)
         except UserError as error:
             raise SystemExit(str(error)) from None
 

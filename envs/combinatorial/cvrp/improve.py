@@ -39,6 +39,7 @@ from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
 from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, nearest, turn
 
 AS_GOOD_UP_TO = MOST_EXACT  # customers up to which the search does as well as any solver
+BETTER_FROM = 300  # customers from which it finds shorter routes than hygese in equal time
 LISTED = 15  # customers that moves look at
 SEGMENT = 3  # customers that move together
 HEAT, COLD = 1.0, 0.01  # of the annealing at first and at last, in mean ways of the first routes
