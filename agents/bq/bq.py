@@ -37,6 +37,7 @@ from torch import Tensor, distributed
 
 from rlkit.agents.bq.data import (
     Imitation,
+    Mixture,
     SubProblemBatch,
     describe,
     join_processes,
@@ -44,6 +45,7 @@ from rlkit.agents.bq.data import (
     problem_of,
     problem_shown,
     processes,
+    read_sets,
     sentence,
 )
 from rlkit.agents.bq.decode import BQPolicy, masked_log_softmax, solve
@@ -58,7 +60,7 @@ from rlkit.algorithms.nets import Adam, Average, Schedule, cosine, freeze
 from rlkit.algorithms.solver import Solver
 from rlkit.envs.combinatorial.improvement import improved_answers, require_moves
 from rlkit.envs.combinatorial.instances import Solutions
-from rlkit.envs.combinatorial.labels import Labels, read_labels
+from rlkit.envs.combinatorial.labels import Labels
 from rlkit.errors import ArtefactError, UserError
 from rlkit.registry import EnvRecord, environment, is_known, register
 
@@ -87,7 +89,7 @@ class BQConfig(AgentConfig):
     min_size: int = 4  # nodes of the smallest sub-problem of tsp, atsp and cvrp, its two ends counted
     amp: bool = False  # bfloat16 products; on a CPU attention stays in float32
     init: str | None = None  # artefact whose weights are the first ones; None: drawn by the seed
-    labels: str | None = None  # file of a labelled set; None: made as the next five say, once; self: without a solver
+    labels: str | None = None  # a labelled set, or a folder of some; None: made as the next five say; self: no solver
     train_size: int = 10_000  # instances of it; more: less to learn by heart
     label_seed: int = 0  # of its instances
     solver: str = "auto"  # of its labels: the problem's best, or rlkit's own where that does; or a solver's name
@@ -145,7 +147,8 @@ class BQ(Solver):
         policy: ``"MultiInputPolicy"``, the only one.
         env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment.
         seed: decides the first weights and every batch.
-        labels: file of a labelled set; by default one is made when learning begins.
+        labels: file of a labelled set, or a folder of such files, whose instances may have several sizes; by default
+            one is made when learning begins.
         hyperparameters: fields of :class:`BQConfig`.
 
     Raises:
@@ -159,7 +162,8 @@ class BQ(Solver):
     objective: ClassVar[str] = "loss"
     policy_name: ClassVar[str] = "MultiInputPolicy"
     policy: BQPolicy
-    imitation: Imitation | None = None
+    imitation: Imitation | Mixture | None = None
+    sets: list[Labels]  # what it learns from, smallest instances first
     own_labels: SelfLabels | None = None  # where agent.labels=self
     described: dict[str, Any] | None = None
 
@@ -234,7 +238,7 @@ class BQ(Solver):
             network.load_state_dict(weights)
 
     def read_labels(self, progress: bool = False) -> Labels:
-        """The labelled set, made first if need be; of several processes the first one makes it."""
+        """The labelled set, of several that of the largest instances; made first if need be, by the first process."""
         if self.imitation is not None:
             return self.imitation.labels
         cfg, path = self.config, self.config.labels
@@ -248,15 +252,14 @@ class BQ(Solver):
             solver = first_solver(problem) if path == SELF else cfg.solver
             made = {"seed": cfg.label_seed, "solver": solver, "effort": cfg.effort, "jobs": cfg.label_jobs}
             path = labelled_set(problem, size=cfg.train_size, progress=progress, **made)
-        labels = read_labels(path)
-        if labels.problem.name != self.problem.name:
-            raise UserError(f"{path}: holds labels of {labels.problem.name}, expected {self.problem.name}")
+        self.sets = read_sets(path, self.problem.name)
         drawn = {"batch_size": cfg.batch_size, "min_size": cfg.min_size, "symmetries": cfg.symmetries}
-        self.imitation = Imitation(labels, self.sampler, self.device, **drawn)
-        self.described = describe(labels, Path(path))
+        parts = [Imitation(labels, self.sampler, self.device, **drawn) for labels in self.sets]
+        self.imitation = parts[0] if len(parts) == 1 else Mixture(parts, self.sampler)
+        self.described = describe(self.sets, Path(path))
         if cfg.labels == SELF:
-            self.own_labels = SelfLabels(self.imitation, cfg.improve_count, int(self.seed or 0))
-        return labels
+            self.own_labels = SelfLabels(parts[0], cfg.improve_count, int(self.seed or 0))
+        return self.imitation.labels
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -407,7 +410,8 @@ class BQ(Solver):
             raise ArtefactError(f"{path}: was made from other labels than {where}; resuming would not be exact")
 
     def result(self) -> dict[str, Any]:
-        return {"dataset": self.described, "source_sentence": sentence(self.read_labels())}
+        self.read_labels()
+        return {"dataset": self.described, "source_sentence": sentence(self.sets)}
 
     @classmethod
     def load(  # type: ignore[override]  # SB3's custom_objects= has no meaning without a pickle
@@ -439,5 +443,6 @@ class BQ(Solver):
 
     def prepare(self, progress: bool) -> None:
         """Make or read the labels, and say which."""
-        print(sentence(self.read_labels(progress)), flush=True)
+        self.read_labels(progress)
+        print(sentence(self.sets), flush=True)
         self.begin()  # refused before the run's folder is made

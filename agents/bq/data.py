@@ -27,7 +27,7 @@ from rlkit.agents.common import gaps
 from rlkit.agents.common.gaps import HELD_OUT_SEED
 from rlkit.envs.combinatorial.base import Problem, problem_kinds, problem_of_space
 from rlkit.envs.combinatorial.device import SYMMETRIES
-from rlkit.envs.combinatorial.labels import Labels, make_labels
+from rlkit.envs.combinatorial.labels import Labels, make_labels, read_labels
 from rlkit.envs.combinatorial.solvers import choose_solver
 from rlkit.errors import UserError
 
@@ -102,6 +102,21 @@ class Imitation:
         tokens, cost = self.rules.tokens(replace(found.states, copy=seen))
         mask = self.rules.feasible(found.states) | (found.target > 0)
         return SubProblemBatch(tokens, cost, mask, found.target.expand_as(mask), found.before)
+
+
+class Mixture:
+    """Draws of several sets of one problem, smallest first: every batch is of one of them, the more likely the more
+    instances that has.  ``generator`` is that of all parts."""
+
+    def __init__(self, parts: list[Imitation], generator: np.random.Generator):
+        self.parts, self.generator = parts, generator
+        self.up_to = np.cumsum([len(part.labels) for part in parts])
+        self.labels = parts[-1].labels
+
+    def draw(self, part: slice = slice(None)) -> SubProblemBatch:
+        """The rows ``part`` of a joint batch, see :meth:`Imitation.draw`."""
+        owner = int(np.searchsorted(self.up_to, self.generator.integers(self.up_to[-1]), side="right"))
+        return self.parts[owner].draw(part)
 
 
 # ---- problems, solvers, processes ------------------------------------------------------------------------------------
@@ -179,18 +194,44 @@ def labelled_set(problem: Problem, *, solver: str, seed: int, progress: bool, **
     return path
 
 
-def describe(labels: Labels, path: Path) -> dict[str, Any]:
-    """Where ``labels`` come from, for a manifest.  Raises UserError where evaluations are on the same instances."""
-    made = {key: labels.metadata[key] for key in ("settings", "size", "seed", "solver", "effort", "versions")}
-    if made["seed"] == HELD_OUT_SEED:
+def read_sets(path: str | Path, problem: str) -> list[Labels]:
+    """The set in the file ``path``, or those in all ``.safetensors`` files of a folder, smallest instances first.
+
+    Raises DataError for a file that is none, UserError for a folder without any and for another problem's.
+    """
+    folder = Path(path)
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else [folder]
+    if not files:
+        raise UserError(f"{folder}: holds no .safetensors files, expected labelled sets")
+    found = [read_labels(file) for file in files]
+    for file, labels in zip(files, found, strict=True):
+        if labels.problem.name != problem:
+            raise UserError(f"{file}: holds labels of {labels.problem.name}, expected {problem}")
+    return sorted(found, key=lambda labels: labels.problem.num_nodes)
+
+
+def describe(sets: list[Labels], path: Path) -> dict[str, Any]:
+    """Where the labels of ``sets`` come from, for a manifest; details are the largest instances', and of several all.
+
+    Raises UserError where evaluations are on the same instances.
+    """
+    keys = ("settings", "size", "seed", "solver", "effort", "versions")
+    made = [{key: labels.metadata[key] for key in keys} for labels in sets]
+    if any(one["seed"] == HELD_OUT_SEED for one in made):
         raise UserError(f"{path}: its seed {HELD_OUT_SEED} is that of evaluations, expected another to learn from")
-    digest = hashlib.sha256(json.dumps(labels.metadata["sha256"], sort_keys=True).encode()).hexdigest()
-    name = f"{labels.problem.name}-{labels.problem.num_nodes}"
-    return {"name": name, "source": "labels", "locator": path.name, "sha256": digest, "details": made}
+    hashes = [labels.metadata["sha256"] for labels in sets]
+    one = hashes[0] if len(hashes) == 1 else hashes
+    digest = hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest()
+    name = "-".join((sets[0].problem.name, *(str(labels.problem.num_nodes) for labels in sets)))
+    details = made[-1] if len(made) == 1 else {**made[-1], "sets": made}
+    return {"name": name, "source": "labels", "locator": path.name, "sha256": digest, "details": details}
 
 
-def sentence(labels: Labels) -> str:
-    """Where ``labels`` come from, to be read."""
-    made, problem = labels.metadata, labels.problem
-    what = f"{len(labels)} instances of {problem.name} with {problem.num_nodes} nodes, seed {made['seed']}"
-    return f"{what}, solved by {made['solver']} with effort {made['effort']:g}"
+def sentence(sets: list[Labels]) -> str:
+    """Where the labels of ``sets`` come from, to be read."""
+    told = []
+    for labels in sets:
+        made, problem = labels.metadata, labels.problem
+        what = f"{len(labels)} instances of {problem.name} with {problem.num_nodes} nodes, seed {made['seed']}"
+        told.append(f"{what}, solved by {made['solver']} with effort {made['effort']:g}")
+    return "; ".join(told)

@@ -60,6 +60,10 @@ class Costs(NamedTuple):
         found: Array = pair_costs(self, i.astype(np.int64), j.astype(np.int64))
         return found
 
+    def to(self, near: NDArray[np.int32]) -> Array:
+        """Costs ``[n, K]`` from every node to each of ``near [n, K]``."""
+        return self.between(np.repeat(np.arange(self.nodes), near.shape[1]), near.reshape(-1)).reshape(near.shape)
+
     def neighbours(self, most: int = NEIGHBOURS) -> NDArray[np.int32]:
         """The nearest ``[n, K]`` of each node by the cost of going there, nearest first; K is n - 1 or ``most``."""
         n = self.nodes

@@ -6,7 +6,8 @@ A problem with moves has ``improve.py`` beside its rules:
 ``insert``      one solution by inserting nodes in random order, each where it costs least
 ``objective``   what one solution costs, or its prizes
 ``Search``      one instance for as long as there is time, see :class:`Search`
-``MOST_EXACT``  nodes up to which the search is exact
+``MOST_EXACT``  nodes up to which the search is exact; ``AS_GOOD_UP_TO``: up to which it does as well as any solver;
+                ``BETTER_FROM``: from which it does better than the solver of choice, or None
 
 :func:`improved` and :func:`inserted` are the stage and its honest opponent, :func:`searched` the search.
 """

@@ -109,6 +109,9 @@ def choose(task: Task, method: str) -> tuple[str, str]:
     nodes, name = task.problem.num_nodes if task.problem is not None else task.rows, task.kind.name
     if nodes <= task.kind.part("improve", "AS_GOOD_UP_TO"):
         return "search", f"for {name} of so few nodes it does as well as any solver"
+    better = task.kind.part("improve", "BETTER_FROM")
+    if better is not None and nodes >= better:
+        return "search", f"for {name} of so many nodes it does better than {best} in equal time"
     what = f"for {name} alone a solver is best, which is {best}"
     if task.rows > MOST_SQUARE:
         return "search", f"{what}, but it takes a matrix, too large for {task.rows} nodes"

@@ -62,8 +62,7 @@ class Search:
             inserted = n <= MOST_INSERTED or costs.norm == MATRIX
             order = insert({}, costs, seed) if inserted else curve(costs.array)
         self.near = costs.neighbours(NEIGHBOURS if n > MOST_EXACT else 0)
-        self.away = costs.between(np.repeat(np.arange(n), self.near.shape[1]), self.near.reshape(-1))
-        self.away = self.away.reshape(self.near.shape)
+        self.away = costs.to(self.near)
         self.least = LEAST_GAIN * float(self.away.max(initial=0.0))
         self.heat = HEAT * float(self.away[:, :1].mean()) if self.away.size else 0.0
         self.symmetric, self.cycles, self.idle = costs.symmetric, 0, 0

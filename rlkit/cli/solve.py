@@ -16,9 +16,18 @@ from rlkit.cli.data import number_or_text
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, one_line
 
+BEST = """\
+best method for what:
+  tsp, atsp  fast-tsp; search up to 200 (atsp 50) nodes, and above 5,000
+  cvrp       search from 300 customers on, below it hygese
+  op         search up to 100 nodes, above it pyvrp
+  knapsack   own, which is exact
+bq and ptrnet, networks, are for many instances of a kind, or where there is no
+solver; they have to beat insertion. docs/solve.md has seconds against gaps."""
+
 
 def parser() -> Parser:
-    found = Parser(prog="rlkit solve", description="Solve a file of cities or routes.")
+    found = Parser(prog="rlkit solve", description="Solve a file of cities or routes.", epilog=BEST)
     found.add_argument("what", metavar="FILE|PROBLEM", help=".tsp, .atsp, .vrp, .csv, .txt, .npy; or tsp, cvrp, ...")
     found.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of a PROBLEM, such as num_nodes=100")
     found.add_argument("--seconds", default="10", metavar="S", help="time for searching (10)")

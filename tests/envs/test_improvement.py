@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 
 from rlkit.envs.combinatorial import improvement, solvers, tsplib
 from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row, stack
-from rlkit.envs.combinatorial.costs import MATRIX, Costs, costs_of_file, costs_within
+from rlkit.envs.combinatorial.costs import EUCLID, MATRIX, NEAREST, Costs, costs_of_file, costs_within
+from rlkit.envs.combinatorial.cvrp.improve import Search as RouteSearch
+from rlkit.envs.combinatorial.cvrp.improve import inserted_routes
+from rlkit.envs.combinatorial.cvrp.ruin import anneal, copy_routes, empty_routes, walk_of
+from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
 from rlkit.envs.combinatorial.tour_search import curve
 from rlkit.errors import UserError
 
@@ -385,3 +389,94 @@ def test_problems_without_moves_say_so(name: str) -> None:
     ):
         with pytest.raises(UserError, match=f"{name} has no moves"):
             call()
+
+
+# ---- ruin and recreate of routes -------------------------------------------------------------------------------------
+
+
+def customers(seed: int, count: int, form: str, capacity: int) -> dict[str, np.ndarray]:
+    """An instance of vehicle routing that is unlike those that are drawn."""
+    generator = np.random.default_rng(seed)
+    coords, demand = generator.random((count + 1, 2)), generator.integers(1, capacity + 1, count + 1)
+    if form == "one place":
+        coords[:] = 0.5
+    elif form == "grid":
+        coords = np.round(coords * 2) / 2
+    elif form == "full":
+        demand[:] = capacity
+    elif form == "small":
+        demand[:] = 1
+    demand[0] = 0
+    return {"coords": coords, "demand": demand, "capacity": np.array(capacity)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 30),
+    st.sampled_from(["plain", "one place", "grid", "full", "small"]),
+    st.integers(1, 12),
+    st.sampled_from(["points", "matrix", "rounded", "one way"]),
+)
+def test_searched_routes_are_routes(seed: int, count: int, form: str, capacity: int, ways: str) -> None:
+    instance = customers(seed, count, form, capacity)
+    matrix = solvers.distances(instance["coords"])
+    costs = Costs(instance["coords"])
+    if ways == "rounded":
+        costs, matrix = Costs(100.0 * instance["coords"], EUCLID, NEAREST), np.floor(100.0 * matrix + 0.5)
+    elif ways != "points":
+        matrix = matrix + np.random.default_rng(seed).random(matrix.shape) * (ways == "one way")
+        np.fill_diagonal(matrix, 0.0)
+        costs = Costs(matrix, MATRIX)
+    search = RouteSearch(instance, costs, seed)
+    first = search.objective
+    for share in (0.0, 0.5, 1.0):
+        search.advance(share, 60)
+        walk = search.solution
+        assert walk[0] == walk[-1] == 0 and np.array_equal(np.sort(walk[walk > 0]), np.arange(1, count + 1))
+        assert all(0 < instance["demand"][route].sum() <= capacity for route in _routes(walk.tolist()))
+        assert search.objective == pytest.approx(matrix[walk[:-1], walk[1:]].sum(), abs=1e-8) and search.objective >= 0
+        assert search.objective <= first + EPS
+    if form == "full":  # everyone has a route of his own
+        assert len(search.solution) == 2 * count + 1
+
+
+def test_a_round_that_does_not_pay_is_undone() -> None:
+    """Where only shorter routes stay, all else is as it was; and rings, loads and lengths are right after each."""
+    instance = customers(1, 60, "plain", 30)
+    costs, demand, capacity = Costs(instance["coords"]), instance["demand"], 30
+    routes, best = inserted_routes(costs, demand, capacity, 5), empty_routes(60)
+    near, lengths = costs.neighbours(20), np.full(2, costs.along(walk_of(routes, 60)))
+    random, before, undone = np.array([7], np.uint64), np.inf, 0
+    for _ in range(300):
+        kept = [part.copy() for part in routes]
+        anneal(costs, routes, best, demand, capacity, near, costs.to(near), -EPS, 1, lengths, random)
+        assert lengths[0] <= before
+        if lengths[0] == before:
+            undone += 1
+            assert all(np.array_equal(a, b) for a, b in zip(kept, routes, strict=True))
+        before = lengths[0]
+        assert lengths[0] == pytest.approx(costs.along(walk_of(routes, 60)), abs=1e-9)
+        for r in range(60):
+            node, served = int(routes.following[61 + r]), []
+            while node <= 60:
+                assert routes.preceding[routes.following[node]] == node and routes.route[node] == r
+                served.append(node)
+                node = int(routes.following[node])
+            assert node == 61 + r and routes.served[r] == len(served) and routes.load[r] == demand[served].sum()
+        assert routes.used[0] == (routes.served > 0).sum()
+    assert undone > 100 and lengths[0] < 0.97 * costs.along(walk_of(inserted_routes(costs, demand, capacity, 5), 60))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_search_of_routes_finds_the_optimum_of_small_instances(seed: int) -> None:
+    problem = make_problem("cvrp", num_nodes=10, capacity=20)
+    instance = row(generate(problem, 1, seed), 0)
+    costs, demand = costs_within(instance), instance["demand"]
+    routes, best = inserted_routes(costs, demand, 20, seed), empty_routes(10)
+    copy_routes(routes, best)
+    near, lengths = costs.neighbours(9), np.full(2, costs.along(walk_of(routes, 10)))
+    random = np.array([3], np.uint64)
+    for heat in np.geomspace(0.3, 0.003, 20):
+        anneal(costs, routes, best, demand, 20, near, costs.to(near), heat, 200, lengths, random)
+    assert costs.along(walk_of(best, 10)) == pytest.approx(problem.objective(instance, exact_cvrp(instance)), abs=1e-9)

@@ -209,6 +209,9 @@ def test_auto_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(big, "auto")[0] == "fast-tsp"
     assert choose(read_task(np.random.default_rng(0).random((6000, 2))), "auto")[0] == "search"
     assert choose(read_task(SQUARE), "auto") == ("search", "so few nodes are solved exactly")
+    many, fewer = (read_task("cvrp", None, 0, None, None, {"num_nodes": n, "capacity": 80}) for n in (300, 299))
+    assert choose(many, "auto") == ("search", "for cvrp of so many nodes it does better than hygese in equal time")
+    assert "a solver is best, which is hygese" in choose(fewer, "auto")[1]
     assert choose(read_task("knapsack"), "auto") == ("own", "it is exact")
     assert {"search", "insertion", "bq", "ptrnet", "fast-tsp"} == set(methods_of(big.kind))
 

@@ -8,3 +8,4 @@ from rlkit.envs.combinatorial.tour_search import insert as insert
 from rlkit.envs.combinatorial.tour_search import objective as objective
 
 AS_GOOD_UP_TO = 50  # nodes up to which the search does as well as any solver, and ends sooner
+BETTER_FROM = None  # nodes from which it does better than the solver of choice

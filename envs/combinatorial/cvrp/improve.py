@@ -10,8 +10,7 @@ swap       u and a neighbour of v change places
 
 Where ways cost more in one direction than in the other, nothing is turned round.
 
-:class:`Search` is slack induction by string removals (Christiaens & Vanden Berghe 2020): strings of customers near each
-other leave their routes and are inserted again where they cost least, annealed.
+:class:`Search` ruins and recreates, see :mod:`rlkit.envs.combinatorial.cvrp.ruin`, annealed over the time there is.
 """
 
 from __future__ import annotations
@@ -24,16 +23,26 @@ from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.costs import Costs, cost
+from rlkit.envs.combinatorial.cvrp.ruin import (
+    AROUND,
+    LOOKED,
+    Routes,
+    anneal,
+    copy_routes,
+    empty_routes,
+    put_in,
+    recreate,
+    walk_of,
+)
 from rlkit.envs.combinatorial.cvrp.solvers import MOST_EXACT as MOST_EXACT
 from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
-from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw, nearest, turn
+from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, nearest, turn
 
 AS_GOOD_UP_TO = MOST_EXACT  # customers up to which the search does as well as any solver
+BETTER_FROM = 300  # customers from which it finds shorter routes than hygese in equal time
 LISTED = 15  # customers that moves look at
 SEGMENT = 3  # customers that move together
-REMOVED, STRING = 10, 10  # customers that leave in a round, on average, and at most one route
-BLINK = 0.01  # of the places that insertion overlooks, so that it does not always do the same
-HEAT, COLD = 0.5, 0.005  # of the annealing at first and at last, in mean ways of the first routes
+HEAT, COLD = 1.0, 0.01  # of the annealing at first and at last, in mean ways of the first routes
 
 
 class Walk(NamedTuple):
@@ -307,221 +316,6 @@ def improve_routes(array, norm, rounding, symmetric, demand, capacity, solutions
         close_walk(walk, solutions[b])
 
 
-# ---- ruin and recreate -----------------------------------------------------------------------------------------------
-
-
-class Routes(NamedTuple):
-    """Routes as rings; kernels take it as it is.  Node n + 1 + r stands for the depot of route r.
-
-    following and preceding: int32 ``[2 n + 2]``; route: int32 ``[n + 1]``, of each customer, -1 while it is in none;
-    load and served: int64 ``[n + 1]``, of each route, what it carries and how many customers it has.
-    """
-
-    following: NDArray[np.int32]
-    preceding: NDArray[np.int32]
-    route: NDArray[np.int32]
-    load: NDArray[np.int64]
-    served: NDArray[np.int64]
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def empty_routes(n):
-    """Of n customers, none of whom is served."""
-    nodes = np.arange(2 * n + 2).astype(np.int32)
-    return Routes(
-        nodes, nodes.copy(), np.full(n + 1, -1, np.int32), np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
-    )
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def copy_routes(source, target):
-    """Make ``target`` equal to ``source``."""
-    target.following[:] = source.following
-    target.preceding[:] = source.preceding
-    target.route[:] = source.route
-    target.load[:] = source.load
-    target.served[:] = source.served
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def recreate(costs, routes, demand, capacity, order, size, blink, random):
-    """Insert the first ``size`` of ``order``, each where it costs least; returns what that costs together.
-
-    A place is overlooked with probability ``blink``; a route more is opened where that costs no more.
-    """
-    following, preceding, load, count = routes.following, routes.preceding, routes.load, routes.served
-    n, total = len(demand) - 1, 0.0
-    for k in range(size):
-        c = order[k]
-        least, at, to, fresh = np.inf, -1, -1, -1
-        for r in range(n):
-            if count[r] == 0:
-                fresh = r if fresh < 0 else fresh
-                if r > 0 and count[r - 1] == 0:
-                    break  # routes fill up from the first: survey keeps holes few
-                continue
-            if load[r] + demand[c] > capacity:
-                continue
-            ring = n + 1 + r
-            here, a = ring, 0
-            while True:
-                there = following[here]
-                b = there if there <= n else 0
-                if blink == 0.0 or draw(random, RANDOM) >= blink * RANDOM:
-                    more = cost(costs, a, c) + cost(costs, c, b) - cost(costs, a, b)
-                    if more < least:
-                        least, at, to = more, here, r
-                if there == ring:
-                    break
-                here, a = there, b
-        if fresh >= 0:
-            more = cost(costs, 0, c) + cost(costs, c, 0)
-            if more < least or at < 0:
-                least, at, to = more, n + 1 + fresh, fresh
-        there = following[at]
-        following[at], following[c], preceding[c], preceding[there] = c, there, at, c
-        routes.route[c] = to
-        load[to] += demand[c]
-        count[to] += 1
-        total += least
-    return total
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def open_route(routes, demand, c):
-    """Customer ``c`` gets the first empty route."""
-    r = 0
-    while routes.served[r] > 0:
-        r += 1
-    ring = len(demand) + r
-    routes.following[ring], routes.preceding[ring], routes.following[c], routes.preceding[c] = c, c, ring, ring
-    routes.route[c], routes.load[r], routes.served[r] = r, demand[c], 1
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def take_out(costs, routes, demand, c):
-    """Customer ``c`` leaves its route; returns what that saves."""
-    n, r = len(demand) - 1, routes.route[c]
-    before, behind = routes.preceding[c], routes.following[c]
-    routes.following[before], routes.preceding[behind] = behind, before
-    routes.route[c] = -1
-    routes.load[r] -= demand[c]
-    routes.served[r] -= 1
-    a, b = before if before <= n else 0, behind if behind <= n else 0
-    return cost(costs, a, c) + cost(costs, c, b) - cost(costs, a, b)
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def ruin(costs, routes, demand, near, average, out, random):
-    """Strings of customers near a random one leave their routes, into ``out``: (how many, what that saves)."""
-    n, saved, size = len(demand) - 1, 0.0, 0
-    string = min(STRING, max(1, average))
-    strings = 1 + draw(random, max(1, 4 * REMOVED // (1 + string) - 1))
-    seed = 1 + draw(random, n)
-    ruined = np.full(strings, -1, np.int64)
-    done = 0
-    for k in range(-1, near.shape[1]):
-        c = seed if k < 0 else near[seed, k]
-        if done == strings:
-            break
-        if c == 0 or routes.route[c] < 0:
-            continue
-        r = routes.route[c]
-        known = False
-        for m in range(done):
-            known = known or ruined[m] == r
-        if known:
-            continue
-        length = 1 + draw(random, min(string, routes.served[r]))
-        first, back = c, 0  # as far back as the string may begin
-        while back < length - 1 and routes.preceding[first] <= n:
-            first, back = routes.preceding[first], back + 1
-        ahead, last = 0, c
-        while ahead < length - 1 and routes.following[last] <= n:
-            last, ahead = routes.following[last], ahead + 1
-        for _ in range(draw(random, back - max(0, length - 1 - ahead) + 1)):
-            first = routes.following[first]
-        for _ in range(length):
-            following = routes.following[first]
-            saved += take_out(costs, routes, demand, first)
-            out[size] = first
-            size += 1
-            first = following
-        ruined[done] = r
-        done += 1
-    return size, saved
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def arrange(costs, demand, out, size, random):
-    """Order the first ``size`` of ``out``: at random, or the largest, the farthest or the nearest first."""
-    for k in range(size - 1, 0, -1):
-        m = draw(random, k + 1)
-        out[k], out[m] = out[m], out[k]
-    way = draw(random, 11)
-    if way < 4:
-        return
-    for k in range(1, size):
-        c, m = out[k], k
-        own = demand[c] if way < 8 else cost(costs, 0, c) if way < 10 else -cost(costs, 0, c)
-        while m > 0:
-            d = out[m - 1]
-            other = demand[d] if way < 8 else cost(costs, 0, d) if way < 10 else -cost(costs, 0, d)
-            if other >= own:
-                break
-            out[m] = d
-            m -= 1
-        out[m] = c
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def anneal(costs, now, tried, best, demand, capacity, near, heat, count, lengths, random):
-    """``count`` rounds of ruin and recreate at temperature ``heat``: ``(now, tried)``.
-
-    ``lengths [2]`` of ``now`` and ``best`` are kept up.
-    """
-    n = len(demand) - 1
-    out = np.empty(n, np.int64)
-    for _ in range(count):
-        copy_routes(now, tried)
-        used = 0
-        for r in range(n):
-            used += now.served[r] > 0
-        size, saved = ruin(costs, tried, demand, near, n // max(1, used), out, random)
-        arrange(costs, demand, out, size, random)
-        length = lengths[0] - saved + recreate(costs, tried, demand, capacity, out, size, BLINK, random)
-        if length < lengths[0] - heat * np.log((draw(random, RANDOM) + 1) / RANDOM):
-            now, tried = tried, now
-            lengths[0] = length
-            if length < lengths[1] - LEAST_GAIN * abs(length):
-                lengths[1] = length
-                copy_routes(now, best)
-    return now, tried
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def walk_of(routes, n):
-    """Routes as one walk ``0 .. 0 .. 0``, int64."""
-    found, size = np.zeros(2 * n + 1, np.int64), 1
-    for r in range(n):
-        if routes.served[r] > 0:
-            node = routes.following[n + 1 + r]
-            while node <= n:
-                found[size] = node
-                size, node = size + 1, routes.following[node]
-            size += 1  # the depot
-    return found[:size]
-
-
 # ---- what others call ------------------------------------------------------------------------------------------------
 
 
@@ -540,9 +334,10 @@ def inserted_routes(costs: Costs, demand: NDArray[np.int64], capacity: int, seed
     n = len(demand) - 1
     routes, order = empty_routes(n), 1 + np.random.Generator(np.random.PCG64(seed)).permutation(n)
     alone = -int(-demand.sum() // capacity)
-    for c in order[:alone]:
-        open_route(routes, demand, c)
-    recreate(costs, routes, demand, capacity, order[alone:], n - alone, 0.0, np.ones(1, np.uint64))
+    for r, c in enumerate(order[:alone]):
+        put_in(costs, routes, demand, c, n + 1 + r, r)
+    nothing = np.empty((n + 1, 0), np.int32), np.empty((n + 1, 0))
+    recreate(costs, routes, demand, capacity, *nothing, order[alone:], n - alone, np.ones(1, np.uint64))
     return routes
 
 
@@ -570,14 +365,12 @@ class Search:
             self._best = exact_cvrp({**instance, "cost": matrix})
             self.lengths = np.full(2, costs.along(self._best))
             return
-        self.now, self.tried, self.best = (
-            inserted_routes(costs, self.demand, self.capacity, seed),
-            *map(empty_routes, (n, n)),
-        )
+        self.routes, self.best = inserted_routes(costs, self.demand, self.capacity, seed), empty_routes(n)
         self.random = np.random.SeedSequence(seed).generate_state(1, np.uint64) | np.uint64(1)
-        copy_routes(self.now, self.best)
-        self.near = costs.neighbours(min(n, 10 * REMOVED))
-        self.lengths = np.full(2, costs.along(np.asarray(walk_of(self.now, n))))
+        copy_routes(self.routes, self.best)
+        self.near = costs.neighbours(AROUND)
+        self.away = costs.to(self.near[:, :LOOKED])
+        self.lengths = np.full(2, costs.along(np.asarray(walk_of(self.routes, n))))
         self.heat = self.lengths[0] / (n + 1)
 
     @property
@@ -595,5 +388,5 @@ class Search:
         if self.finished:
             return
         heat = self.heat * HEAT * (COLD / HEAT) ** share
-        given = self.demand, self.capacity, self.near, heat, count, self.lengths, self.random
-        self.now, self.tried = anneal(self.costs, self.now, self.tried, self.best, *given)
+        given = self.demand, self.capacity, self.near, self.away, heat, count, self.lengths, self.random
+        anneal(self.costs, self.routes, self.best, *given)
