@@ -1,0 +1,208 @@
+"""Make docs/claims.md, and the last column of the README's table of agents, from claims.yaml and result files.
+
+    python scripts/make_claims.py            # after runs were added: python scripts/evidence.py pack FOLDER FAMILY
+
+What a claim is tested by is in ``claims.yaml``, how figures become a verdict in ``verdicts.py``; none is typed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import verdicts
+import yaml
+from verdicts import ROOT, SEEDS, WORDS, Found, Ruling
+
+CLAIMS = yaml.safe_load((Path(__file__).resolve().parent / "claims.yaml").read_text())
+ROW = re.compile(r"^\| `([a-z0-9-]+)` \| (.+?) \| ([^|]+?) \|(?: (\[[^|]*\]\(docs/claims\.md#[^|]*\)) \|)?$", re.MULTILINE)
+HEADER = re.compile(r"^\| agent \| method \| learns from \|(?: verdict \|)?\n\|(?:---\|){3,4}$", re.MULTILINE)
+SHORT = {"holds": "holds", "holds in part": "in part", "does not hold": "does not hold", "undecided": "undecided"}
+MARK = {True: "holds", False: "does not hold"}
+
+
+def prose(text: str) -> list[str]:
+    return [*textwrap.wrap(text, 119, break_long_words=False, break_on_hyphens=False), ""]
+
+
+def line_of(test: Found) -> str:
+    """A test in one cell's line."""
+    return f"{test.what}: {test.text}: {MARK.get(test.outcome, f'undecided ({test.reason})')}"  # type: ignore[arg-type]
+
+
+def here(ruling: Ruling) -> str:
+    lines = [line_of(test) for test in ruling.tests if test.text]
+    missing = [test.what for test in ruling.tests if not test.text]
+    if lines and missing:
+        several = len(missing) > 1 and len({what.rpartition(", ")[0] for what in missing}) == 1
+        shown = [missing[0], *(what.rpartition(", ")[2] for what in missing[1:])] if several else missing
+        lines.append("not run: " + ", ".join(shown))
+    return "<br>".join(lines) or "–"
+
+
+def verdict(ruling: Ruling) -> str:
+    if ruling.word != "undecided":
+        return ruling.word
+    if not ruling.run:
+        return "undecided: not run"
+    tests = [test for test in ruling.tests if not test.pooled]
+    return f"undecided ({sum(test.outcome is None for test in tests)} of {len(tests)} open)"
+
+
+def links(claim: dict[str, Any]) -> str:
+    found = [f"[runs]({claim['runs']})"] if "runs" in claim else []
+    if "figure" in claim:
+        found.append(f"[figure](assets/{claim['figure']})")
+    return ", ".join(found) or "–"
+
+
+def missing_runs(claim: dict[str, Any]) -> dict[tuple[int, str], dict[str, int]]:
+    """``(steps, label) -> set -> runs that are missing`` for three seeds of every set that a claim is about."""
+    wanted: dict[tuple[int, str], dict[str, int]] = {}
+    for test in claim["tests"]:
+        if "sets" not in test:
+            continue
+        for label in (test["left"], test["right"]):
+            if label not in CLAIMS["labels"]:
+                continue
+            for env in verdicts.sets_of(test):
+                runs = verdicts.groups(test.get("family", "offline")).get((env, label), [])
+                long_enough = [r for r in runs if verdicts.progress(r) >= test.get("least", 0)]
+                if len(long_enough) < SEEDS:
+                    steps = int(claim.get("steps", 200_000))
+                    wanted.setdefault((steps, label), {})[env] = SEEDS - len(long_enough)
+    return wanted
+
+
+def takes(claims: list[dict[str, Any]]) -> list[str]:
+    """What would decide what is open: commands and core-hours."""
+    rulings = [verdicts.ruling(claim) for claim in claims]
+    wanted: dict[tuple[int, str], dict[str, int]] = {}
+    for claim, ruling in zip(claims, rulings, strict=True):
+        if any(test.outcome is None for test in ruling.tests):
+            for key, sets in missing_runs(claim).items():
+                wanted.setdefault(key, {}).update(sets)
+    lines, total, count = [], 0.0, 0
+    for (steps, label), sets in sorted(wanted.items()):
+        agent = CLAIMS["labels"][label]
+        runs = sum(sets.values())
+        hours = runs * steps / 1000 * agent["seconds"] / 3600
+        total, count = total + hours, count + runs
+        name = label if label == agent["agent"] else f"{label}={agent['agent']}"
+        lines.append(f"python scripts/run_offline_table.py --steps {steps} --agents {name} --envs {' '.join(sets)}")
+    found = []
+    if lines:
+        found += prose(
+            f"To decide what is open with three seeds a side: {count} runs, {total:.1f} core-hours. Runs that are there "
+            "already are left alone once `python scripts/evidence.py unpack` has put them into the folder."
+        )
+        found += ["```bash", *lines, "```", ""]
+    for claim, ruling in zip(claims, rulings, strict=True):
+        if "takes" in claim and ruling.word in ("undecided", "holds in part"):
+            found += prose(f"“{claim['claimed']}” takes: {claim['takes']}.")
+    return found
+
+
+def table(claims: list[dict[str, Any]]) -> list[str]:
+    lines = ["| claimed | here | verdict | why | |", "|---|---|---|---|---|"]
+    for claim in claims:
+        ruling = verdicts.ruling(claim)
+        said = f"*{claim['form'].capitalize()}.* {claim['claimed']} ({claim['source']})"
+        lines.append(f"| {said} | {here(ruling)} | **{verdict(ruling)}** | {claim['why']} | {links(claim)} |")
+    return [*lines, ""]
+
+
+def words() -> dict[str, str]:
+    """``agent -> verdict`` on the agent as a whole."""
+    return {
+        name: verdicts.overall([verdicts.ruling(claim).word for claim in method["claims"]])
+        for name, method in CLAIMS["methods"].items()
+    }
+
+
+def rows(readme: str) -> list[re.Match[str]]:
+    return list(ROW.finditer(readme))
+
+
+def with_verdicts(readme: str) -> str:
+    """The README with a last column of verdicts in its table of agents."""
+    found = words()
+    readme = HEADER.sub("| agent | method | learns from | verdict |\n|---|---|---|---|", readme)
+    return ROW.sub(
+        lambda row: f"| `{row[1]}` | {row[2]} | {row[3]} | [{SHORT[found[row[1]]]}](docs/claims.md#{row[1]}) |", readme
+    )
+
+
+def page(readme: str) -> str:
+    found = words()
+    count = {word: list(found.values()).count(word) for word in WORDS}
+    lines = ["# What is claimed, and what was found", ""]
+    lines += prose(
+        "Made by `scripts/make_claims.py` from result files; what is claimed, from where, and why a verdict is as it is "
+        "are written by hand, every figure of this library and every verdict is computed. Of "
+        f"{len(found)} methods, {count['holds']} hold, {count['holds in part']} hold in part, "
+        f"{count['does not hold']} do not, and {count['undecided']} are undecided."
+    )
+    lines += prose(
+        "**Data is generated** by behaviour policies that ship with rlkit, so what can hold or fail here is an order, "
+        "not a published figure. *As published*: each side with the settings of its own paper. *Equal settings*: what "
+        "is not the method is the same on both sides."
+    )
+    lines += ["## How a verdict comes about", ""]
+    lines += prose(
+        "A test holds where the whole 95 % interval of the difference lies beyond what is asked, fails where none of "
+        "it does, and is undecided otherwise. Intervals of runs are percentile bootstraps over seeds, each side and "
+        "each set resampled by itself; of other figures Student's t of their standard errors. A set is decided with "
+        f"{SEEDS} seeds a side and more: of two against two, one side is above the other by chance once in three times. "
+        "A score is the mean of a run's last ten evaluations unless a claim says otherwise; after 200,000 updates, "
+        "where papers have 10⁶."
+    )
+    lines += prose(
+        "A claim of several tests is undecided while more of them are open than decided; else it holds if all decided "
+        "ones do, and none is open, does not hold if all of them fail, and holds in part otherwise. Over several data "
+        "sets the mean difference over those that both sides have with two seeds or more goes first, once they are "
+        "half or more. A method's verdict is made from its claims' in the same way. Routes, hulls and tours are judged "
+        "over instances, for the weights that ship: their intervals say nothing of other trainings."
+    )
+    lines += prose(
+        "“IQM” is the interquartile mean of runs, sets as strata. Raw runs, with every curve: "
+        "`python scripts/evidence.py unpack FOLDER` writes them, each checked against its SHA-256."
+    )
+    described = {row[1]: row[2] for row in rows(readme)}
+    for name, method in CLAIMS["methods"].items():
+        lines += [f"## {name}", ""]
+        lines += prose(f"{described[name]}. [Its page]({method['page']}). **Verdict: {found[name]}.**")
+        lines += [*table(method["claims"]), *takes(method["claims"])]
+    lines += ["## Errata", ""]
+    lines += prose("What papers, or their code, have otherwise than they say, each with our experiment beside it.")
+    for item in CLAIMS["errata"]:
+        ruling = verdicts.ruling(item)
+        lines += [f"### {item['title']}", ""]
+        lines += prose(f"{item['paper']} {item['why']} {links(item)[0].upper() + links(item)[1:]}.")
+        lines += prose(f"*{item['claimed']}*: **{verdict(ruling) if item['tests'] else 'kept by tests'}**.")
+        for test in ruling.tests:
+            if test.text:
+                lines += textwrap.wrap(
+                    f"- {line_of(test)}", 119, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+                )
+        lines += [""] if any(test.text for test in ruling.tests) else []
+        lines += takes([item])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ are written")
+    root = parser.parse_args().root
+    readme = (ROOT / "README.md").read_text()
+    (root / "docs").mkdir(exist_ok=True)
+    (root / "docs" / "claims.md").write_text(page(readme))
+    (root / "README.md").write_text(with_verdicts(readme))
+    print(f"wrote {root / 'docs' / 'claims.md'} and the verdicts of {root / 'README.md'}")
+
+
+if __name__ == "__main__":
+    main()
