@@ -117,7 +117,7 @@ def _archive(path: Path) -> Files:
 def packed(files: Mapping[str, bytes]) -> bytes:
     """An archive of ``files``: the same bytes for the same files, in whatever order and whenever they are given."""
     out = io.BytesIO()
-    with lzma.open(out, "wb", preset=9) as squeezed, tarfile.open(fileobj=squeezed, mode="w") as tar:
+    with lzma.open(out, "wb", preset=7) as squeezed, tarfile.open(fileobj=squeezed, mode="w") as tar:
         for name in sorted(files, key=lambda name: (name.split("/")[1], name)):  # alike beside alike: smaller
             entry = tarfile.TarInfo(name)
             entry.size = len(files[name])

@@ -18,29 +18,36 @@ import yaml
 from verdicts import ROOT, SEEDS, WORDS, Found, Ruling
 
 CLAIMS = yaml.safe_load((Path(__file__).resolve().parent / "claims.yaml").read_text())
-ROW = re.compile(r"^\| `([a-z0-9-]+)` \| (.+?) \| ([^|]+?) \|(?: (\[[^|]*\]\(docs/claims\.md#[^|]*\)) \|)?$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| `([a-z0-9-]+)` \| (.+?) \| ([^|]+?) \|(?: (\[[^|]*\]\(docs/claims\.md#[^|]*\)) \|)?$", re.MULTILINE
+)
 HEADER = re.compile(r"^\| agent \| method \| learns from \|(?: verdict \|)?\n\|(?:---\|){3,4}$", re.MULTILINE)
 SHORT = {"holds": "holds", "holds in part": "in part", "does not hold": "does not hold", "undecided": "undecided"}
 MARK = {True: "holds", False: "does not hold"}
 
 
-def prose(text: str) -> list[str]:
-    return [*textwrap.wrap(text, 119, break_long_words=False, break_on_hyphens=False), ""]
+def prose(text: str, indent: str = "") -> list[str]:
+    """A paragraph, wrapped, and an empty line."""
+    return [*textwrap.wrap(text, 119, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False), ""]
 
 
 def line_of(test: Found) -> str:
-    """A test in one cell's line."""
-    return f"{test.what}: {test.text}: {MARK.get(test.outcome, f'undecided ({test.reason})')}"  # type: ignore[arg-type]
+    """A test's figures and what they come to."""
+    said = f"open ({test.reason})" if test.outcome is None else MARK[test.outcome]
+    return f"{test.what}: {test.text}: **{said}**"
 
 
 def here(ruling: Ruling) -> str:
-    lines = [line_of(test) for test in ruling.tests if test.text]
+    lines, group = [], ""
+    for test in ruling.tests:
+        if test.text:
+            lines += [f"*{test.group}*"] if test.group != group else []
+            lines.append(line_of(test))
+            group = test.group
     missing = [test.what for test in ruling.tests if not test.text]
     if lines and missing:
-        several = len(missing) > 1 and len({what.rpartition(", ")[0] for what in missing}) == 1
-        shown = [missing[0], *(what.rpartition(", ")[2] for what in missing[1:])] if several else missing
-        lines.append("not run: " + ", ".join(shown))
-    return "<br>".join(lines) or "–"
+        lines.append("not run: " + ", ".join(missing))
+    return "<br>".join(lines) or "-"
 
 
 def verdict(ruling: Ruling) -> str:
@@ -56,53 +63,53 @@ def links(claim: dict[str, Any]) -> str:
     found = [f"[runs]({claim['runs']})"] if "runs" in claim else []
     if "figure" in claim:
         found.append(f"[figure](assets/{claim['figure']})")
-    return ", ".join(found) or "–"
+    return ", ".join(found) or "-"
 
 
-def missing_runs(claim: dict[str, Any]) -> dict[tuple[int, str], dict[str, int]]:
-    """``(steps, label) -> set -> runs that are missing`` for three seeds of every set that a claim is about."""
-    wanted: dict[tuple[int, str], dict[str, int]] = {}
-    for test in claim["tests"]:
-        if "sets" not in test:
+Missing = dict[tuple[str, int, str], dict[str, int]]  # (family, steps, label) -> set -> runs
+
+
+def open_runs(claims: list[dict[str, Any]]) -> Missing:
+    """What is missing to three seeds a side, for every set of a claim that has an open test."""
+    wanted: Missing = {}
+    for claim in claims:
+        if all(test.outcome is not None for test in verdicts.ruling(claim).tests):
             continue
-        for label in (test["left"], test["right"]):
-            if label not in CLAIMS["labels"]:
-                continue
-            for env in verdicts.sets_of(test):
-                runs = verdicts.groups(test.get("family", "offline")).get((env, label), [])
-                long_enough = [r for r in runs if verdicts.progress(r) >= test.get("least", 0)]
-                if len(long_enough) < SEEDS:
-                    steps = int(claim.get("steps", 200_000))
-                    wanted.setdefault((steps, label), {})[env] = SEEDS - len(long_enough)
+        for test in claim["tests"]:
+            family, steps = test.get("family", "offline"), int(test.get("steps", claim.get("steps", 200_000)))
+            sides = [test.get(side) for side in ("left", "right")] if "sets" in test else []
+            for label in (side for side in sides if side in CLAIMS["labels"]):
+                for env in verdicts.sets_of(test):
+                    runs = verdicts.groups(family).get((env, label), [])
+                    missing = SEEDS - sum(verdicts.progress(run) >= test.get("least", 0) for run in runs)
+                    if missing > 0:
+                        wanted.setdefault((family, steps, label), {})[env] = missing
     return wanted
+
+
+def cost(wanted: Missing) -> str:
+    count = sum(sum(sets.values()) for sets in wanted.values())
+    seconds = sum(
+        sum(sets.values()) * steps / 1000 * CLAIMS["labels"][label]["seconds"]
+        for (_, steps, label), sets in wanted.items()
+    )
+    return f"{count} run{'s' if count > 1 else ''}, {seconds / 3600:.1f} core-hours"
 
 
 def takes(claims: list[dict[str, Any]]) -> list[str]:
     """What would decide what is open: commands and core-hours."""
-    rulings = [verdicts.ruling(claim) for claim in claims]
-    wanted: dict[tuple[int, str], dict[str, int]] = {}
-    for claim, ruling in zip(claims, rulings, strict=True):
-        if any(test.outcome is None for test in ruling.tests):
-            for key, sets in missing_runs(claim).items():
-                wanted.setdefault(key, {}).update(sets)
-    lines, total, count = [], 0.0, 0
-    for (steps, label), sets in sorted(wanted.items()):
-        agent = CLAIMS["labels"][label]
-        runs = sum(sets.values())
-        hours = runs * steps / 1000 * agent["seconds"] / 3600
-        total, count = total + hours, count + runs
-        name = label if label == agent["agent"] else f"{label}={agent['agent']}"
-        lines.append(f"python scripts/run_offline_table.py --steps {steps} --agents {name} --envs {' '.join(sets)}")
-    found = []
+    lines, wanted, found = [], open_runs(claims), []
+    for (family, steps, label), sets in sorted(wanted.items()):
+        agent = CLAIMS["labels"][label]["agent"]
+        name = label if label == agent else f"{label}={agent}"
+        lines.append(f"python scripts/run_offline_table.py --folder runs/{family} --steps {steps} --agents {name} \\")
+        lines.append(f"    --envs {' '.join(sets)}")
     if lines:
-        found += prose(
-            f"To decide what is open with three seeds a side: {count} runs, {total:.1f} core-hours. Runs that are there "
-            "already are left alone once `python scripts/evidence.py unpack` has put them into the folder."
-        )
-        found += ["```bash", *lines, "```", ""]
-    for claim, ruling in zip(claims, rulings, strict=True):
-        if "takes" in claim and ruling.word in ("undecided", "holds in part"):
-            found += prose(f"“{claim['claimed']}” takes: {claim['takes']}.")
+        found += [*prose(f"What is open takes {cost(wanted)}:"), "```bash", *lines, "```", ""]
+    for claim in claims:
+        if "takes" in claim and verdicts.ruling(claim).word in ("undecided", "holds in part"):
+            said = claim["claimed"].partition(":")[0].partition(" (")[0]
+            found += prose(f"“{said}” takes {claim['takes']}.")
     return found
 
 
@@ -141,8 +148,8 @@ def page(readme: str) -> str:
     count = {word: list(found.values()).count(word) for word in WORDS}
     lines = ["# What is claimed, and what was found", ""]
     lines += prose(
-        "Made by `scripts/make_claims.py` from result files; what is claimed, from where, and why a verdict is as it is "
-        "are written by hand, every figure of this library and every verdict is computed. Of "
+        "Made by `scripts/make_claims.py` from result files: what is claimed, from where, and why are written by hand, "
+        "every figure of this library and every verdict is computed. Of "
         f"{len(found)} methods, {count['holds']} hold, {count['holds in part']} hold in part, "
         f"{count['does not hold']} do not, and {count['undecided']} are undecided."
     )
@@ -156,7 +163,7 @@ def page(readme: str) -> str:
         "A test holds where the whole 95 % interval of the difference lies beyond what is asked, fails where none of "
         "it does, and is undecided otherwise. Intervals of runs are percentile bootstraps over seeds, each side and "
         "each set resampled by itself; of other figures Student's t of their standard errors. A set is decided with "
-        f"{SEEDS} seeds a side and more: of two against two, one side is above the other by chance once in three times. "
+        f"{SEEDS} seeds a side or more: of two against two, one side is above the other by chance one time in three. "
         "A score is the mean of a run's last ten evaluations unless a claim says otherwise; after 200,000 updates, "
         "where papers have 10⁶."
     )
@@ -171,6 +178,13 @@ def page(readme: str) -> str:
         "“IQM” is the interquartile mean of runs, sets as strata. Raw runs, with every curve: "
         "`python scripts/evidence.py unpack FOLDER` writes them, each checked against its SHA-256."
     )
+    every = [claim for method in CLAIMS["methods"].values() for claim in method["claims"]] + CLAIMS["errata"]
+    lines += prose(
+        f"To decide all that is open, with {SEEDS} seeds a side, takes {cost(open_runs(every))}, by the seconds an "
+        "update in `scripts/claims.yaml`, and what is named beside single claims. The commands have seeds 0 to 2; "
+        "`python scripts/evidence.py unpack runs` puts the runs there are where they are left alone, and `python "
+        "scripts/evidence.py pack runs/offline offline`, likewise `online`, with this page's script makes verdicts."
+    )
     described = {row[1]: row[2] for row in rows(readme)}
     for name, method in CLAIMS["methods"].items():
         lines += [f"## {name}", ""]
@@ -179,15 +193,15 @@ def page(readme: str) -> str:
     lines += ["## Errata", ""]
     lines += prose("What papers, or their code, have otherwise than they say, each with our experiment beside it.")
     for item in CLAIMS["errata"]:
+        more = f"[More]({item['runs']})"
         ruling = verdicts.ruling(item)
         lines += [f"### {item['title']}", ""]
-        lines += prose(f"{item['paper']} {item['why']} {links(item)[0].upper() + links(item)[1:]}.")
+        lines += prose(f"{item['paper']} {item['why']} {more}.")
         lines += prose(f"*{item['claimed']}*: **{verdict(ruling) if item['tests'] else 'kept by tests'}**.")
         for test in ruling.tests:
             if test.text:
-                lines += textwrap.wrap(
-                    f"- {line_of(test)}", 119, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-                )
+                said = f"- {test.group}, {line_of(test)}" if test.group else f"- {line_of(test)}"
+                lines += prose(said, "  ")[:-1]
         lines += [""] if any(test.text for test in ruling.tests) else []
         lines += takes([item])
     return "\n".join(lines).rstrip() + "\n"

@@ -2,12 +2,12 @@
 
     python scripts/make_results.py offline --planned 18 --updates 100000
 
-The runs are a family of ``evidence.py`` or a folder.  A run's folder is LABEL_ENV_sSEED, as ``run_offline_table.py`` names it.  Runs of one label and dataset are grouped; a
-group's figures are over its seeds.  A group whose runs differ in updates, data (by content hash) or threads is refused:
-such numbers do not belong in one row.  Scores of two machines do, seconds do not: those are given for each.  What was
-found out about them is Markdown written by hand, ``evidence/FAMILY-notes.md``, and comes before the curves.  With
-``--updates`` longer runs are cut: what they did later is not looked at, and, as nobody played the 100 final episodes
-then, that column stays empty for them.
+The runs are a family of ``evidence.py`` or a folder.  A run's folder is LABEL_ENV_sSEED, as ``run_offline_table.py``
+names it.  Runs of one label and dataset are grouped; a group's figures are over its seeds.  A group whose runs differ
+in updates, data (by content hash) or threads is refused: such numbers do not belong in one row.  Scores of two
+machines do, seconds do not: those are given for each.  What was found out about them is Markdown written by hand,
+``evidence/FAMILY-notes.md``, and comes before the curves.  With ``--updates`` longer runs are cut: what they did later
+is not looked at, and, as nobody played the 100 final episodes then, that column stays empty for them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python scripts/make_screenshots.py docs/assets
 
-The runs are those of scripts/evidence/offline.tar.xz, whose ``result.json`` holds their configurations.  Chromium draws the page at
-the width of a desktop and of a phone; it must be installed (Debian: apt install chromium).
+The runs are those of scripts/evidence/offline.tar.xz, whose ``result.json`` holds their configurations.  Chromium draws
+the page at the width of a desktop and of a phone; it must be installed (Debian: apt install chromium).
 """
 
 from __future__ import annotations

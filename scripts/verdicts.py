@@ -1,10 +1,11 @@
 """From figures to verdicts: what a claim of ``claims.yaml`` is tested by, and the one rule that decides it.
 
-A test compares two samples.  Of runs these are ``family`` (of ``evidence.py``), ``sets``, ``left`` and ``right`` (labels
-of runs, a number, or ``data``, the mean score of what was learnt from), ``metric`` and ``least``, the updates or steps
-below which a run says nothing; it counts once a set.  Of other result files they are ``left`` and ``right`` with
-``file``, ``value`` (a path of keys, positions and conditions) and what its spread is: ``sd`` and ``n``, ``error``,
-``binomial``, ``exact``, or ``n: 1``.  ``want`` is ``above``, ``below`` or ``near``, by ``margin``.
+A test compares two samples.  Of runs these are ``family`` (of ``evidence.py``), ``sets``, ``left`` and ``right``
+(labels of runs, a number, or ``data``, the mean score of what was learnt from), ``metric`` and ``least``, the updates
+or steps below which a run says nothing; it counts once a set.  Of other result files they are ``left`` and ``right``
+with ``file``, ``value`` (a path of keys, positions and conditions) and what its spread is: ``sd`` and ``n``, ``error``,
+``binomial``, ``exact``, or none, which is one seed; where the path leads to several values, they are seeds, with
+``paired`` the same ones on both sides, in order.  ``want`` is ``above``, ``below`` or ``near``, by ``margin``.
 
 A test holds where the whole 95 % interval of the difference is beyond the margin, fails where none of it is, and is
 undecided otherwise, with fewer than three seeds on a side, or with runs that are too short.
@@ -62,7 +63,9 @@ class Found:
     outcome: bool | None = None
     text: str = ""
     reason: str = "not run"
+    group: str = ""  # what the tests of several sets have in common
     pooled: bool = False
+    every: bool = False  # pooled over all sets of the claim
 
 
 @dataclass
@@ -79,6 +82,8 @@ class Ruling:
 
 def number(value: float) -> str:
     size = abs(value)
+    if 0 < size < 0.095:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
@@ -121,7 +126,7 @@ def groups(family: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
 
 
 def measure(result: dict[str, Any], metric: str) -> float:
-    """A run's figure: ``last10``, ``best``, ``final``, ``last3`` (returns), ``data``, or ``late:KEY`` of its metrics."""
+    """A run's ``last10``, ``best``, ``final``, ``last3`` (returns), ``data``, or ``late:KEY`` of its metrics."""
     if metric.startswith("late:"):
         value = late([result], metric.removeprefix("late:"))
         if value is None:
@@ -147,7 +152,7 @@ def over_sets(test: dict[str, Any]) -> list[Found]:
     names, held = f"{test['left']} against {test['right']}", groups(test.get("family", "offline"))
     found, pairs = [], {}
     for env in sets_of(test):
-        here = Found(f"{names}, {env}")
+        here = Found(env, group=names)
         found.append(here)
         runs = held.get((env, test["left"]), [])
         others = held.get((env, test["right"]), []) if isinstance(test["right"], str) else None
@@ -160,9 +165,9 @@ def over_sets(test: dict[str, Any]) -> list[Found]:
         if test["right"] == "data":
             right = Sample(right.mean, 0)
         lengths = sorted({progress(r) for r in runs + (others or [])})
-        steps = " and ".join(f"{n:,}" for n in lengths)
+        steps = " and ".join(f"{n:,}" for n in lengths) + (" steps" if test.get("family") == "online" else " updates")
         apart = difference(left, right)
-        here.text = f"{left.shown()} against {right.shown()}, {steps} updates"
+        here.text = f"{left.shown()} against {right.shown()}, {steps}"
         if len(lengths) > 1 or len({r.get("dataset", {}).get("sha256") for r in runs + (others or [])}) > 1:
             here.reason = "other lengths or data: not comparable"
         elif lengths[0] < least:
@@ -171,16 +176,16 @@ def over_sets(test: dict[str, Any]) -> list[Found]:
             if min(left.n, right.n or left.n) >= POOLED_SEEDS:
                 pairs[env] = (left, right)
             if min(left.n, right.n or left.n) < SEEDS:
-                here.reason = "fewer than three seeds on a side"
+                here.reason = "fewer than three seeds"
             else:
                 here.outcome, here.reason = outcome(apart, want, margin), "the interval does not tell"
                 here.text += f", difference {number(apart[0])} [{number(apart[1])}, {number(apart[2])}]"
     if len(found) > 1 and len(pairs) >= 2:
-        found.append(over_all(names, pairs, 2 * len(pairs) >= len(found), want, margin))
+        found.append(over_all(names, pairs, len(found), want, margin))
     return found
 
 
-def over_all(names: str, pairs: dict[str, tuple[Sample, Sample]], enough: bool, want: str, margin: float) -> Found:
+def over_all(names: str, pairs: dict[str, tuple[Sample, Sample]], sets: int, want: str, margin: float) -> Found:
     """The two sides over the sets that both have: interquartile mean, and the mean difference, sets as strata."""
     texts, parts, strata = [], [], []
     for side in (0, 1):
@@ -188,7 +193,9 @@ def over_all(names: str, pairs: dict[str, tuple[Sample, Sample]], enough: bool, 
         names_of = [env for env, v in zip(pairs, values, strict=True) for _ in v]
         every = np.concatenate(values)
         low, high = bootstrap_interval(every, iqm, strata=names_of)
-        texts.append(f"IQM {number(float(iqm(every)))}" + ("" if np.isnan(low) else f" [{number(low)}, {number(high)}]"))
+        texts.append(
+            f"IQM {number(float(iqm(every)))}" + ("" if np.isnan(low) else f" [{number(low)}, {number(high)}]")
+        )
         for env, v in zip(pairs, values, strict=True):
             parts.append((1 - 2 * side) * np.asarray(v) / (len(v) * len(pairs)))
             strata += [f"{side} {env}"] * len(v)
@@ -196,7 +203,9 @@ def over_all(names: str, pairs: dict[str, tuple[Sample, Sample]], enough: bool, 
     low, high = bootstrap_interval(drawn, strata=strata)
     apart = (float(np.mean(drawn)), low, high)
     text = f"{texts[0]} against {texts[1]}, mean difference {number(apart[0])} [{number(low)}, {number(high)}]"
-    found = Found(f"{names}, over the {len(pairs)} sets that both have with two seeds", None, text, pooled=True)
+    enough = 2 * len(pairs) >= sets
+    found = Found(f"over the {len(pairs)} sets that both have with two seeds", None, text, "", names, True)
+    found.every = len(pairs) == sets
     found.outcome = outcome(apart, want, margin) if enough else None
     found.reason = "the interval does not tell" if enough else "fewer than half of the sets"
     return found
@@ -206,7 +215,17 @@ def read(file: str) -> Any:
     path = ROOT / "docs" / "assets" / file
     if not path.is_file():
         return None
-    return [json.loads(x) for x in path.read_text().splitlines()] if path.suffix == ".jsonl" else json.loads(path.read_text())
+    return (
+        [json.loads(x) for x in path.read_text().splitlines()]
+        if path.suffix == ".jsonl"
+        else json.loads(path.read_text())
+    )
+
+
+def like(value: Any, wanted: Any) -> bool:
+    """Equality, but that ``*`` in a wanted string stands for any characters."""
+    patterned = isinstance(value, str) and isinstance(wanted, str) and "*" in wanted
+    return fnmatchcase(value, wanted) if patterned else bool(value == wanted)
 
 
 def picked(held: Any, path: list[Any]) -> list[Any]:
@@ -215,11 +234,11 @@ def picked(held: Any, path: list[Any]) -> list[Any]:
         return [held]
     key, rest = path[0], path[1:]
     if isinstance(key, dict):
-        chosen = [entry for entry in held if all(entry.get(k) == v for k, v in key.items())]
+        chosen = [entry for entry in held if all(like(entry.get(k), v) for k, v in key.items())]
     elif isinstance(key, int):
-        chosen = [held[key]] if key < len(held) else []
+        chosen = [held[key]] if -len(held) <= key < len(held) else []
     else:
-        chosen = [held[name] for name in held if fnmatchcase(name, key) or name == key]
+        chosen = [held[name] for name in held if like(name, key)]
     return [value for entry in chosen for value in picked(entry, rest)]
 
 
@@ -262,9 +281,12 @@ def of_files(test: dict[str, Any]) -> Found:
         here.text += f", {made:,} updates"
         here.reason = f"{made:,} updates, and fewer than {test['least']:,} say nothing"
     elif 0 < min(left.n or SEEDS, right.n or SEEDS) < SEEDS:
-        here.reason = "fewer than three seeds on a side"
+        here.reason = "fewer than three seeds"
     else:
         apart = difference(left, right)
+        if test.get("paired") and left.values is not None and right.values is not None:  # value by value, in order
+            each = left.values - right.values
+            apart = (apart[0], *bootstrap_interval(each))
         here.outcome = outcome(apart, test.get("want", "above"), float(test.get("margin", 0)))
         here.reason = "the interval does not tell"
         if left.n or right.n:
@@ -286,11 +308,11 @@ def ruling(claim: dict[str, Any]) -> Ruling:
     """The verdict on a claim.  Over several sets the difference over all of them goes first, where there is one."""
     found = [one for test in claim["tests"] for one in (over_sets(test) if "sets" in test else [of_files(test)])]
     single = [one.outcome for one in found if not one.pooled]
-    pooled = [one.outcome for one in found if one.pooled and one.outcome is not None]
+    pooled = [one for one in found if one.pooled and one.outcome is not None]
     if not pooled or len(claim["tests"]) > 1:
         return Ruling(combined(single), found)
-    if pooled[0]:
-        whole = False not in single and all(one.text for one in found)
+    if pooled[0].outcome:
+        whole = False not in single and pooled[0].every
         return Ruling("holds" if whole else "holds in part", found)
     return Ruling("holds in part" if True in single else "does not hold", found)
 
@@ -299,4 +321,4 @@ def overall(words: list[str]) -> str:
     """The verdict on a method, from those on its claims."""
     if "holds in part" in words and 2 * words.count("undecided") <= len(words):
         return "holds in part"
-    return combined([{"holds": True, "does not hold": False}.get(w, None) for w in words if w != "holds in part"])
+    return combined([{"holds": True, "does not hold": False}.get(w) for w in words if w != "holds in part"])
