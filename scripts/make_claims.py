@@ -18,6 +18,7 @@ import yaml
 from verdicts import ROOT, SEEDS, WORDS, Found, Ruling
 
 CLAIMS = yaml.safe_load((Path(__file__).resolve().parent / "claims.yaml").read_text())
+RULED: dict[int, Ruling] = {}  # by the claim's id: CLAIMS stays as it is
 ROW = re.compile(
     r"^\| `([a-z0-9-]+)` \| (.+?) \| ([^|]+?) \|(?: (\[[^|]*\]\(docs/claims\.md#[^|]*\)) \|)?$", re.MULTILINE
 )
@@ -29,6 +30,13 @@ MARK = {True: "holds", False: "does not hold"}
 def prose(text: str, indent: str = "") -> list[str]:
     """A paragraph, wrapped, and an empty line."""
     return [*textwrap.wrap(text, 119, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False), ""]
+
+
+def ruled(claim: dict[str, Any]) -> Ruling:
+    """The verdict on a claim of CLAIMS, come to once."""
+    if id(claim) not in RULED:
+        RULED[id(claim)] = verdicts.ruling(claim)
+    return RULED[id(claim)]
 
 
 def line_of(test: Found) -> str:
@@ -73,7 +81,7 @@ def open_runs(claims: list[dict[str, Any]]) -> Missing:
     """What is missing to three seeds a side, for every set of a claim that has an open test."""
     wanted: Missing = {}
     for claim in claims:
-        if all(test.outcome is not None for test in verdicts.ruling(claim).tests):
+        if all(test.outcome is not None for test in ruled(claim).tests):
             continue
         for test in claim["tests"]:
             family, steps = test.get("family", "offline"), int(test.get("steps", claim.get("steps", 200_000)))
@@ -107,7 +115,7 @@ def takes(claims: list[dict[str, Any]]) -> list[str]:
     if lines:
         found += [*prose(f"What is open takes {cost(wanted)}:"), "```bash", *lines, "```", ""]
     for claim in claims:
-        if "takes" in claim and verdicts.ruling(claim).word in ("undecided", "holds in part"):
+        if "takes" in claim and ruled(claim).word in ("undecided", "holds in part"):
             said = claim["claimed"].partition(":")[0].partition(" (")[0]
             found += prose(f"“{said}” takes {claim['takes']}.")
     return found
@@ -116,7 +124,7 @@ def takes(claims: list[dict[str, Any]]) -> list[str]:
 def table(claims: list[dict[str, Any]]) -> list[str]:
     lines = ["| claimed | here | verdict | why | |", "|---|---|---|---|---|"]
     for claim in claims:
-        ruling = verdicts.ruling(claim)
+        ruling = ruled(claim)
         said = f"*{claim['form'].capitalize()}.* {claim['claimed']} ({claim['source']})"
         lines.append(f"| {said} | {here(ruling)} | **{verdict(ruling)}** | {claim['why']} | {links(claim)} |")
     return [*lines, ""]
@@ -125,7 +133,7 @@ def table(claims: list[dict[str, Any]]) -> list[str]:
 def words() -> dict[str, str]:
     """``agent -> verdict`` on the agent as a whole."""
     return {
-        name: verdicts.overall([verdicts.ruling(claim).word for claim in method["claims"]])
+        name: verdicts.overall([ruled(claim).word for claim in method["claims"]])
         for name, method in CLAIMS["methods"].items()
     }
 
@@ -194,7 +202,7 @@ def page(readme: str) -> str:
     lines += prose("What papers, or their code, have otherwise than they say, each with our experiment beside it.")
     for item in CLAIMS["errata"]:
         more = f"[More]({item['runs']})"
-        ruling = verdicts.ruling(item)
+        ruling = ruled(item)
         lines += [f"### {item['title']}", ""]
         lines += prose(f"{item['paper']} {item['why']} {more}.")
         lines += prose(f"*{item['claimed']}*: **{verdict(ruling) if item['tests'] else 'kept by tests'}**.")
