@@ -1,4 +1,4 @@
-"""Make docs/claims.md, and the last column of the README's table of agents, from claims.yaml and result files.
+"""Make docs/claims.md, and the last column of the README's table of agents, from claims.yaml, errata.yaml and result files.
 
     python scripts/make_claims.py            # after runs were added: python scripts/evidence.py pack FOLDER FAMILY
 
@@ -17,7 +17,10 @@ import verdicts
 import yaml
 from verdicts import ROOT, SEEDS, WORDS, Found, Ruling
 
-CLAIMS = yaml.safe_load((Path(__file__).resolve().parent / "claims.yaml").read_text())
+from rlkit.run.reading import Curve, band
+
+HERE = Path(__file__).resolve().parent
+CLAIMS = yaml.safe_load((HERE / "claims.yaml").read_text()) | yaml.safe_load((HERE / "errata.yaml").read_text())
 RULED: dict[int, Ruling] = {}  # by the claim's id: CLAIMS stays as it is
 ROW = re.compile(
     r"^\| `([a-z0-9-]+)` \| (.+?) \| ([^|]+?) \|(?: (\[[^|]*\]\(docs/claims\.md#[^|]*\)) \|)?$", re.MULTILINE
@@ -138,6 +141,43 @@ def words() -> dict[str, str]:
     }
 
 
+def curves_of(env: str) -> dict[str, list[Curve]]:
+    """The curves of one data set: label to a curve a seed."""
+    held = verdicts.groups("offline")
+    return {
+        label: [([e["step"] for e in run["evaluations"]], [e["score"] for e in run["evaluations"]]) for run in runs]
+        for label in CLAIMS["curves"]
+        if (runs := held.get((env, label)))
+    }
+
+
+def draw(out: Path) -> None:
+    """Score against updates over the nine data sets, with bands over seeds; a line of one seed has none."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(3, 3, figsize=(12, 9), layout="constrained", sharex=True, sharey=True)
+    colours = {label: f"C{i}" for i, label in enumerate(CLAIMS["curves"])}
+    for panel, env in zip(axes.T.flat, sorted(verdicts.NINE), strict=True):
+        for label, runs in curves_of(env).items():
+            found = band(runs)
+            panel.plot(found.steps, found.means, color=colours[label], linewidth=1.2 if len(runs) > 1 else 0.7)
+            if found.intervals:
+                low, high = zip(*found.intervals, strict=True)
+                panel.fill_between(found.steps, low, high, color=colours[label], alpha=0.2, linewidth=0)
+        seeds = ", ".join(f"{label} {len(runs)}" for label, runs in curves_of(env).items())
+        panel.set_title(f"{env}\n({seeds or 'not run'})", fontsize=7)
+        panel.grid(alpha=0.3)
+    figure.supxlabel("updates")
+    figure.supylabel("normalised score")
+    lines = [plt.Line2D([], [], color=colour) for colour in colours.values()]
+    figure.legend(lines, list(colours), ncol=len(colours), loc="outside upper center", fontsize=8)
+    figure.savefig(out, dpi=100)
+    plt.close(figure)
+
+
 def rows(readme: str) -> list[re.Match[str]]:
     return list(ROW.finditer(readme))
 
@@ -193,6 +233,12 @@ def page(readme: str) -> str:
         "`python scripts/evidence.py unpack runs` puts the runs there are where they are left alone, and `python "
         "scripts/evidence.py pack runs/offline offline`, likewise `online`, with this page's script makes verdicts."
     )
+    seeds = [len(runs) for env in verdicts.NINE for runs in curves_of(env).values()]
+    lines += ["![score against updates over nine data sets](assets/claims_curves.png)", ""]
+    lines += prose(
+        f"Evaluations of ten episodes, mean over seeds with a 95 % bootstrap interval as a band. {seeds.count(1)} of "
+        f"{len(seeds)} lines are of one seed and have none; the titles say how many seeds a line has."
+    )
     described = {row[1]: row[2] for row in rows(readme)}
     for name, method in CLAIMS["methods"].items():
         lines += [f"## {name}", ""]
@@ -222,6 +268,8 @@ def main() -> None:
     readme = (ROOT / "README.md").read_text()
     (root / "docs").mkdir(exist_ok=True)
     (root / "docs" / "claims.md").write_text(page(readme))
+    (root / "docs" / "assets").mkdir(exist_ok=True)
+    draw(root / "docs" / "assets" / "claims_curves.png")
     (root / "README.md").write_text(with_verdicts(readme))
     print(f"wrote {root / 'docs' / 'claims.md'} and the verdicts of {root / 'README.md'}")
 
