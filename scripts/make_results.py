@@ -1,13 +1,13 @@
 """Make docs/results.md and its figures from the ``result.json`` files of finished runs.
 
-    python scripts/make_results.py docs/assets/runs --planned 18 --updates 100000
+    python scripts/make_results.py offline --planned 18 --updates 100000
 
-A run's folder is LABEL_ENV_sSEED, as ``run_offline_table.py`` names it.  Runs of one label and dataset are grouped; a
-group's figures are over its seeds.  A group whose runs differ in updates, data (by content hash) or threads is refused:
-such numbers do not belong in one row.  Scores of two machines do, seconds do not: those are given for each.  What was
-found out about them is Markdown written by hand, ``notes.txt`` beside the runs, and comes before the curves.  With
-``--updates`` longer runs are cut: what they did later is not looked at, and, as nobody played the 100 final episodes
-then, that column stays empty for them.
+The runs are a family of ``evidence.py`` or a folder.  A run's folder is LABEL_ENV_sSEED, as ``run_offline_table.py``
+names it.  Runs of one label and dataset are grouped; a group's figures are over its seeds.  A group whose runs differ
+in updates, data (by content hash) or threads is refused: such numbers do not belong in one row.  Scores of two
+machines do, seconds do not: those are given for each.  What was found out about them is Markdown written by hand,
+``evidence/FAMILY-notes.md``, and comes before the curves.  With ``--updates`` longer runs are cut: what they did later
+is not looked at, and, as nobody played the 100 final episodes then, that column stays empty for them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import evidence
 import numpy as np
 
 from rlkit import registry
@@ -48,23 +49,22 @@ def cut(result: dict[str, Any], updates: int) -> dict[str, Any]:
     }
 
 
-def load(folder: Path, updates: int | None = None) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """``(env, label) -> results`` in order of seeds."""
+def load(source: Path | str, updates: int | None = None) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """``(env, label) -> results`` in order of seeds, each with its run's name and ``metrics.jsonl``."""
+    files = evidence.runs(source)
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted(folder.glob("*/result.json")):
-        result = json.loads(path.read_text())
+    for run in evidence.names(files):
+        result = json.loads(files[f"{run}/result.json"])
         ending = f"_{result['env']}_s{result['seed']}"
-        if not path.parent.name.endswith(ending):
-            raise UserError(f"{path.parent}: expected a folder LABEL{ending}, as run_offline_table.py names it")
-        result |= {"folder": path.parent, "label": path.parent.name.removesuffix(ending)}
+        if not run.endswith(ending):
+            raise UserError(f"{source}: run {run}: expected a folder LABEL{ending}, as run_offline_table.py names it")
+        result |= {"run": run, "label": run.removesuffix(ending), "metrics": files[f"{run}/metrics.jsonl"].decode()}
         groups[result["env"], result["label"]].append(cut(result, updates) if updates else result)
-    if not groups:
-        raise UserError(f"{folder}: no run with a result.json, expected finished runs")
     for key, results in groups.items():
         if len({(r["updates"], r["machine"]["threads"]) for r in results}) > 1:
-            raise UserError(f"{folder}: runs of {key} differ in updates or threads; they do not belong in one row")
+            raise UserError(f"{source}: runs of {key} differ in updates or threads; they do not belong in one row")
         if len({r.get("dataset", {}).get("sha256") for r in results}) > 1:
-            raise UserError(f"{folder}: runs of {key} learned from different data; they do not belong in one row")
+            raise UserError(f"{source}: runs of {key} learned from different data; they do not belong in one row")
         results.sort(key=lambda r: r["seed"])
     return groups
 
@@ -122,7 +122,7 @@ def prdc_notes(groups: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]
     for (env, agent), results in sorted(groups.items()):
         found: dict[str, list[float]] = defaultdict(list)
         for result in results:
-            entries = [json.loads(line) for line in (result["folder"] / "metrics.jsonl").read_text().splitlines()]
+            entries = [json.loads(line) for line in result["metrics"].splitlines()]
             for name, key in PRDC_KEYS.items():
                 found[name] += [e[key] for e in entries if key in e and e["step"] > 0.9 * result["updates"]]
         if found["own_nn"]:
@@ -234,13 +234,13 @@ def page(groups: dict[tuple[str, str], list[dict[str, Any]]], planned: int, out:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("source", help="a family of evidence.py, or a folder of runs")
     parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--updates", type=int, help="look at this many updates of every run")
     parser.add_argument("--planned", type=int, default=0, help="runs the table should have; fewer is called unfinished")
     args = parser.parse_args()
-    groups = load(args.folder, args.updates)
-    notes = args.folder / "notes.txt"
+    groups = load(args.source, args.updates)
+    notes = evidence.FOLDER / f"{Path(args.source).name}-notes.md"
     args.out.write_text(page(groups, args.planned, args.out, notes.read_text() if notes.exists() else ""))
     print(f"wrote {args.out} from {sum(map(len, groups.values()))} runs")
 

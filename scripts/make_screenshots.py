@@ -2,8 +2,8 @@
 
     python scripts/make_screenshots.py docs/assets
 
-The runs are those of docs/assets/runs, whose ``result.json`` holds their configurations.  Chromium draws the page at
-the width of a desktop and of a phone; it must be installed (Debian: apt install chromium).
+The runs are those of scripts/evidence/offline.tar.xz, whose ``result.json`` holds their configurations.  Chromium draws
+the page at the width of a desktop and of a phone; it must be installed (Debian: apt install chromium).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import evidence
 import yaml
 
 from rlkit.cli import main as rlkit
 from rlkit.errors import UserError
 
-RUNS = Path(__file__).resolve().parent.parent / "docs" / "assets" / "runs"
 ENVS = ("hopper-medium", "hopper-medium-replay")
 SHOWN = [f"{agent}_{env}_s{seed}" for env in ENVS for agent in ("bc", "td3bc") for seed in range(3)]
 SIZES = {"desktop": (1280, 1450, False), "phone": (390, 1250, True)}  # pixels; whether dark
@@ -30,8 +30,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 def run_folders(into: Path) -> list[str]:
     """Folders of the published runs, with the configurations that their results hold."""
+    evidence.unpack("offline", into)
     for name in SHOWN:
-        shutil.copytree(RUNS / name, into / name)
+        shutil.copytree(into / "offline" / name, into / name)
         config = json.loads((into / name / "result.json").read_text())["config"]
         (into / name / "config.yaml").write_text(yaml.safe_dump(config))
     return SHOWN

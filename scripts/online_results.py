@@ -1,6 +1,6 @@
 """Make docs/online-results.md and its figures from finished runs of agents that act, and from nothing else.
 
-    python scripts/online_results.py docs/assets/online-runs --planned 36
+    python scripts/online_results.py online --planned 36
 
 A run's folder is LABEL_ENV_sSEED; see ``make_results.py``, whose rules for what may share a row hold here too.  *Last*
 is the mean of a run's last three evaluations, *peak* its best one: the two differ, and papers often print the second.
@@ -39,7 +39,7 @@ def progress(result: dict[str, Any]) -> int:
 
 def logged(result: dict[str, Any], key: str) -> tuple[list[int], list[float]]:
     """Steps and values of ``key`` in a run's metrics."""
-    entries = [json.loads(line) for line in (result["folder"] / "metrics.jsonl").read_text().splitlines()]
+    entries = [json.loads(line) for line in result["metrics"].splitlines()]
     found = [(e["step"], e[key]) for e in entries if key in e]
     return [step for step, _ in found], [value for _, value in found]
 
@@ -108,11 +108,11 @@ def figures(env: str, groups: Groups, out: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("source", help="a family of evidence.py, or a folder of runs")
     parser.add_argument("--out", type=Path, default=Path("docs/online-results.md"))
     parser.add_argument("--planned", type=int, default=0, help="runs there should be; fewer is called unfinished")
     arguments = parser.parse_args()
-    groups: Groups = load(arguments.folder)
+    groups: Groups = load(arguments.source)
     runs = [r for group in groups.values() for r in group]
     machine = runs[0]["machine"]
     versions = ", ".join(f"{k} {v}" for k, v in runs[0]["versions"].items())
