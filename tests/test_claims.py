@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def test_the_page_and_the_readme_are_what_the_script_makes(made: Any) -> None:
 def test_every_agent_of_the_readme_links_to_its_verdict(made: Any) -> None:
     readme, page = (ROOT / "README.md").read_text(), (DOCS / "claims.md").read_text()
     agents = [row[1] for row in made.rows(readme)]
-    assert set(agents) == set(made.CLAIMS["methods"]) == set(registry.agent_names()) and len(set(agents)) == len(agents)
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["rlkit.agents"]
+    assert sorted(agents) == sorted(made.CLAIMS["methods"]) == sorted(shipped)
     for agent, word in made.words().items():
         assert f"| [{made.SHORT[word]}](docs/claims.md#{agent}) |" in readme
         assert f"**Verdict: {word}.**" in " ".join(page.partition(f"## {agent}\n")[2].partition("\n## ")[0].split())
