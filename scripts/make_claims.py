@@ -1,4 +1,4 @@
-"""Make docs/claims.md, and the README's column of verdicts, from claims.yaml, errata.yaml and result files.
+"""Make docs/claims.md, and the last column of the README's table of agents, from the claims and the result files.
 
     python scripts/make_claims.py            # after runs were added: python scripts/evidence.py pack FOLDER FAMILY
 
