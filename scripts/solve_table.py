@@ -111,8 +111,8 @@ def table() -> list[str]:
             text.append(f"| {problem} {nodes} | `{method}` | " + " | ".join(cells) + " |")
     count = max(len({line["instance"] for line in lines if line["problem"] == name}) for name in SIGNS)
     drawn = "one instance" if count == 1 else f"up to {count} instances"
-    said = f"Percent behind the best that any of these found, after so many processor seconds of one core, on {drawn} each,"
-    said += " drawn as `rlkit solve PROBLEM` draws them; what ended by itself needed less."
+    said = f"Percent behind the best that any of these found, after so many processor seconds of one core, on {drawn}"
+    said += " each, drawn as `rlkit solve PROBLEM` draws them; what ended by itself needed less."
     return [textwrap.fill(said, 120, break_on_hyphens=False), "", *text]
 
 

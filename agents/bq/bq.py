@@ -36,10 +36,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, distributed
 
 from rlkit.agents.bq.data import (
-    Imitation,
-    Mixture,
     SubProblemBatch,
     describe,
+    draws_of,
     join_processes,
     labelled_set,
     problem_of,
@@ -162,8 +161,7 @@ class BQ(Solver):
     objective: ClassVar[str] = "loss"
     policy_name: ClassVar[str] = "MultiInputPolicy"
     policy: BQPolicy
-    imitation: Imitation | Mixture | None = None
-    sets: list[Labels]  # what it learns from, smallest instances first
+    imitation: Any = None  # an Imitation, or a Mixture of several
     own_labels: SelfLabels | None = None  # where agent.labels=self
     described: dict[str, Any] | None = None
 
@@ -240,7 +238,7 @@ class BQ(Solver):
     def read_labels(self, progress: bool = False) -> Labels:
         """The labelled set, of several that of the largest instances; made first if need be, by the first process."""
         if self.imitation is not None:
-            return self.imitation.labels
+            return self.imitation.labels  # type: ignore[no-any-return]
         cfg, path = self.config, self.config.labels
         if path in (None, SELF):
             world = self._environment()
@@ -252,14 +250,12 @@ class BQ(Solver):
             solver = first_solver(problem) if path == SELF else cfg.solver
             made = {"seed": cfg.label_seed, "solver": solver, "effort": cfg.effort, "jobs": cfg.label_jobs}
             path = labelled_set(problem, size=cfg.train_size, progress=progress, **made)
-        self.sets = read_sets(path, self.problem.name)
         drawn = {"batch_size": cfg.batch_size, "min_size": cfg.min_size, "symmetries": cfg.symmetries}
-        parts = [Imitation(labels, self.sampler, self.device, **drawn) for labels in self.sets]
-        self.imitation = parts[0] if len(parts) == 1 else Mixture(parts, self.sampler)
-        self.described = describe(self.sets, Path(path))
+        self.imitation = draws_of(read_sets(path, self.problem.name), self.sampler, self.device, **drawn)
+        self.described = describe(self.imitation.sets, Path(path))
         if cfg.labels == SELF:
-            self.own_labels = SelfLabels(parts[0], cfg.improve_count, int(self.seed or 0))
-        return self.imitation.labels
+            self.own_labels = SelfLabels(self.imitation, cfg.improve_count, int(self.seed or 0))
+        return self.imitation.labels  # type: ignore[no-any-return]
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
@@ -411,7 +407,7 @@ class BQ(Solver):
 
     def result(self) -> dict[str, Any]:
         self.read_labels()
-        return {"dataset": self.described, "source_sentence": sentence(self.sets)}
+        return {"dataset": self.described, "source_sentence": sentence(self.imitation.sets)}
 
     @classmethod
     def load(  # type: ignore[override]  # SB3's custom_objects= has no meaning without a pickle
@@ -444,5 +440,5 @@ class BQ(Solver):
     def prepare(self, progress: bool) -> None:
         """Make or read the labels, and say which."""
         self.read_labels(progress)
-        print(sentence(self.sets), flush=True)
+        print(sentence(self.imitation.sets), flush=True)
         self.begin()  # refused before the run's folder is made
