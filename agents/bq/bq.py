@@ -238,7 +238,7 @@ class BQ(Solver):
     def read_labels(self, progress: bool = False) -> Labels:
         """The labelled set, of several that of the largest instances; made first if need be, by the first process."""
         if self.imitation is not None:
-            return self.imitation.labels  # type: ignore[no-any-return]
+            return self.imitation.labels
         cfg, path = self.config, self.config.labels
         if path in (None, SELF):
             world = self._environment()
@@ -255,12 +255,11 @@ class BQ(Solver):
         self.described = describe(self.imitation.sets, Path(path))
         if cfg.labels == SELF:
             self.own_labels = SelfLabels(self.imitation, cfg.improve_count, int(self.seed or 0))
-        return self.imitation.labels  # type: ignore[no-any-return]
+        return self.imitation.labels
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
     def draw(self) -> SubProblemBatch:
-        assert self.imitation is not None
         rounds, over = divmod(self._n_updates, self.config.improve_every)
         if self.own_labels is not None and rounds and not over:
             self.own_labels.improve(self.policy.network, rounds)
