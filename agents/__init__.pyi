@@ -250,7 +250,8 @@ class BQ(_BQ):
             policy: ``"MultiInputPolicy"``, the only one.
             env: a record's name (``tsp``, ``atsp``, ``cvrp``, ``op``, ``knapsack``), a Gymnasium id, or an environment.
             seed: decides the first weights and every batch.
-            labels: file of a labelled set; by default one is made when learning begins.
+            labels: file of a labelled set, or a folder of such files, whose instances may have several sizes; by default
+                one is made when learning begins.
             hyperparameters: fields of :class:`BQConfig`.
 
         Raises:
@@ -275,7 +276,7 @@ class BQ(_BQ):
             min_size: nodes of the smallest sub-problem of tsp, atsp and cvrp, its two ends counted
             amp: bfloat16 products; on a CPU attention stays in float32
             init: artefact whose weights are the first ones; None: drawn by the seed
-            labels: file of a labelled set; None: made as the next five say, once; self: without a solver
+            labels: a labelled set, or a folder of some; None: made as the next five say; self: no solver
             train_size: instances of it; more: less to learn by heart
             label_seed: of its instances
             solver: of its labels: the problem's best, or rlkit's own where that does; or a solver's name

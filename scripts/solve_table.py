@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,10 @@ def table() -> list[str]:
             cells = ["-" if np.isnan(gap) else f"{gap:.2f} %" for gap in gaps]
             text.append(f"| {problem} {nodes} | `{method}` | " + " | ".join(cells) + " |")
     count = max(len({line["instance"] for line in lines if line["problem"] == name}) for name in SIGNS)
-    return [
-        "Percent behind the best that any of these found, after so many processor seconds of one core, on "
-        + ("one instance" if count == 1 else f"up to {count} instances"),
-        "each, drawn as `rlkit solve PROBLEM` draws them; what ended by itself needed less.",
-        "",
-        *text,
-    ]
+    drawn = "one instance" if count == 1 else f"up to {count} instances"
+    said = f"Percent behind the best that any of these found, after so many processor seconds of one core, on {drawn}"
+    said += " each, drawn as `rlkit solve PROBLEM` draws them; what ended by itself needed less."
+    return [textwrap.fill(said, 120, break_on_hyphens=False), "", *text]
 
 
 def main() -> None:

@@ -36,10 +36,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, distributed
 
 from rlkit.agents.bq.data import (
-    Imitation,
-    Mixture,
     SubProblemBatch,
     describe,
+    draws_of,
     join_processes,
     labelled_set,
     problem_of,
@@ -162,8 +161,7 @@ class BQ(Solver):
     objective: ClassVar[str] = "loss"
     policy_name: ClassVar[str] = "MultiInputPolicy"
     policy: BQPolicy
-    imitation: Imitation | Mixture | None = None
-    sets: list[Labels]  # what it learns from, smallest instances first
+    imitation: Any = None  # an Imitation, or a Mixture of several
     own_labels: SelfLabels | None = None  # where agent.labels=self
     described: dict[str, Any] | None = None
 
@@ -252,19 +250,16 @@ class BQ(Solver):
             solver = first_solver(problem) if path == SELF else cfg.solver
             made = {"seed": cfg.label_seed, "solver": solver, "effort": cfg.effort, "jobs": cfg.label_jobs}
             path = labelled_set(problem, size=cfg.train_size, progress=progress, **made)
-        self.sets = read_sets(path, self.problem.name)
         drawn = {"batch_size": cfg.batch_size, "min_size": cfg.min_size, "symmetries": cfg.symmetries}
-        parts = [Imitation(labels, self.sampler, self.device, **drawn) for labels in self.sets]
-        self.imitation = parts[0] if len(parts) == 1 else Mixture(parts, self.sampler)
-        self.described = describe(self.sets, Path(path))
+        self.imitation = draws_of(read_sets(path, self.problem.name), self.sampler, self.device, **drawn)
+        self.described = describe(self.imitation.sets, Path(path))
         if cfg.labels == SELF:
-            self.own_labels = SelfLabels(parts[0], cfg.improve_count, int(self.seed or 0))
+            self.own_labels = SelfLabels(self.imitation, cfg.improve_count, int(self.seed or 0))
         return self.imitation.labels
 
     # ---- learning --------------------------------------------------------------------------------------------------
 
     def draw(self) -> SubProblemBatch:
-        assert self.imitation is not None
         rounds, over = divmod(self._n_updates, self.config.improve_every)
         if self.own_labels is not None and rounds and not over:
             self.own_labels.improve(self.policy.network, rounds)
@@ -411,7 +406,7 @@ class BQ(Solver):
 
     def result(self) -> dict[str, Any]:
         self.read_labels()
-        return {"dataset": self.described, "source_sentence": sentence(self.sets)}
+        return {"dataset": self.described, "source_sentence": sentence(self.imitation.sets)}
 
     @classmethod
     def load(  # type: ignore[override]  # SB3's custom_objects= has no meaning without a pickle
@@ -444,5 +439,5 @@ class BQ(Solver):
     def prepare(self, progress: bool) -> None:
         """Make or read the labels, and say which."""
         self.read_labels(progress)
-        print(sentence(self.sets), flush=True)
+        print(sentence(self.imitation.sets), flush=True)
         self.begin()  # refused before the run's folder is made

@@ -58,7 +58,7 @@ class Imitation:
         min_size: int,
         symmetries: bool,
     ):
-        self.labels, self.generator, self.device = labels, generator, device
+        self.labels, self.generator, self.device, self.sets = labels, generator, device, [labels]
         self.batch_size, self.min_size, self.symmetries = batch_size, min_size, symmetries
         self.rules, self.nodes = labels.problem.device()(labels.instances, device), labels.problem.num_nodes
         self.follow()
@@ -111,12 +111,20 @@ class Mixture:
     def __init__(self, parts: list[Imitation], generator: np.random.Generator):
         self.parts, self.generator = parts, generator
         self.up_to = np.cumsum([len(part.labels) for part in parts])
-        self.labels = parts[-1].labels
+        self.labels, self.sets = parts[-1].labels, [part.labels for part in parts]
 
     def draw(self, part: slice = slice(None)) -> SubProblemBatch:
         """The rows ``part`` of a joint batch, see :meth:`Imitation.draw`."""
         owner = int(np.searchsorted(self.up_to, self.generator.integers(self.up_to[-1]), side="right"))
         return self.parts[owner].draw(part)
+
+
+def draws_of(
+    sets: list[Labels], generator: np.random.Generator, device: torch.device, **options: Any
+) -> Imitation | Mixture:
+    """What draws sub-problems of ``sets``, smallest first; options are those of :class:`Imitation`."""
+    parts = [Imitation(labels, generator, device, **options) for labels in sets]
+    return parts[0] if len(parts) == 1 else Mixture(parts, generator)
 
 
 # ---- problems, solvers, processes ------------------------------------------------------------------------------------
