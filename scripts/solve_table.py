@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlkit.envs.combinatorial.base import make_problem
 from rlkit.envs.combinatorial.improvement import warm_up
 from rlkit.envs.combinatorial.solvers import solver_version
 from rlkit.envs.combinatorial.solving import installed, methods_of, run
@@ -32,8 +33,6 @@ PAGE = ROOT / "docs" / "solve.md"
 BEGIN, END = "<!-- made by scripts/solve_table.py -->", "<!-- end of it -->"
 SECONDS = (1, 5, 20)
 SEED = 4096  # of the first instance of each problem
-SETTINGS = {"op": {"budget": 4.0}}
-SIGNS = {"tsp": 1.0, "atsp": 1.0, "cvrp": 1.0, "op": -1.0}  # of objectives: the smaller the better
 LEFT_OUT = ("own", "ortools", "ptrnet")  # exact ones, and weights for few points
 NEAR = (0.85, 1.25)  # of the seconds that were to be used
 TRIES = 3
@@ -58,9 +57,7 @@ def measure(what: str, instances: int, methods: list[str]) -> None:
     torch.set_num_threads(1)
     problem, _, nodes = what.partition(":")
     for number in range(instances):
-        task = read_task(
-            problem, None, SEED + number, None, None, {"num_nodes": int(nodes), **SETTINGS.get(problem, {})}
-        )
+        task = read_task(problem, None, SEED + number, None, None, {"num_nodes": int(nodes)})
         warm_up(task.kind)
         wait = 1.0
         for method in methods_of(task.kind):
@@ -88,16 +85,21 @@ def known() -> list[dict[str, Any]]:
     return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
 
 
+def sign_of(problem: str) -> float:
+    """Of objectives: the smaller the better."""
+    return -1.0 if make_problem(problem).maximise else 1.0
+
+
 def table() -> list[str]:
     """Markdown: percent behind the best that any method found of an instance, the mean over instances."""
     lines, best = known(), {}
     for line in lines:
-        key, sign = (line["problem"], line["nodes"], line["instance"]), SIGNS[line["problem"]]
+        key, sign = (line["problem"], line["nodes"], line["instance"]), sign_of(line["problem"])
         best[key] = min(best.get(key, np.inf), sign * line["objective"])
     text = ["| problem | method | " + " | ".join(f"{seconds} s" for seconds in SECONDS) + " |", "|---|---|---|---|---|"]
     for problem, nodes in sorted({(line["problem"], line["nodes"]) for line in lines}):
         own = [line for line in lines if (line["problem"], line["nodes"]) == (problem, nodes)]
-        sign, rows = SIGNS[problem], []
+        sign, rows = sign_of(problem), []
         for method in dict.fromkeys(line["method"] for line in own):
             gaps = []
             for seconds in SECONDS:
@@ -109,7 +111,8 @@ def table() -> list[str]:
         for gaps, method in sorted(rows, key=lambda row: row[0][::-1]):
             cells = ["-" if np.isnan(gap) else f"{gap:.2f} %" for gap in gaps]
             text.append(f"| {problem} {nodes} | `{method}` | " + " | ".join(cells) + " |")
-    count = max(len({line["instance"] for line in lines if line["problem"] == name}) for name in SIGNS)
+    names = {line["problem"] for line in lines}
+    count = max(len({line["instance"] for line in lines if line["problem"] == name}) for name in names)
     drawn = "one instance" if count == 1 else f"up to {count} instances"
     said = f"Percent behind the best that any of these found, after so many processor seconds of one core, on {drawn}"
     said += " each, drawn as `rlkit solve PROBLEM` draws them; what ended by itself needed less."

@@ -40,6 +40,8 @@ PROBLEMS = {
     "convex-hull": "rlkit.envs.combinatorial.convex_hull:ConvexHull",
     "delaunay": "rlkit.envs.combinatorial.delaunay:Delaunay",
 }
+Solved = tuple[Instance, Sequence[int], float | None]  # with its solution and objective, None: not said
+PICTURES = (".svg", ".png", ".pdf")  # of solved instances
 FORMULATIONS = ("bq", "direct")
 MOST_NODES = 1_000_000
 MOST_SQUARE = 5_000  # nodes of a matrix of costs, which then takes 200 MB

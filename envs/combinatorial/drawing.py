@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlkit.envs.combinatorial.base import PICTURES, Problem, Solved
 from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rlkit.envs.combinatorial.base import Problem
-
-Solved = tuple[Instance, Sequence[int], float | None]  # with its solution and objective, None: not said
-PICTURES = (".svg", ".png", ".pdf")
 CROWD = 200  # points from which on they are drawn smaller
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#e377c2", "#17becf")
 

@@ -11,10 +11,8 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
-from rlkit.envs.combinatorial import drawing
-from rlkit.envs.combinatorial.base import Problem, build
+from rlkit.envs.combinatorial.base import PICTURES, Problem, Solved, build
 from rlkit.envs.combinatorial.bisimulation import Reduced
-from rlkit.envs.combinatorial.drawing import Solved
 from rlkit.errors import UserError
 
 
@@ -48,7 +46,7 @@ class CombinatorialEnv(gym.Env[dict[str, Any], np.int64]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium's own form
-    PICTURES: ClassVar[tuple[str, ...]] = drawing.PICTURES
+    PICTURES: ClassVar[tuple[str, ...]] = PICTURES
     kind: ClassVar[type[Problem]]
 
     def __init__(self, *, render_mode: str | None = None, observe_sequence: bool = False, **settings: Any) -> None:
@@ -149,6 +147,8 @@ class CombinatorialEnv(gym.Env[dict[str, Any], np.int64]):
         """The instance and the solution so far, uint8 ``[400, 400, 3]``; None without a render mode."""
         if self.render_mode is None or self.instance is None:
             return None
+        from rlkit.envs.combinatorial import drawing
+
         return drawing.picture(self.problem, self.instance, self.sequence, self.objective)
 
     def solved(self) -> Solved:
@@ -160,6 +160,8 @@ class CombinatorialEnv(gym.Env[dict[str, Any], np.int64]):
     @classmethod
     def pictures(cls, solved: Sequence[Solved], suffix: str) -> bytes:
         """One picture of several that are :meth:`solved`, in the format ``suffix``, one of :data:`PICTURES`."""
+        from rlkit.envs.combinatorial import drawing
+
         return drawing.pictures(cls.kind, solved, suffix)
 
     # ---- saving ----------------------------------------------------------------------------------------------------

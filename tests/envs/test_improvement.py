@@ -17,8 +17,8 @@ from rlkit.envs.combinatorial.base import Problem, generate, make_problem, row, 
 from rlkit.envs.combinatorial.costs import EUCLID, MATRIX, NEAREST, Costs, costs_of_file, costs_within
 from rlkit.envs.combinatorial.cvrp.improve import Search as RouteSearch
 from rlkit.envs.combinatorial.cvrp.improve import inserted_routes
-from rlkit.envs.combinatorial.cvrp.ruin import anneal, copy_routes, empty_routes, walk_of
 from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
+from rlkit.envs.combinatorial.route_search import anneal, copy_routes, empty_routes, walk_of
 from rlkit.envs.combinatorial.tour_search import curve
 from rlkit.errors import UserError
 

@@ -197,7 +197,8 @@ def test_names_are_whole_however_narrow_the_terminal(capsys: Any, monkeypatch: p
     assert main(["data", "list"]) == 0
     assert any(line.split()[:1] == ["halfcheetah-medium-expert"] for line in capsys.readouterr().out.splitlines())
     assert main(["solve", "--help"]) == 0
-    assert "knapsack" not in capsys.readouterr().out.replace("knapsack,", "")
+    said = capsys.readouterr().out
+    assert said.count("knap") == said.count("knapsack") > 1
 
 
 def test_the_module_is_the_command() -> None:

@@ -10,7 +10,7 @@ swap       u and a neighbour of v change places
 
 Where ways cost more in one direction than in the other, nothing is turned round.
 
-:class:`Search` ruins and recreates, see :mod:`rlkit.envs.combinatorial.cvrp.ruin`, annealed over the time there is.
+:class:`Search` ruins and recreates, see :mod:`rlkit.envs.combinatorial.route_search`, annealed over the time there is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.bisimulation import Instance
 from rlkit.envs.combinatorial.costs import Costs, cost
-from rlkit.envs.combinatorial.cvrp.ruin import (
+from rlkit.envs.combinatorial.cvrp.solvers import MOST_EXACT as MOST_EXACT
+from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
+from rlkit.envs.combinatorial.route_search import (
     AROUND,
     LOOKED,
     Routes,
@@ -34,8 +36,6 @@ from rlkit.envs.combinatorial.cvrp.ruin import (
     recreate,
     walk_of,
 )
-from rlkit.envs.combinatorial.cvrp.solvers import MOST_EXACT as MOST_EXACT
-from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
 from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, nearest, turn
 
 AS_GOOD_UP_TO = MOST_EXACT  # customers up to which the search does as well as any solver
