@@ -198,7 +198,7 @@ def test_names_are_whole_however_narrow_the_terminal(capsys: Any, monkeypatch: p
     assert any(line.split()[:1] == ["halfcheetah-medium-expert"] for line in capsys.readouterr().out.splitlines())
     assert main(["solve", "--help"]) == 0
     said = capsys.readouterr().out
-    assert said.count("knap") == said.count("knapsack") > 1
+    assert said.count("knap") == said.count("knapsack") >= 1
 
 
 def test_the_module_is_the_command() -> None:
