@@ -103,7 +103,13 @@ def _check_place(out: Path) -> None:
 
 
 def _empty(out: Path) -> bool:
-    return {path.name for path in out.iterdir()} <= {MARKER, LOCK}
+    """Whether no run was begun in ``out``: one that was killed at once left a mark, a lock, a file half written."""
+    return {path.name for path in out.iterdir()} <= {MARKER, LOCK, *(path.name for path in _left(out, NAMES[""]))}
+
+
+def _left(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """What a process that was killed had half written in ``folder`` of a run's own files."""
+    return [path for path, name, _ in leftovers(folder) if pattern.fullmatch(name) or name == MARKER]
 
 
 def marked(out: Path) -> bool:
@@ -184,10 +190,9 @@ def reopen(out: Path) -> None:
     Raises :class:`UserError` where the folder cannot be written.
     """
     for folder, pattern in NAMES.items():
-        for path, name, _ in leftovers(out / folder):
-            if pattern.fullmatch(name) or name == MARKER:  # under the lock, whoever wrote it is gone
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        for path in _left(out / folder, pattern):  # under the lock, whoever wrote it is gone
+            with contextlib.suppress(OSError):
+                path.unlink()
     if not marked(out):
         write_atomically(out / MARKER, json.dumps({"format": FORMAT}).encode() + b"\n")
     try:

@@ -253,6 +253,26 @@ def test_a_lock_is_one_processes(tmp_path: Path) -> None:
 # ---- leftovers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["config.yaml", ".rlkit-run"])
+def test_a_run_that_was_killed_while_it_began_begins_again(name: str) -> None:
+    """A scheduler starts the line again, and nobody need tidy up before."""
+    for extra in ([], ["resume=true"]):
+        out = Path(f"r{len(extra)}")
+        out.mkdir()
+        (out / ".rlkit-lock").touch()
+        (out / f".{name}.{dead()}.tmp").write_text("half of")
+        if name == "config.yaml":
+            (out / ".rlkit-run").write_text('{"format": 1}\n')
+        assert main([*TRAIN, f"out={out}", *extra]) == 0
+        assert (out / "result.json").exists() and not list(out.glob(".*.tmp"))
+
+
+def test_what_somebody_else_had_half_written_is_not_ours(capsys: Any) -> None:
+    Path("mine").mkdir()
+    Path(f"mine/.thesis.tex.{dead()}.tmp").write_text("half of")
+    refused([*TRAIN, "out=mine"], capsys, "out=mine exists and is not empty")
+
+
 def dead() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
