@@ -24,7 +24,7 @@ from rlkit.envs.combinatorial.op.solvers import MOST_EXACT as MOST_EXACT
 from rlkit.envs.combinatorial.op.solvers import exact_op
 from rlkit.envs.combinatorial.tour_moves import LEAST_GAIN, RANDOM, draw, turn
 
-AS_GOOD_UP_TO = 100  # nodes up to which the search does as well as any solver
+AS_GOOD_UP_TO = MOST_EXACT  # nodes up to which the search does as well as any solver
 BETTER_FROM = None  # nodes from which it does better than the solver of choice
 MOST_TAKEN = 0.3  # of a tour, in one round of the search
 NOISE = 0.5  # of the scores of insertion
