@@ -197,9 +197,9 @@ def page(readme: str) -> str:
     lines = ["# What is claimed, and what was found", ""]
     lines += prose(
         "Made by `scripts/make_claims.py` from result files: what is claimed, from where, and why are written by hand, "
-        "every figure of this library and every verdict is computed. Of "
-        f"{len(found)} methods, {count['holds']} hold, {count['holds in part']} hold in part, "
-        f"{count['does not hold']} do not, and {count['undecided']} are undecided."
+        f"every figure of this library and every verdict is computed. Verdicts of {len(found)} methods: "
+        + ", ".join(f"{word} {count[word]}" for word in verdicts.WORDS)
+        + "."
     )
     lines += prose(
         "**Data is generated** by behaviour policies that ship with rlkit, so what can hold or fail here is an order, "

@@ -221,14 +221,9 @@ class Worker:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Read and write the journal while no other worker does."""
-        try:
-            with FileLock(self.out / ".journal-lock", timeout=PATIENCE), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        except Timeout:
-            raise UserError(
-                f"{self.out} is locked by another process for {PATIENCE} seconds, expected moments: is one stopped?"
-            ) from None
+        with _locked(self.out), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
 
     def run(self) -> int:
         """Do trials until there is none left to do; returns an exit code.  A signal ends it as it ends a run."""
@@ -456,6 +451,18 @@ def read_study(out: Path) -> Study:
         raise UserError(f"{out} is not a study: expected a folder with study.json, written by rlkit tune") from None
 
 
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the study's lock.  Raises :class:`UserError` where another process does not let it go."""
+    try:
+        with FileLock(out / ".journal-lock", timeout=PATIENCE):
+            yield
+    except Timeout:
+        raise UserError(
+            f"{out} is locked by another process for {PATIENCE} seconds, expected moments: is one stopped?"
+        ) from None
+
+
 def begin(out: Path, study: Study) -> None:
     """Make ``out`` the folder of ``study``, or join the one that is there.
 
@@ -466,7 +473,7 @@ def begin(out: Path, study: Study) -> None:
         (out / "trials").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror or error}") from None
-    with FileLock(out / ".journal-lock", timeout=PATIENCE):
+    with _locked(out):
         if (out / "study.json").exists():
             before, now = read_study(out).as_json(), study.as_json()
             for key in before:

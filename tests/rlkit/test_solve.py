@@ -16,6 +16,7 @@ import pytest
 
 import rlkit
 from rlkit.cli import main
+from rlkit.cli.solve import BEST
 from rlkit.envs.combinatorial import solvers
 from rlkit.envs.combinatorial.base import PROBLEMS, generate, make_problem, row
 from rlkit.envs.combinatorial.cvrp.files import read_cvrplib
@@ -403,3 +404,11 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
             exec(compile(block, "solve.md", "exec"), {})
     assert {language for language, _ in blocks} == {"bash", "python", "text"}
     assert read_tour(tmp_path / "cities.tour").shape == (30,) and (tmp_path / "cities.svg").exists()
+
+
+def test_help_names_the_sizes_that_auto_goes_by() -> None:
+    """So that what is said and what is done cannot part."""
+    sizes = {name: make_problem(name).part("improve", "AS_GOOD_UP_TO") for name in ("tsp", "atsp")}
+    routes = make_problem("cvrp").part("improve", "BETTER_FROM")
+    assert f"search up to {sizes['tsp']} (atsp {sizes['atsp']}) nodes" in BEST
+    assert f"search from {routes} customers on" in BEST

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import pytest
 import toy  # noqa: F401  # registers point-noisy
+from filelock import FileLock
 
 from rlkit import registry
 from rlkit.algorithms.hyperparameters import presets
@@ -141,6 +142,19 @@ def test_folders_that_are_no_study(undisturbed: Path, tmp_path: Path, capsys: py
     (tmp_path / "study.json").write_text('{"format": 2}')
     with pytest.raises(UserError, match="another version"):
         Worker(tmp_path)
+
+
+def test_a_study_that_is_locked(
+    undisturbed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlkit.run.tuning.PATIENCE", 0.2)
+    before = (undisturbed / "journal.log").read_bytes()
+    with FileLock(undisturbed / ".journal-lock", is_singleton=False):
+        for argv in ([*RUN, *SPACE, *WAYS, str(undisturbed)], [str(undisturbed)]):
+            assert main(["tune", *argv]) == 2
+            told = capsys.readouterr().err
+            assert "is locked by another process" in told and told.count("\n") == 1, told
+    assert (undisturbed / "journal.log").read_bytes() == before
 
 
 def test_the_defaults_must_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
