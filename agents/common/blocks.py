@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rlkit.algorithms.nets import linear
 
 PAIR_HIDDEN = 16  # units of the relu layer over a pair's two costs
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # cuDNN's plans every shape
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,16 @@ def folded(places: Float[Tensor, "batch k 2"]) -> tuple[Float[Tensor, "batch 1 k
     return queries[:, None], keys[:, None]
 
 
+def fused_attention(
+    q: Tensor, key: Tensor, v: Tensor, bias: Float[Tensor, "batch heads k k"] | None, scale: float
+) -> Float[Tensor, "batch heads k own"]:
+    """softmax(scale q kᵀ + bias) v in one kernel; q and key [batch, heads, k, e], v [batch, heads, k, own]."""
+    size, bias = q.shape[-1] + -q.shape[-1] % 8, None if bias is None else bias.to(q)
+    q, key, wide = (functional.pad(x, (0, size - x.shape[-1])) for x in (q, key, v))  # heads of one size, 8 m
+    with sdpa_kernel(KERNELS):
+        return functional.scaled_dot_product_attention(q, key, wide, bias, scale=scale)[..., : v.shape[-1]]
+
+
 class Block(nn.Module):
     """Attention and a feed-forward layer, each added to its input: normalised before (RMSNorm) or, as in the paper,
     times a learned number that begins at 0 (ReZero).
@@ -98,10 +110,7 @@ class Block(nn.Module):
                 logits = q.float() @ key.float().transpose(-1, -2) * scale  # [batch, heads, k, k]
                 found = torch.softmax(logits if bias is None else logits + bias.float(), dim=-1) @ v.float()
         else:
-            bias = None if bias is None else bias.to(q.dtype)
-            fill = -q.shape[-1] % 8  # fused kernels want heads of one size, a multiple of 8
-            q, key, v = (functional.pad(part, (0, q.shape[-1] + fill - part.shape[-1])) for part in (q, key, v))
-            found = functional.scaled_dot_product_attention(q, key, v, bias, scale=scale)[..., :own]
+            found = fused_attention(q, key, v, bias, scale)
         return self.out(found.transpose(1, 2).reshape(batch, k, width))  # heads side by side again
 
     def forward(

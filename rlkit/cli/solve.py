@@ -20,7 +20,7 @@ BEST = """\
 best method for what:
   tsp, atsp  fast-tsp; search up to 200 (atsp 50) nodes, and above 5,000
   cvrp       search from 300 customers on, below it hygese
-  op         pyvrp; after five seconds search was within a percent at 100 nodes
+  op         search, from 50 to 500 nodes at least
   knapsack   own, which is exact
 bq and ptrnet, networks, are for many instances of a kind, or where there is no
 solver; they have to beat insertion. docs/solve.md has seconds against gaps."""

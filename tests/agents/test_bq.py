@@ -24,7 +24,7 @@ from rlkit.agents.bq.bq import BQ, BQConfig, end_loss, imitation_loss
 from rlkit.agents.bq.data import Imitation, SubProblemBatch
 from rlkit.agents.bq.network import BQNetwork, Shape
 from rlkit.agents.common import gaps
-from rlkit.agents.common.blocks import folded
+from rlkit.agents.common.blocks import folded, fused_attention
 from rlkit.algorithms.callbacks import Checkpoint
 from rlkit.algorithms.checkpoint import read_artefact, write_artefact
 from rlkit.config import compose_config
@@ -826,6 +826,16 @@ def test_attention_falls_with_the_squared_distance(name: str) -> None:
     expected = block.out((logits.softmax(dim=-1) @ v).transpose(1, 2).reshape(2, 6, 16))
     torch.testing.assert_close(block.attend(x, None, folded(places)), expected, atol=1e-5, rtol=0)
     assert not torch.allclose(block.attend(x, None), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_fused_attention_is_attention(biased: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, key = torch.randn(2, 3, 2, 7, 20, generator=generator)  # 20: 16 and four columns of places
+    v, bias = torch.randn(3, 2, 7, 16, generator=generator), torch.randn(3, 2, 7, 7, generator=generator)
+    logits = 0.3 * q @ key.transpose(-1, -2) + (bias if biased else 0.0)
+    found = fused_attention(q, key, v, bias if biased else None, 0.3)
+    torch.testing.assert_close(found, logits.softmax(dim=-1) @ v, atol=1e-5, rtol=0)
 
 
 def test_who_has_distances_and_who_has_not(tmp_path: Path) -> None:

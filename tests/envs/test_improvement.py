@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numba
@@ -18,6 +18,9 @@ from rlkit.envs.combinatorial.costs import EUCLID, MATRIX, NEAREST, Costs, costs
 from rlkit.envs.combinatorial.cvrp.improve import Search as RouteSearch
 from rlkit.envs.combinatorial.cvrp.improve import inserted_routes
 from rlkit.envs.combinatorial.cvrp.solvers import exact_cvrp
+from rlkit.envs.combinatorial.op.improve import anneal as climb
+from rlkit.envs.combinatorial.op.improve import replace, room
+from rlkit.envs.combinatorial.op.solvers import exact_op
 from rlkit.envs.combinatorial.route_search import anneal, copy_routes, empty_routes, walk_of
 from rlkit.envs.combinatorial.tour_search import curve
 from rlkit.errors import UserError
@@ -480,3 +483,47 @@ def test_the_search_of_routes_finds_the_optimum_of_small_instances(seed: int) ->
     for heat in np.geomspace(0.3, 0.003, 20):
         anneal(costs, routes, best, demand, 20, near, costs.to(near), heat, 200, lengths, random)
     assert costs.along(walk_of(best, 10)) == pytest.approx(problem.objective(instance, exact_cvrp(instance)), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_node_replaces_another_as_looking_at_all_pairs_and_places_says(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points, prize = rng.random((14, 2)), rng.integers(1, 9, 14) / 8.0  # prizes with ties, exact in binary
+    costs = Costs(points)
+    tour = np.array([0, *(1 + rng.permutation(13)[: 1 + seed]), 0, 0, 0])
+    size, inside = seed + 3, np.zeros(14, np.bool_)
+    inside[tour[:size]] = True
+    left, before = 0.3 * rng.random(), costs.along(tour[:size])
+
+    def worth(found: list[int]) -> tuple[float, float]:
+        return float(prize[found[:-1]].sum()), before - costs.along(np.array(found))
+
+    options = []
+    for k, j in product(range(1, size - 1), np.flatnonzero(~inside)):
+        rest = np.delete(tour[:size], k).tolist()
+        options += [worth([*rest[:i], int(j), *rest[i:]]) for i in range(1, len(rest))]
+    prizes = worth(tour[:size].tolist())[0]
+    sound = [(p, s) for p, s in options if -s <= left and (p > prizes + 1e-9 or (p > prizes - 1e-9 and s > 1e-9))]
+    found, rest_left = replace(costs, tour, size, inside, np.ones(14, np.bool_), prize, left, 1e-9)
+    assert found == bool(sound)
+    if found:
+        best = max(p for p, _ in sound)
+        expected = best, max(s for p, s in sound if p > best - 1e-9)
+        assert worth(tour[:size].tolist()) == pytest.approx(expected, abs=1e-9)
+        assert rest_left == pytest.approx(left + expected[1], abs=1e-9)
+        assert set(np.flatnonzero(inside)) == set(tour[:size])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_search_of_orienteering_finds_the_optimum_of_small_instances(seed: int) -> None:
+    problem = make_problem("op", num_nodes=12, budget=2.2)
+    instance = row(generate(problem, 1, seed), 0)
+    costs, prize = costs_within(instance), instance["prize"]
+    tour, best, worth, size = np.zeros(14, np.int64), np.zeros(14, np.int64), np.array([0.0, 0.0, 0.0, 2.0]), 2
+    random, budget = np.array([3], np.uint64), float(room(instance))
+    for heat in np.linspace(0.5, 0.0, 10):
+        given = costs.neighbours(), budget, 1e-9, heat, 50, best, worth, random
+        size = climb(costs, tour, size, prize, *given)
+        assert costs.along(tour[:size]) <= budget and len(set(tour[: size - 1])) == size - 1
+        assert prize[tour[:size]].sum() == pytest.approx(worth[0]) and worth[0] <= worth[2] + 1e-9
+    assert worth[2] == pytest.approx(problem.objective(instance, exact_op(instance)), abs=1e-9)

@@ -241,32 +241,37 @@ def try_swap(costs, walk, demand, capacity, i, j, least):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def move_at(costs, walk, demand, capacity, near, u, symmetric, least):
+def move_at(costs, walk, demand, capacity, near, away, u, symmetric, least):
     """The first move at customer ``u`` that gains ``least``, made: its gain, 0 where there is none."""
-    place, i = walk.place, walk.place[u]
+    nodes, place, i = walk.nodes, walk.place, walk.place[u]
+    # what a move takes away at u; beside a depot as much as can be, as two depots that join cost nothing
+    back = np.inf if nodes[i - 1] == 0 else cost(costs, nodes[i - 1], u)
+    ahead = np.inf if nodes[i + 1] == 0 else cost(costs, u, nodes[i + 1])
     for k in range(near.shape[1]):
-        v = near[u, k]
+        v, way, gain = near[u, k], away[u, k], 0.0
+        if symmetric and way >= max(back, ahead):
+            break  # at one of its ends every move that gains puts a shorter way in a longer one's place
         if v == 0:
             continue
         j = place[v]
-        low, high = min(i, j), max(i, j)
-        gain = 0.0
-        if symmetric:
-            gain = try_turn(costs, walk, capacity, low, high, least)
-            if gain == 0.0:
-                gain = try_turn(costs, walk, capacity, low - 1, high - 1, least)
-        if gain == 0.0:
+        from_ahead, from_back = not symmetric or ahead > way, not symmetric or back > way
+        if symmetric and from_ahead:
+            gain = try_turn(costs, walk, capacity, min(i, j), max(i, j), least)
+        if symmetric and from_back and gain == 0.0:
+            gain = try_turn(costs, walk, capacity, min(i, j) - 1, max(i, j) - 1, least)
+        if from_ahead and gain == 0.0:
             gain = try_tails(costs, walk, capacity, i, j - 1, least)
-        if gain == 0.0:
+        if from_back and gain == 0.0:
             gain = try_tails(costs, walk, capacity, j, i - 1, least)
         for step in (1, -1):
             for side in (1, -1):
-                if gain == 0.0:
+                if gain == 0.0 and (from_ahead if step == 1 else from_back):
                     gain = try_segment(costs, walk, demand, capacity, i, step, j, side, symmetric, least)
-        if gain == 0.0:
-            gain = try_swap(costs, walk, demand, capacity, i, j + 1, least)
-        if gain == 0.0:
-            gain = try_swap(costs, walk, demand, capacity, i, j - 1, least)
+                if gain == 0.0 and (from_ahead if side == 1 else from_back):
+                    gain = try_segment(costs, walk, demand, capacity, j, step, i, side, symmetric, least)
+        for beside in (j + 1, j - 1):
+            if gain == 0.0:
+                gain = try_swap(costs, walk, demand, capacity, i, beside, least)
         if gain != 0.0:
             return gain
     for step in (1, -1):  # a route of its own, in the empty one at the end
@@ -278,12 +283,12 @@ def move_at(costs, walk, demand, capacity, near, u, symmetric, least):
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def settle(costs, walk, demand, capacity, near, symmetric, least):
+def settle(costs, walk, demand, capacity, near, away, symmetric, least):
     """Moves until none helps."""
     survey(walk, demand)
     count, u, still = len(demand) - 1, 1, 0
     while still < count:
-        if move_at(costs, walk, demand, capacity, near, u, symmetric, least) != 0.0:
+        if move_at(costs, walk, demand, capacity, near, away, u, symmetric, least) != 0.0:
             survey(walk, demand)
             still = 0
             continue
@@ -312,7 +317,7 @@ def improve_routes(array, norm, rounding, symmetric, demand, capacity, solutions
         costs = Costs(array[b], norm, rounding)
         near, away = nearest(costs, min(LISTED, n - 1))
         walk = open_walk(solutions[b], n - 1)
-        settle(costs, walk, demand[b], capacity[b], near, symmetric, LEAST_GAIN * away.max())
+        settle(costs, walk, demand[b], capacity[b], near, away, symmetric, LEAST_GAIN * away.max())
         close_walk(walk, solutions[b])
 
 
