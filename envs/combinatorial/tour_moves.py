@@ -154,7 +154,7 @@ def touch(touched, a, b, c, d, e, f):
     touched[0], touched[1], touched[2], touched[3], touched[4], touched[5] = a, b, c, d, e, f
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 @no_type_check
 def two_opt(costs, tour, a, least, noted):
     """The first move of 2-opt at city ``a`` that gains ``least``: (gain, flips noted), gain 0 where there is none."""
@@ -183,7 +183,7 @@ def two_opt(costs, tour, a, least, noted):
     return 0.0, noted
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 @no_type_check
 def or_opt(costs, tour, a, least, noted):
     """The first move of Or-opt at city ``a`` that gains ``least``: (gain, flips noted), gain 0 where there is none."""
@@ -246,7 +246,7 @@ def or_opt(costs, tour, a, least, noted):
     return 0.0, noted
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 @no_type_check
 def exchange(costs, tour, a, least, noted):
     """The first exchange of stretches behind city ``a`` that gains ``least``: (gain, flips noted), gain 0 if none."""

@@ -9,13 +9,18 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from rlkit.cli.data import number_or_text
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, one_line
 
+PATIENCE = 2.0  # seconds until one is told why there is nothing yet
+COMPILES = "rlkit: compiling the search for this machine, some 15 seconds, once"
 BEST = """\
 best method for what:
   tsp, atsp  fast-tsp; search up to 200 (atsp 50) nodes, and above 5,000
@@ -84,7 +89,8 @@ def main(argv: list[str]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _warn
-        found = solve(args.what, told=told, **options, **settings)
+        with compiling_is_told():
+            found = solve(args.what, told=told, **options, **settings)
     if shows and first:
         print(file=sys.stderr)
     print(f"{one_line(found.task.name, 100)}: {found.task.kind.name}, {found.task.nodes}")
@@ -97,6 +103,39 @@ def main(argv: list[str]) -> int:
         if path is not None:
             print(f"wrote {path}")
     return 0
+
+
+@contextmanager
+def compiling_is_told() -> Iterator[None]:
+    """Say on standard error why there is nothing yet, once, when numba has been compiling for some time."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        running = 0
+
+        def on_start(self, _: Any) -> None:
+            self.running += 1
+
+        def on_end(self, _: Any) -> None:
+            self.running -= 1
+
+    listener, over = Listener(), Event()
+
+    def watch() -> None:
+        seen = 0
+        while not over.wait(0.5):
+            seen += listener.running > 0
+            if seen * 0.5 >= PATIENCE:
+                print(COMPILES, file=sys.stderr, flush=True)
+                return
+
+    Thread(target=watch, daemon=True).start()
+    event.register("numba:compile", listener)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", listener)
+        over.set()
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -412,3 +412,19 @@ def test_help_names_the_sizes_that_auto_goes_by() -> None:
     routes = make_problem("cvrp").part("improve", "BETTER_FROM")
     assert f"search up to {sizes['tsp']} (atsp {sizes['atsp']}) nodes" in BEST
     assert f"search from {routes} customers on" in BEST
+
+
+def test_one_is_told_that_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from numba.core import event
+
+    from rlkit.cli import solve as command
+
+    monkeypatch.setattr(command, "PATIENCE", 0.5)
+    with command.compiling_is_told():
+        time.sleep(1.2)  # nothing is compiled
+    assert not capsys.readouterr().err
+    with command.compiling_is_told():
+        event.start_event("numba:compile")
+        time.sleep(1.2)
+        event.end_event("numba:compile")
+    assert capsys.readouterr().err == f"{command.COMPILES}\n"
