@@ -7,7 +7,7 @@ tsp         ``fast-tsp`` (MIT)                          has no seed and stops by
                                                         to 20 local search from random tours instead
 atsp        ``fast-tsp``                                on the symmetric problem of 2 n nodes (Jonker & Volgenant 1983)
 cvrp        ``hygese`` (HGS-CVRP, MIT)                  by iterations, so a seed decides; up to 10 customers exact
-op          ``pyvrp`` (MIT)                             by iterations, so a seed decides; up to 12 nodes exact
+op          ``own``, by rounds, so a seed decides       up to 12 nodes exact; ``pyvrp`` (MIT) takes ten times as long
 knapsack    ``own``: dynamic programming, or branch     exact; ``ortools`` gives the same value
             and bound for weights without a unit
 convex-     ``own``                                     the answer is unique
@@ -15,7 +15,7 @@ hull,
 delaunay
 ==========  ==========================================  ================================================================
 
-``own`` is known for every problem and needs no package; for cvrp and op it is exact and takes small instances only.
+``own`` is known for every problem and needs no package; for cvrp it is exact and takes small instances only.
 So are the quick ones: ``insertion``, the best of ten random insertions, each improved, of every problem with moves, and
 knapsack's ``density``.  The packages come with ``pip install 'rlkit-papers[labels]'``.
 

@@ -101,7 +101,7 @@ def choose(task: Task, method: str) -> tuple[str, str]:
         if method not in known:
             raise UserError(f"method '{method}' does not know {task.kind.name}{nearest(method, known)}")
         return method, "as asked"
-    best = next(iter(task.kind.part("solvers", "SOLVERS")))
+    best = next(name for name in known if name not in OWN and name not in AGENTS)
     if best == "own":
         return best, "it is exact"
     if task.exact:

@@ -298,8 +298,10 @@ def test_coincident_points_are_solved(name: str, n: int) -> None:
         assert problem.objective(checked, nearest(problem, checked)) >= 0
 
 
-def test_pyvrp_equals_cp_sat_on_twenty_nodes() -> None:
-    pytest.importorskip("pyvrp")
+@pytest.mark.parametrize("name", ["own", "pyvrp"])
+def test_orienteering_equals_cp_sat_on_twenty_nodes(name: str) -> None:
+    if name == "pyvrp":
+        pytest.importorskip("pyvrp")
     cp_model: Any = pytest.importorskip("ortools.sat.python.cp_model")
     problem = make_problem("op", num_nodes=20)
     instance = row(generate(problem, 1, 5), 0)
@@ -318,7 +320,7 @@ def test_pyvrp_equals_cp_sat_on_twenty_nodes() -> None:
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     assert solver.status_name(solver.solve(model)) == "OPTIMAL"
-    found = problem.objective(instance, solvers.solve(problem, instance, "pyvrp"))
+    found = problem.objective(instance, solvers.solve(problem, instance, name))
     assert found == pytest.approx(solver.objective_value / 100, abs=1e-9)
 
 

@@ -29,8 +29,8 @@ AS_GOOD_UP_TO = MOST_EXACT  # nodes up to which the search does as well as any s
 BETTER_FROM = MOST_EXACT + 1  # nodes from which it does better than the solver of choice
 MOST_TAKEN = 0.3  # of a tour, in one round of the search
 PLACES = 3  # of a node that are known, the best; two of them may go with a node that leaves
-MOST_ADDED = 5  # nodes that come in together, from among so many nearest ones:
-AROUND = 20
+MOST_ADDED = 5  # nodes that come in together
+AROUND = 20  # nearest nodes, from which they are taken
 NOISE = 0.5  # of the scores of insertion
 HEAT = 0.1  # of the annealing at first, in prizes of the first tour
 
@@ -271,7 +271,7 @@ def go_there(costs, tour, size, inside, fresh, prize, near, left, random):
         look(costs, tour, size, j, some, ways)
         size, left = put_in(tour, size, inside, fresh, some[0], j), left - ways[0]
         new[j], more = True, more - 1
-    while left < 0.0:
+    while left < 0.0 and size > 2:
         least, out, saved, young = np.inf, -1, 0.0, True
         for k in range(1, size - 1):
             a, b, c = tour[k - 1], tour[k], tour[k + 1]
