@@ -178,20 +178,32 @@ def rounded(run: Path, path: Path) -> str:
         manifest.pop(key, None)
     # a file of the machine that trained it; "dataset" says what was in it
     manifest["config"]["labels"] = "" if manifest["agent"] == "ptrnet" else None
+    manifest["config"]["init"] = None  # :func:`earlier` says what was there before
     path.parent.mkdir(parents=True, exist_ok=True)
     write_artefact(path, manifest, {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()})
     return str(read_artefact(path)[0]["sha256"]["model.safetensors"])
 
 
+def earlier(manifest: dict[str, Any]) -> int:
+    """Updates of the weights that those of ``manifest`` began with, and of theirs."""
+    first = manifest["config"].get("init")
+    if first is None:
+        return 0
+    before = read_artefact(Path(first))[0]
+    return int(before["num_timesteps"]) + earlier(before)
+
+
 def trained(run: Path) -> dict[str, Any]:
     """How the weights of ``run`` came about."""
-    keys = ("updates", "seed", "seconds", "machine", "versions", "dataset")
+    keys = ("updates", "earlier", "seed", "seconds", "machine", "versions", "dataset")
     if (run / "result.json").exists():
         result = json.loads((run / "result.json").read_text())
     else:  # as :func:`train` leaves it
         result = read_artefact(checkpoints(run / "run" / "checkpoints")[-1])[0]
         result |= {"updates": result["num_timesteps"], "seconds": result["training"]["extra"]["seconds"]}
         result["machine"] = {"processor": processor(), "system": platform.system()}
+        if before := earlier(result):
+            result["earlier"] = before
     return {key: result[key] for key in keys if key in result}
 
 
@@ -285,7 +297,8 @@ def measure(problem: str, run: Path | None, sizes: list[int]) -> None:
     numba.set_num_threads(1)
     path = WEIGHTS / f"bq_{problem}.rlk" if run is None else run / "shipped.rlk"
     sha = str(read_artefact(path)[0]["sha256"]["model.safetensors"]) if run is None else rounded(run, path)
-    agent = BQ.load(path)
+    agent, ships = BQ.load(path), json.loads((WEIGHTS / "manifest.json").read_text()).get(f"bq_{problem}.rlk", {})
+    before = ships.get("trained", {}).get("earlier", 0) if run is None else earlier(read_artefact(run / "model.rlk")[0])
     known = [
         line for line in known_lines() if line["problem"] == problem and (line["weights"] == sha or "rival" in line)
     ]
@@ -297,7 +310,12 @@ def measure(problem: str, run: Path | None, sizes: list[int]) -> None:
             continue
         labels = held_out(problem, settings, count)
         line = {"problem": problem, "nodes": nodes, "settings": settings, "instances": count, "weights": sha}
-        line |= {"updates": agent.num_timesteps, "solver": labels.metadata["solver"], "machine": machine}
+        line |= {
+            "updates": agent.num_timesteps + before,
+            "earlier": before,
+            "solver": labels.metadata["solver"],
+            "machine": machine,
+        }
         line |= {"versions": versions(), "effort": MEASURED[problem].effort}
         line["trained"] = agent.described["details"]["settings"]["num_nodes"]
         for way, options in ways(problem, nodes).items():
@@ -424,10 +442,13 @@ def page() -> str:
         own = [line for line in lines if line["problem"] == problem]
         sizes = sorted({line["nodes"] for line in own})
         first = next(line for line in own if "rival" not in line)
-        text += [f"## {problem}", "", f"BQ, {first['updates']:,} updates on {first.get('trained', TRAINED)} nodes.", ""]
-        if rivals := [line["rival"] for line in own if "rival" in line]:
-            text[-2] += f" The attention model learnt from the same labels: {rivals[0]['updates']:,} updates of 128 "
-            text[-2] += f"instances in {rivals[0]['seconds'] / 60:.0f} minutes."
+        text += [f"## {problem}", "", f"BQ, {learning(first)}.", ""]
+        rivals = {line["way"].rpartition(",")[0]: line["rival"] for line in own if "rival" in line}
+        if rivals:
+            said = [
+                f"{name}, {r['updates']:,} updates in {r['seconds'] / 60:.0f} minutes" for name, r in rivals.items()
+            ]
+            text[-2] += f" From one set of labels of {TRAINED} nodes learnt: {'; '.join(said)}."
         heads = []
         for n in sizes:
             first = next(line for line in own if line["nodes"] == n and "rival" not in line)
@@ -443,6 +464,13 @@ def page() -> str:
         text += verdicts(own)
         text += ["", f"Reference: {first['solver']}, effort {first['effort']:g}.", "", *files_table(problem)]
     return "\n".join([*text, *published(lines)]).rstrip() + "\n"
+
+
+def learning(line: dict[str, Any]) -> str:
+    """How long and on what the weights of ``line`` learnt."""
+    before = line.get("earlier", 0)
+    told = f"{line['updates'] - before:,} updates on {line.get('trained', TRAINED)} nodes"
+    return told + (f" after {before:,} earlier ones" if before else "")
 
 
 def verdicts(own: list[dict[str, Any]]) -> list[str]:
@@ -475,7 +503,7 @@ def published(lines: list[dict[str, Any]]) -> list[str]:
         if not own:
             continue
         theirs = ", ".join(f"{gap:.2f} ({whose})" for whose, gap in measured.published.items())
-        why = f"{own[0]['updates']:,} updates on {own[0].get('trained', TRAINED)} nodes; published: 3.1 million "
+        why = f"{learning(own[0])}; published: 3.1 million "
         why += "parameters and some 500,000 updates of 1,024 on 100 nodes"
         text.append(f"| {problem} | {theirs} | {own[0]['gap']:.2f} ± {own[0]['error']:.2f} | {why} |")
     return text
