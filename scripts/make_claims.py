@@ -239,6 +239,11 @@ def page(readme: str) -> str:
         f"Evaluations of ten episodes, mean over seeds with a 95 % bootstrap interval as a band. {seeds.count(1)} of "
         f"{len(seeds)} lines are of one seed and have none; the titles say how many seeds a line has."
     )
+    lines += ["![percent behind the best against seconds, for each problem and method](assets/solve_seconds.png)", ""]
+    lines += prose(
+        "Routes: methods of `rlkit solve` by processor seconds, `bq` with the weights that ship, solvers of others "
+        "dashed; `scripts/solve_table.py` draws it, and [its table](solve.md#seconds-against-gaps) has the figures."
+    )
     described = {row[1]: row[2] for row in rows(readme)}
     for name, method in CLAIMS["methods"].items():
         lines += [f"## {name}", ""]
