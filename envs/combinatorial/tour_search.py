@@ -23,7 +23,8 @@ from rlkit.envs.combinatorial.tour_moves import (
 MOST_INSERTED = 2_000  # cities; insertion takes their square
 HEAT = 0.7  # of the annealing at first, in mean ways to the nearest city; more: wider, and later good
 ROUNDS = 40  # for each city, of a cycle
-PATIENCE = 4  # cycles without a better tour
+PATIENCE = 4  # cycles without a better tour,
+PATIENCE_ONE_WAY = 40  # and where ways differ by direction: the one move there is leaves more local optima
 
 
 def improve(instances: Instance, costs: Costs, solutions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -48,7 +49,8 @@ class Search:
     """Iterated local search, annealed in cycles: the first from a random insertion (above :data:`MOST_INSERTED` cities
     from a space-filling curve), then by turns from the best tour and from a new one.  Up to 12 cities it is exact.
 
-    After :data:`PATIENCE` cycles without a better tour it is finished: small instances end long before their time.
+    After :data:`PATIENCE` or :data:`PATIENCE_ONE_WAY` cycles without a better tour it is finished: small instances end
+    long before their time.
     """
 
     def __init__(self, instance: Instance, costs: Costs, seed: int) -> None:
@@ -100,7 +102,7 @@ class Search:
         if self.rounds == cycle:
             self.cycles += 1
             self.idle = 0 if self.objective < self.before - self.least else self.idle + 1
-            self.finished = self.idle >= PATIENCE
+            self.finished = self.idle >= (PATIENCE if self.symmetric else PATIENCE_ONE_WAY)
             fresh = self.cycles % 2 == 1 and costs.nodes <= MOST_INSERTED
             order = insert({}, costs, self.seed + self.cycles) if fresh else self.best
             lengths[0] = objective({}, costs, order.astype(np.int64)) if fresh else lengths[1]
