@@ -174,8 +174,10 @@ def solve(
     if picture is not None:
         task.require_drawable(Path(picture))
     limits: dict[str, Any] = {"seconds": float(seconds), "seed": seed, "improve": improve, "chains": chains}
-    if method in OWN:
-        warm_up(task.kind, restarts(task.kind, improve) if method == "insertion" else None)
+    if method == "search":
+        warm_up(task.kind)
+    elif improves(task.kind) and method in (*OWN, *AGENTS):
+        warm_up(task.kind, restarts(task.kind, improve))
     begin = time.perf_counter()
     solution = run(task, method, told=told, **limits)
     found = Answer(task, solution, task.measure(solution), method, why, time.perf_counter() - begin)
