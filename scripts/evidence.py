@@ -157,13 +157,20 @@ def names(files: Mapping[str, bytes]) -> list[str]:
     return sorted({name.split("/")[0] for name in files})
 
 
+def portable(data: bytes) -> bytes:
+    """A ``result.json`` without the folders of the machine that it was written on."""
+    data = re.sub(rb'("out": ")/[^"]*/([^"/]+")', rb"\1runs/\2", data)
+    return re.sub(rb" is not in /[^\"]*", b" is not in the local store", data)
+
+
 def act(arguments: argparse.Namespace) -> None:
     if arguments.verb == "pack":
         new = runs(arguments.folder) if arguments.folder.is_dir() else None
         if new is None:
             raise UserError(f"{arguments.folder}: no such folder, expected one of finished runs")
         old = runs(arguments.family) if archive_of(arguments.family).exists() else {}
-        path = write(arguments.family, old | new)
+        both = {name: portable(data) if name.endswith(".json") else data for name, data in (old | new).items()}
+        path = write(arguments.family, both)
         print(f"{path}: {len(names(old | new))} runs, {path.stat().st_size:,} bytes")
     elif arguments.verb == "drop":
         old = runs(arguments.family)

@@ -139,3 +139,13 @@ def test_other_wrong_input_is_refused(
     for broken in (whole[: len(whole) // 2], b"no archive", b""):
         (shelf / "f.tar.xz").write_bytes(broken)
         assert evidence.main(["check"]) == 2
+
+
+def test_a_result_is_packed_without_folders_of_its_machine(evidence: Any) -> None:
+    data = b'{"out": "/home/me/runs/bc_x_s0", "tried": {"minari-local": "\'a/b\' is not in /home/me/.minari"}}'
+    assert evidence.portable(data) == (
+        b'{"out": "runs/bc_x_s0", "tried": {"minari-local": "\'a/b\' is not in the local store"}}'
+    )
+    for family in evidence.families():
+        for name, found in evidence.runs(family).items():
+            assert not name.endswith(".json") or evidence.portable(found) == found, (family, name)
