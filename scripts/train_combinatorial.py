@@ -202,8 +202,8 @@ def trained(run: Path) -> dict[str, Any]:
         result = read_artefact(checkpoints(run / "run" / "checkpoints")[-1])[0]
         result |= {"updates": result["num_timesteps"], "seconds": result["training"]["extra"]["seconds"]}
         result["machine"] = {"processor": processor(), "system": platform.system()}
-        if before := earlier(result):
-            result["earlier"] = before
+    if before := earlier(read_artefact(run / "model.rlk")[0]):
+        result["earlier"] = before
     return {key: result[key] for key in keys if key in result}
 
 

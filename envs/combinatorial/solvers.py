@@ -7,7 +7,7 @@ tsp         ``fast-tsp`` (MIT)                          has no seed and stops by
                                                         to 20 local search from random tours instead
 atsp        ``fast-tsp``                                on the symmetric problem of 2 n nodes (Jonker & Volgenant 1983)
 cvrp        ``hygese`` (HGS-CVRP, MIT)                  by iterations, so a seed decides; up to 10 customers exact
-op          ``own``, by rounds, so a seed decides       up to 12 nodes exact; ``pyvrp`` (MIT) takes ten times as long
+op          ``own``, by rounds, so a seed decides       up to 12 nodes exact; ``pyvrp`` (MIT) takes longer
 knapsack    ``own``: dynamic programming, or branch     exact; ``ortools`` gives the same value
             and bound for weights without a unit
 convex-     ``own``                                     the answer is unique

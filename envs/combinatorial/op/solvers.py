@@ -25,7 +25,7 @@ from rlkit.envs.combinatorial.solvers import (
 )
 
 MOST_EXACT = 12  # nodes that are solved exactly
-OWN_UP_TO = 500  # nodes that were tried, where it collects more than PyVRP in a tenth of the time
+OWN_UP_TO = 500  # nodes that were tried; at 50 it collects a percent more than PyVRP in a seventh of the time
 ROUNDS, SHARES = 1000, 20  # of the search at effort 1, and into how many parts they are cut, each cooler
 PYVRP_PRIZE, PYVRP_LENGTH = 100_000, 10_000  # whole numbers per unit
 
