@@ -14,10 +14,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rlkit.envs.combinatorial.bisimulation import Instance
+from rlkit.envs.combinatorial.tsplib import EARTH_RADIUS, GEO_PI, GEO_RADIUS, on_sphere
 
 Array = NDArray[np.float64]
 
-MATRIX, EUCLID, MANHATTAN, MAXIMUM, ATT, GEO = range(6)  # norms
+MATRIX, EUCLID, MANHATTAN, MAXIMUM, ATT, GEO, SPHERE = range(7)  # norms
 EXACT, NEAREST, UP = range(3)  # roundings
 FORMS = {  # of a file's EDGE_WEIGHT_TYPE, without its dimension: the norm, and the rounding that is its own
     "EUC": (EUCLID, EXACT),
@@ -26,16 +27,16 @@ FORMS = {  # of a file's EDGE_WEIGHT_TYPE, without its dimension: the norm, and 
     "CEIL": (EUCLID, UP),
     "ATT": (ATT, UP),
     "GEO": (GEO, EXACT),
+    "GREAT": (SPHERE, EXACT),
 }
-GEO_RADIUS, GEO_PI = 6378.388, 3.141592  # km, and TSPLIB's own pi
 NEIGHBOURS = 10  # of a node that local searches look at
 
 
 class Costs(NamedTuple):
     """Costs between n nodes; kernels take it as it is.  Of a batch the array has one axis more.
 
-    array: float64 ``[n, n]`` where ``norm`` is MATRIX, else points ``[n, 2]`` or ``[n, 3]``, of GEO in radians; norm
-    and rounding: see above.
+    array: float64 ``[n, n]`` where ``norm`` is MATRIX, else points ``[n, 2]`` or ``[n, 3]``, of GEO in radians, of
+    SPHERE on the unit sphere; norm and rounding: see above.
     """
 
     array: Array
@@ -116,6 +117,8 @@ def costs_of_file(found: Any) -> Costs:
     if norm == GEO:
         degrees = np.trunc(points)
         points = GEO_PI * (degrees + 5.0 * (points - degrees) / 3.0) / 180.0
+    if norm == SPHERE:
+        points = on_sphere(points)
     return Costs(points, norm, NEAREST if found.rounded and rounding == EXACT and norm != GEO else rounding)
 
 
@@ -142,7 +145,7 @@ def cost_between(array, norm, rounding, i, j):
     """:func:`cost` of its parts."""
     if norm == MATRIX:
         return array[i, j]
-    if norm in (EUCLID, ATT):
+    if norm in (EUCLID, ATT, SPHERE):
         x, y = array[i, 0] - array[j, 0], array[i, 1] - array[j, 1]
         square = x * x + y * y
         if array.shape[1] == 3:
@@ -151,6 +154,8 @@ def cost_between(array, norm, rounding, i, j):
         found = np.sqrt(square)
         if norm == ATT:
             found = found / np.sqrt(10.0)
+        if norm == SPHERE:  # from the chord to the arc
+            found = 2.0 * EARTH_RADIUS * np.arcsin(min(0.5 * found, 1.0))
     elif norm == GEO:
         q1, q2 = np.cos(array[i, 1] - array[j, 1]), np.cos(array[i, 0] - array[j, 0])
         q3 = np.cos(array[i, 0] + array[j, 0])

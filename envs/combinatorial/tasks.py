@@ -26,12 +26,22 @@ from rlkit.envs.combinatorial.costs import Costs, costs_of_file, costs_within
 from rlkit.envs.combinatorial.drawing import pictures, require_picture
 from rlkit.envs.combinatorial.improvement import improves
 from rlkit.envs.combinatorial.tsp.files import read_tour
-from rlkit.envs.combinatorial.tsplib import Benchmark, Number, is_plain, quoted, text_lines
+from rlkit.envs.combinatorial.tsplib import (
+    GREAT_CIRCLE,
+    Benchmark,
+    Number,
+    is_plain,
+    quoted,
+    seen_flat,
+    text_lines,
+)
 from rlkit.errors import DataError, UserError, nearest, shown
 from rlkit.system.files import write_atomically
 
 TABLES = (".csv", ".txt", ".npy")  # of coordinates
-AXES = (("x", "lon", "lng", "long", "longitude"), ("y", "lat", "latitude"))  # what a header calls the two
+AXES = (("x",), ("y",))  # what a header calls the two
+GLOBE = (("lon", "lng", "long", "longitude"), ("lat", "latitude"))  # and where they are degrees
+MOST_DEGREES = (360.0, 90.0)
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,11 @@ class Task:
     def word(self) -> str:
         """What is measured."""
         return "objective" if self.kind.maximise else "length"
+
+    @property
+    def unit(self) -> str:
+        """Of the length, with a blank before it; nothing where it is the numbers' own."""
+        return " km" if self.benchmark is not None and self.benchmark.kind == GREAT_CIRCLE else ""
 
     @property
     def nodes(self) -> str:
@@ -196,7 +211,11 @@ def _file(path: Path, problem: str | None, optimum: Number | None, rounded: bool
     if suffix in TABLES:
         if rounded is not None:
             raise UserError(f"{path}: coordinates have no rule of rounding, expected no rounded")
-        coords = read_coordinates(path)
+        coords, degrees = read_coordinates(path)
+        if degrees and problem in (None, "tsp"):
+            instance = {"coords": seen_flat(coords)}
+            found = Benchmark(path.stem, "tsp", instance, GREAT_CIRCLE, coords, rounded=False, optimum=optimum)
+            return _benchmark(found, problem, optimum, _given(optimum))
         return _arrays(coords, problem, optimum, str(path), path.stem)
     if suffix not in readers:
         if not path.exists():
@@ -287,35 +306,49 @@ def _bare(given: Any, problem: str | None, where: str) -> dict[str, Any]:
 # ---- coordinates -----------------------------------------------------------------------------------------------------
 
 
-def read_coordinates(path: str | Path) -> NDArray[np.float64]:
-    """Coordinates ``[n, 2]`` of a table, one city a line, with commas, semicolons, tabs or blanks between numbers.
+def read_coordinates(path: str | Path) -> tuple[NDArray[np.float64], bool]:
+    """Coordinates ``[n, 2]`` of a table, one city a line, with commas, semicolons, tabs or blanks between numbers, and
+    whether they are degrees of longitude and latitude.
 
-    A first line that is not all numbers is a header; with more columns than two it names x and y.  ``.npy`` is NumPy's
-    format.  Raises DataError where a number is missing, is none or is not finite.
+    A first line that is not all numbers is a header; with more columns than two it names x and y, or lon and lat.
+    Other lines that begin with # are remarks.  ``.npy`` is NumPy's format.  Raises DataError where a number is missing,
+    is none, is not finite or is no degree where a header says so.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
-        return _read_npy(path)
+        return _read_npy(path), False
     places: list[tuple[float, float]] = []
-    columns, pick = 2, (0, 1)
-    for count, (number, text) in enumerate(text_lines(path)):
+    columns, pick, degrees, begun = 2, (0, 1), False, False
+    for number, text in text_lines(path):
         where = f"{path}:{number}"
         words = _cells(text)
-        if count == 0 and not all(map(is_plain, words)):
-            columns, pick = len(words), _axes(words, where)
+        remark = text.startswith("#")
+        if remark and (begun or _named(words) is None):
             continue
+        if not begun and not all(map(is_plain, words)):
+            columns, (pick, degrees), begun = len(words), _axes(words, where), True
+            continue
+        begun = True
         if len(words) != columns:
-            raise DataError(f"{where}: has {len(words)} columns, expected {columns}")
+            raise DataError(f"{where}: has {len(words)} column{'s' * (len(words) > 1)}, expected {columns}")
         if len(places) == MOST_NODES:
             raise DataError(f"{path}: has more than {MOST_NODES} cities")
-        chosen = [words[k] for k in pick]
-        for word in chosen:
-            if not is_plain(word) or not abs(float(word)) <= LARGEST:
-                raise DataError(f"{where}: {quoted(word)} is no coordinate, expected finite numbers")
-        places.append((float(chosen[0]), float(chosen[1])))
+        places.append(_place([words[k] for k in pick], degrees, where))
     if not places:
         raise DataError(f"{path}: holds no coordinates, expected a line for every city")
-    return np.array(places)
+    return np.array(places), degrees
+
+
+def _place(words: list[str], degrees: bool, where: str) -> tuple[float, float]:
+    for word, most in zip(words, MOST_DEGREES, strict=True):
+        if not is_plain(word) or not abs(float(word)) <= LARGEST:
+            raise DataError(f"{where}: {quoted(word)} is no coordinate, expected finite numbers")
+        if degrees and not abs(float(word)) <= most:
+            raise DataError(
+                f"{where}: {quoted(word)} is no {'latitude' if most == 90.0 else 'longitude'}, expected at most "
+                f"{most:g} degrees; a header of x and y has distances in a plane"
+            )
+    return float(words[0]), float(words[1])
 
 
 def _cells(text: str) -> list[str]:
@@ -323,15 +356,25 @@ def _cells(text: str) -> list[str]:
     return [word.strip().strip("\"'") for word in text.lstrip("#").split(mark)]
 
 
-def _axes(words: list[str], where: str) -> tuple[int, int]:
-    """Which columns a header says are x and y."""
+def _named(words: list[str]) -> tuple[tuple[int, int], bool] | None:
+    """Which columns a header calls x and y, or longitude and latitude, and whether it is these; None for others."""
     names = [word.casefold() for word in words]
-    found = [[k for k, name in enumerate(names) if name in axis] for axis in AXES]
-    if all(len(places) == 1 for places in found):
-        return found[0][0], found[1][0]
-    if len(words) != 2:
-        raise DataError(f"{where}: has {len(words)} columns, expected two, or a header that names x and y")
-    return 0, 1
+    for axes in (AXES, GLOBE):
+        found = [[k for k, name in enumerate(names) if name in axis] for axis in axes]
+        if all(len(places) == 1 for places in found):
+            return (found[0][0], found[1][0]), axes is GLOBE
+    return None
+
+
+def _axes(words: list[str], where: str) -> tuple[tuple[int, int], bool]:
+    """:func:`_named`, or the first columns of two."""
+    named = _named(words)
+    if named is None and len(words) != 2:
+        raise DataError(
+            f"{where}: has {len(words)} column{'s' * (len(words) > 1)}, expected two, or a header that names x and y, "
+            "or lon and lat"
+        )
+    return named or ((0, 1), False)
 
 
 def _read_npy(path: Path) -> NDArray[np.float64]:

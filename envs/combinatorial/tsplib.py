@@ -33,6 +33,7 @@ Number = int | float  # int where lengths are whole
 MOST_BYTES, MOST_LINE = 1 << 26, 1 << 24  # of a file, characters of a line
 MOST_NUMBER = 1e12  # in a file: sums over any tour stay whole numbers of 64 bits
 GEO_RADIUS, GEO_PI = 6378.388, 3.141592  # km, and TSPLIB's own pi
+EARTH_RADIUS = 6371.0088  # km, the mean one of the WGS84 ellipsoid
 FORMATS = {  # entries of EDGE_WEIGHT_SECTION as (row, column); the two triangles are each other's transposes
     "UPPER_ROW": (1, False),
     "LOWER_COL": (1, False),
@@ -89,11 +90,24 @@ def _geo(a: Array, b: Array) -> Array:
     return np.trunc(GEO_RADIUS * np.arccos(inner) + 1.0)
 
 
+def on_sphere(coords: Array) -> Array:
+    """Points ``[..., 3]`` of the unit sphere for ``coords [..., 2]``, longitude and latitude in degrees."""
+    longitude, latitude = np.moveaxis(np.deg2rad(coords), -1, 0)
+    flat = np.cos(latitude)
+    return np.stack((flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)), axis=-1)
+
+
+def _great_circle(a: Array, b: Array) -> Array:
+    chord = _euclid(on_sphere(a), on_sphere(b))
+    return 2.0 * EARTH_RADIUS * np.arcsin(np.minimum(0.5 * chord, 1.0))
+
+
 def nint(values: Array) -> Array:
     """The nearest whole number, halves up."""
     return np.floor(values + 0.5)
 
 
+GREAT_CIRCLE = "GREAT_CIRCLE"
 NORMS: dict[str, Callable[[Array, Array], Array]] = {  # exact lengths, which a benchmark rounds or does not
     "EUC_2D": _euclid,
     "EUC_3D": _euclid,
@@ -101,13 +115,14 @@ NORMS: dict[str, Callable[[Array, Array], Array]] = {  # exact lengths, which a 
     "MAN_3D": _manhattan,
     "MAX_2D": _maximum,
     "MAX_3D": _maximum,
+    GREAT_CIRCLE: _great_circle,  # of tables with longitudes; no file names it
 }
 WHOLE: dict[str, Callable[[Array, Array], Array]] = {  # whole numbers by their own definition
     "CEIL_2D": lambda a, b: np.ceil(_euclid(a, b)),
     "ATT": _att,
     "GEO": _geo,
 }
-TYPES = ("EXPLICIT", *NORMS, *WHOLE)
+TYPES = ("EXPLICIT", *(kind for kind in NORMS if kind != GREAT_CIRCLE), *WHOLE)
 PLANAR = ("EUC_2D", "CEIL_2D", "ATT", "GEO")  # whose points an agent sees in place of their lengths
 
 
@@ -445,6 +460,15 @@ def seen(found: Benchmark, path: Path) -> dict[str, NDArray[Any]]:
             stacklevel=3,
         )
     return {"coords": (coords - low) / max(float(extent.max()), np.finfo(np.float64).tiny)}
+
+
+def seen_flat(coords: Array) -> Array:
+    """Longitudes and latitudes ``[n, 2]`` as points of the unit square: those of a map that is true in its middle."""
+    turns = np.exp(1j * np.deg2rad(coords[:, 0]))
+    middle = np.angle(turns.sum())  # a mean of 179 and -179 is 180
+    latitude = np.deg2rad(coords[:, 1])
+    places = np.column_stack((np.angle(turns * np.exp(-1j * middle)) * np.cos(latitude.mean()), latitude))
+    return (places - places.min(axis=0)) / max(float(np.ptp(places, axis=0).max()), np.finfo(np.float64).tiny)
 
 
 def published_length(value: Number | None, path: Path) -> Number | None:

@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
         print(file=sys.stderr)
     print(f"{one_line(found.task.name, 100)}: {found.task.kind.name}, {found.task.nodes}")
     print(f"method {found.method}: {found.why}")
-    print(f"{found.task.word} {found.objective:.10g}")
+    print(f"{found.task.word} {found.objective:.10g}{found.task.unit}")
     if found.gap is not None:
         print(f"gap {found.gap:.2f} % to {found.reference:.10g}, {found.against}")
     print(f"seconds {found.seconds:.2f}")

@@ -23,7 +23,7 @@ from rlkit.envs.combinatorial.cvrp.files import read_cvrplib
 from rlkit.envs.combinatorial.solving import choose, methods_of, require_seconds
 from rlkit.envs.combinatorial.tasks import read_coordinates, read_task
 from rlkit.envs.combinatorial.tsp.files import read_tour, read_tsplib
-from rlkit.errors import UserError
+from rlkit.errors import DataError, UserError
 
 FILES = Path(__file__).parents[1] / "envs" / "routing"
 SQUARE = np.array([[0.0, 0.0], [0.0, 3.0], [4.0, 3.0], [4.0, 0.0]])
@@ -82,7 +82,8 @@ def test_a_unit_square_is_warned_about(capsys: pytest.CaptureFixture[str]) -> No
     [
         ("a.csv", "0,0\n0,3\n4,3\n4,0\n"),
         ("a.csv", "x,y\n0,0\n0,3\n4,3\n4,0\n"),
-        ("a.csv", "city;lon;lat\nRome;0;0\nOslo;0;3\nBern;4;3\nKiev;4;0\n"),
+        ("a.csv", "city;x;y\nRome;0;0\nOslo;0;3\nBern;4;3\nKiev;4;0\n"),
+        ("a.csv", "# made today\nx,y\n0,0\n# a remark, here\n0,3\n4,3\n4,0\n"),
         ("a.csv", '"name","Y","X"\r\n"a",0,0\r\n"b",3,0\r\n"c",3,4\r\n"d",0,4\r\n'),
         ("a.txt", "0 0\n0 3\n\n4 3\n4e0 0.0"),
         ("a.txt", "# x y\n0 0\n0 3\n4 3\n4 0"),
@@ -92,8 +93,74 @@ def test_a_unit_square_is_warned_about(capsys: pytest.CaptureFixture[str]) -> No
 def test_tables_of_coordinates(name: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
-    assert np.array_equal(read_coordinates(path), SQUARE)
+    found, degrees = read_coordinates(path)
+    assert np.array_equal(found, SQUARE) and not degrees
     assert rlkit.solve(path, seconds=0.1).objective == 14.0
+
+
+def haversine(a: Any, b: Any) -> float:
+    """Kilometres between two places, latitude and longitude in degrees: not as the library computes them."""
+    (p, q), (r, s) = np.deg2rad(a), np.deg2rad(b)
+    half = np.sin((r - p) / 2) ** 2 + np.cos(p) * np.cos(r) * np.sin((s - q) / 2) ** 2
+    return float(2 * 6371.0088 * np.arcsin(np.sqrt(half)))
+
+
+@pytest.mark.parametrize("head", ["lat,lon", "# latitude,longitude", '"Lat","LNG"'])
+def test_longitudes_and_latitudes_are_places_on_the_earth(
+    head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suva, apia, tokyo, lima = places = [(-18.1, 178.4), (-13.8, -171.8), (35.7, 139.7), (-12.0, -77.0)]
+    path, out = tmp_path / "a.csv", tmp_path / "a.tour"
+    path.write_text("\n".join([head, *(f"{a},{b}" for a, b in places)]))
+    ways = ([suva, apia, lima, tokyo], [suva, lima, apia, tokyo], [suva, apia, tokyo, lima])
+    best = min(sum(haversine(a, b) for a, b in zip(way, way[1:] + way[:1], strict=True)) for way in ways)
+    for method in ("search", "insertion"):
+        found = rlkit.solve(path, seconds=0.1, method=method, out=out, picture=tmp_path / "a.svg")
+        assert found.objective == pytest.approx(best, rel=1e-12) and found.task.unit == " km"
+        # the antimeridian is no border: Suva and Apia are side by side where an agent sees them too
+        seen = found.task.instance["coords"]
+        near = np.linalg.norm(seen - seen[0], axis=1)
+        assert near[1] == np.sort(near)[1] and seen.min() == 0.0 and seen.max() == 1.0
+    assert main(["solve", str(path), "--seconds", "0.1"]) == 0
+    assert f"length {best:.10g} km\n" in capsys.readouterr().out
+
+
+def test_kernels_measure_great_circles_as_their_oracle(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    places = np.column_stack((rng.uniform(-90, 90, 40), rng.uniform(-180, 180, 40)))
+    places[1] = -places[0, 0], places[0, 1] + 180.0  # the other end of the earth
+    places[2] = places[3] + 1e-7  # a centimetre
+    path = tmp_path / "a.csv"
+    path.write_text("lat,lon\n" + "".join(f"{a!r},{b!r}\n" for a, b in places.tolist()))
+    task = read_task(path)
+    i, j = (x.reshape(-1) for x in np.indices((40, 40)))
+    wanted = [haversine(places[a], places[b]) for a, b in zip(i, j, strict=True)]
+    assert task.costs is not None and task.benchmark is not None
+    np.testing.assert_allclose(task.costs.between(i, j), wanted, rtol=1e-9, atol=1e-4)  # at the ends arcsin is steep
+    np.testing.assert_allclose(task.for_solvers()["cost"].reshape(-1), wanted, rtol=1e-9, atol=1e-4)
+    near = task.costs.neighbours(5)
+    order = np.argsort(np.reshape(wanted, (40, 40)) + np.diag([np.inf] * 40), axis=1)[:, :5]
+    assert np.array_equal(near, order)
+
+
+@pytest.mark.parametrize(
+    "text,told",
+    [
+        ("lat,lon\n1,2\n91,2\n", "a.csv:3: '91' is no latitude, expected at most 90 degrees"),
+        ("lon,lat\n500000,4649776\n", "a.csv:2: '500000' is no longitude, expected at most 360 degrees"),
+        ("name,lat,y\na,1,2\n", "a.csv:1: has 3 columns, expected two, or a header that names x and y, or lon and lat"),
+    ],
+)
+def test_what_is_no_degree(text: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=re.escape(told)):
+        rlkit.solve(path)
+    tsp_file(tmp_path / "a.tsp", SQUARE)
+    whole = (tmp_path / "a.tsp").read_text()
+    (tmp_path / "a.tsp").write_text(whole.replace("EUC_2D", "GREAT_CIRCLE"))  # of tables, not of files
+    with pytest.raises(DataError, match="EDGE_WEIGHT_TYPE 'GREAT_CIRCLE' is not known"):
+        rlkit.solve(tmp_path / "a.tsp")
 
 
 def test_arrays_and_instances() -> None:
@@ -262,7 +329,7 @@ def test_bad_files_are_one_sentence(name: str, tmp_path: Path, capsys: pytest.Ca
         ("0,0\n1,two\n", "'two' is no coordinate"),
         ("0,0\n1,1e400\n", "is no coordinate"),
         ("0,0,0\n1,1,1\n", "has 3 columns, expected 2"),
-        ("0\n1\n", "has 1 columns, expected 2"),
+        ("0\n1\n", "has 1 column, expected 2"),
         ("0,0\n1,1,1\n", "a.csv:2: has 3 columns, expected 2"),
         ("a,b,c\n1,1,1\n", "expected two, or a header that names x and y"),
         ("x,x,y\n1,1,1\n", "expected two, or a header that names x and y"),
