@@ -1215,7 +1215,7 @@ class VaGraM(_VaGraM):
         """SAC on short roll-outs of a model that is fitted where the value function is steep.
 
         Args:
-            model_loss: vagram, mle (MBPO), mse, taylor, itervaml, or none: SAC alone
+            model_loss: vagram, mle (MBPO), mse, taylor, itervaml, calibrated, or none: SAC alone
             members: networks of the ensemble
             elites: of which this many roll out
             model_hidden_sizes: smaller: a model that must choose what to be right about

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,41 +64,46 @@ def relevant_error(loss: str, units: int, seed: int) -> float:
     return float((predicted - wanted).square().mean() / wanted.var())
 
 
-def draw(found: dict[str, dict[int, list[float]]], out: Path) -> None:
+# ---- errors by width, also of calibration_figure.py ------------------------------------------------------------------
+
+
+def draw(found: dict[str, dict[int, list[float]]], losses: dict[str, str], ylabel: str, out: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for colour, (loss, label) in enumerate(LOSSES.items()):
-        values = np.array([found[loss][units] for units in UNITS])  # [units, seeds]
-        axes.plot(UNITS, np.median(values, axis=1), "o-", color=f"C{colour}", label=label)
-        axes.fill_between(UNITS, values.min(axis=1), values.max(axis=1), color=f"C{colour}", alpha=0.15, lw=0)
+    for colour, (loss, label) in enumerate(losses.items()):
+        units = list(found[loss])
+        values = np.array(list(found[loss].values()))  # [units, seeds]
+        axes.plot(units, np.median(values, axis=1), "o-", color=f"C{colour}", label=label)
+        axes.fill_between(units, values.min(axis=1), values.max(axis=1), color=f"C{colour}", alpha=0.15, lw=0)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xticks(UNITS, [str(units) for units in UNITS])
+    axes.set_xticks(units, [str(width) for width in units])
     axes.set_xlabel("hidden units of the model")
-    axes.set_ylabel("error on the relevant coordinates / variance")
+    axes.set_ylabel(ylabel)
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    axes.legend(fontsize=8)
     figure.savefig(out, dpi=130)
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def measure(
+    error: Callable[[str, int, int], float], losses: dict[str, str], units: Sequence[int], name: str, ylabel: str
+) -> None:
+    """``error`` of each loss, width and seed: printed, drawn, and written to docs/assets/NAME.json."""
+    parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "assets" / "distractors")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "assets" / name)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, dict[int, list[float]]] = {
-        loss: {units: [relevant_error(loss, units, seed) for seed in range(arguments.seeds)] for units in UNITS}
-        for loss in LOSSES
-    }
+    found: dict[str, dict[int, list[float]]] = {loss: {} for loss in losses}
     for loss, by_units in found.items():
-        print(loss, {units: f"{np.median(values):.3f}" for units, values in by_units.items()}, flush=True)
-    draw(found, arguments.out.with_suffix(".png"))
+        by_units |= {width: [error(loss, width, seed) for seed in range(arguments.seeds)] for width in units}
+        print(loss, {width: f"{np.median(values):.3f}" for width, values in by_units.items()}, flush=True)
+    draw(found, losses, ylabel, arguments.out.with_suffix(".png"))
     record = {"seeds": arguments.seeds, "rows": ROWS, "versions": versions(), "errors": found}
     path = arguments.out.with_suffix(".json")
     path.write_text(json.dumps(record, indent=1) + "\n")
@@ -105,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(relevant_error, LOSSES, UNITS, "distractors", "error on the relevant coordinates / variance")

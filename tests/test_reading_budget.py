@@ -18,7 +18,7 @@ LONGER = {
     "recoil": 1750,  # stands on implicit value learning, which has a policy of numbers and one of choices
     "iqlearn": 1850,  # stands on ReCOIL's file
     "prdc": 2000,  # two exact searches, one for processors and one for devices
-    "vagram": 1800,  # a world model beside SAC, and the replay of both
+    "vagram": 1810,  # a world model with six losses beside SAC, and the replay of both
     "drrpo-features": 1850,  # stands on DR-RPO's file for the dual and the checks of references
     "orpo": 2330,  # base policies, a discriminator and PPO's update, and environments whose state is saved
     "mbtl": 3110,  # a selector, a trainer of other agents, and all of online learning under it

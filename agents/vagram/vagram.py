@@ -10,7 +10,8 @@ model's rows with probability p, else of real ones:
     L_Q = mean (Q₁ - y)² + mean (Q₂ - y)²,  L_π = mean (α log π - min Q),  L_α = -mean α (log π + H̄)
 
 The critics do not change while the model is fitted, so W is computed once per refit, over all real rows.  The other
-model losses (``mle`` is MBPO, Janner et al. 2019) share every other line.  ``model_loss=none`` is SAC alone.
+model losses (``mle`` is MBPO, Janner et al. 2019; ``calibrated`` is for worlds that are random, Voelcker et al. 2025)
+share every other line.  ``model_loss=none`` is SAC alone.
 
 Not repeated from the authors' code: value gradients at the state difference, summed over heads, and cached by a batch's
 place; time limits stored as ends; actions without noise while exploring (``behaviour="mean"`` brings that back);
@@ -37,6 +38,7 @@ from rlkit.agents.vagram.world_model import (
     TERMINATIONS,
     Ends,
     Ensemble,
+    calibrated_rows,
     fit,
     imagine,
     itervaml_rows,
@@ -54,14 +56,15 @@ from rlkit.algorithms.replay import Batch, Replay
 from rlkit.errors import UserError
 from rlkit.registry import register
 
-LOSSES = ("vagram", "mle", "mse", "taylor", "itervaml", "none")
+LOSSES = ("vagram", "mle", "mse", "taylor", "itervaml", "calibrated", "none")
+GAUSSIAN = ("mle", "calibrated")  # losses of models that spread
 
 
 @dataclass(frozen=True)
 class VaGraMConfig(AgentConfig):
     """Hyperparameters of VaGraM: the model's, then SAC's."""
 
-    model_loss: str = "vagram"  # vagram, mle (MBPO), mse, taylor, itervaml, or none: SAC alone
+    model_loss: str = "vagram"  # vagram, mle (MBPO), mse, taylor, itervaml, calibrated, or none: SAC alone
     members: int = 7  # networks of the ensemble
     elites: int = 5  # of which this many roll out
     model_hidden_sizes: Sequence[int] = (200, 200, 200, 200)  # smaller: a model that must choose what to be right about
@@ -182,7 +185,7 @@ class VaGraM(OnlineAlgorithm, SAC):
         self.width = ds
         self.ends = self._termination(cfg) if isinstance(self.env, VecEnv) else TERMINATIONS["never"]
         if cfg.model_loss != "none":
-            gaussian, start = cfg.model_loss == "mle", torch.Generator().manual_seed(seed + 4)
+            gaussian, start = cfg.model_loss in GAUSSIAN, torch.Generator().manual_seed(seed + 4)
             self.ensemble = Ensemble(ds + da, ds + 1, cfg.model_hidden_sizes, cfg.members, gaussian, start)
             self.ensemble.to(self.device)
             rate, decay = cfg.model_learning_rate, cfg.model_l2
@@ -259,9 +262,9 @@ class VaGraM(OnlineAlgorithm, SAC):
             gradients = value_gradients(critics, self._mean_action, real.next_observations, cfg.gradient_quantile)
             weight = gradients.square().mean(1)  # W [n, D]
 
-        def value(states: Tensor) -> Tensor:
+        def values(states: Tensor) -> Tensor:
             actions = self._mean_action(states).detach()
-            return torch.stack([self._q(net)(states, actions) for net in self.nets]).mean(0)
+            return torch.cat([self._q(net)(states, actions) for net in self.nets], dim=1)  # [n, h]
 
         def row_loss(rows: Tensor, outputs: Tensor) -> Tensor:
             target = targets[rows]  # [members, batch, D + 1]
@@ -269,8 +272,15 @@ class VaGraM(OnlineAlgorithm, SAC):
                 return mle_rows(*self.ensemble.split(outputs), target)
             if cfg.model_loss == "mse":
                 return mse_rows(outputs, target)
+            states = real.observations[rows]
+            if cfg.model_loss == "calibrated":
+                two = torch.stack([self.ensemble.draw(outputs, self.model_random) for _ in range(2)])
+                loss = calibrated_rows(two, target, states, values)
+                return loss + mle_rows(*self.ensemble.split(outputs), target) if epoch == 0 else loss
             if cfg.model_loss == "itervaml":
-                loss = itervaml_rows(outputs, target, real.observations[rows], value)
+                loss = itervaml_rows(
+                    outputs, target, real.observations[rows], lambda s: values(s).mean(1, keepdim=True)
+                )
             elif cfg.model_loss == "taylor":
                 assert gradients is not None
                 loss = taylor_rows(outputs, target, gradients[rows])

@@ -8,6 +8,8 @@ value gradients g_h = ∂Q_h(s', sg tanh μ(s')) / ∂s', clipped at the 95th pe
     vagram     (1/D) Σ_d W_d δ_d² + ρ²,  W_d = mean_h g̃²_{h,d}                   (Voelcker et al. 2022, diagonal form)
     taylor     mean_h (Σ_d g̃_{h,d} δ_d)² + ρ²                                    (unbounded first-order VAML)
     itervaml   (V(ŝ') - V(s'))² + ρ²,  V = mean_h Q_h(·, sg tanh μ(·))           (Farahmand 2018)
+    calibrated mean_h (V_h(ŝ'₁) - V_h(s')) (V_h(ŝ'₂) - V_h(s')) + ρ₁ ρ₂, two samples of a Gaussian model: the square of
+               an expected error, without the model's own variance           (Voelcker et al. 2025, their correction)
 """
 
 from __future__ import annotations
@@ -70,6 +72,15 @@ class Ensemble(nn.Module):
         mean, raw = outputs[..., : self.targets], outputs[..., self.targets :]
         log_variance = 0.5 - nn.functional.softplus(0.5 - raw)
         return mean, -10 + nn.functional.softplus(log_variance + 10)
+
+    def draw(
+        self, outputs: Float[Tensor, "members batch o"], generator: torch.Generator
+    ) -> Float[Tensor, "members batch k"]:
+        """One prediction of each row: a Gaussian's sample, else what the networks gave."""
+        if not self.gaussian:
+            return outputs
+        mean, log_variance = self.split(outputs)
+        return mean + torch.empty_like(mean).normal_(generator=generator) * (0.5 * log_variance).exp()
 
 
 def _truncated_normal(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
@@ -138,6 +149,27 @@ def itervaml_rows(
         wanted = value(real)
     gap = (value(reached) - wanted).view(states.shape[:2])  # [e, b]
     return gap.square() + (prediction - target)[..., -1].square()
+
+
+def calibrated_rows(
+    samples: Float[Tensor, "s e b k"],
+    target: Float[Tensor, "e b k"],
+    states: Float[Tensor, "e b d"],
+    values: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "e b"]:
+    """mean_h (E V_h(ŝ') - V_h(s'))² + (E r̂ - r)² of two or more predictions of each row, without bias.
+
+    Products of different predictions' errors have that for their mean.  The square of their mean error, or the mean of
+    their squares, has the variance of the predictions besides, so that a model is rewarded for not spreading where the
+    world does.  ``values`` maps states ``[n, D]`` to ``[n, H]`` and must have its parameters frozen.
+    """
+    s, d = len(samples), states.shape[-1]
+    with torch.no_grad():
+        wanted = values((states + target[..., :d]).flatten(0, 1))  # [e b, H]
+    reached = values((states + samples[..., :d]).flatten(0, 2))  # [s e b, H]
+    errors = torch.cat([reached.view(s, *wanted.shape) - wanted, (samples - target)[..., -1:].flatten(1, 2)], dim=-1)
+    products = (errors.sum(0).square() - errors.square().sum(0)) / (s * (s - 1))  # [e b, H + 1]
+    return (products[:, :-1].mean(-1) + products[:, -1]).view(states.shape[:2])
 
 
 # ---- fitting -------------------------------------------------------------------------------------------------------
@@ -224,11 +256,7 @@ def imagine(
     order = torch.randperm(n, generator=generator, device=inputs.device)
     padded = torch.cat([order, order[: -n % m]]) if n >= m else order.repeat(m)  # a multiple of m
     rows = padded.view(m, -1)  # [elites, n / elites]
-    outputs = model(inputs[rows], elites)  # [elites, n / elites, o]
-    if model.gaussian:
-        mean, log_variance = model.split(outputs)
-        noise = torch.empty_like(mean).normal_(generator=generator)
-        outputs = mean + noise * (0.5 * log_variance).exp()
+    outputs = model.draw(model(inputs[rows], elites), generator)  # [elites, n / elites, k]
     found = torch.empty(n, outputs.shape[-1], device=inputs.device)
     found[rows.flatten()] = outputs.flatten(0, 1)
     return found

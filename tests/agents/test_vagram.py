@@ -17,6 +17,7 @@ from rlkit.agents.vagram.vagram import VaGraM
 from rlkit.agents.vagram.world_model import (
     TERMINATIONS,
     Ensemble,
+    calibrated_rows,
     fit,
     imagine,
     itervaml_rows,
@@ -97,6 +98,44 @@ def test_itervaml_compares_values_of_states() -> None:
     found = itervaml_rows(y, target, states, lambda s: s @ w)
     gap = ((y - target)[..., :D] @ w).squeeze(-1)  # V is linear
     torch.testing.assert_close(found, gap.square() + (y - target)[..., D].square())
+
+
+def test_calibrated_is_the_squared_error_of_an_expectation() -> None:
+    """Over all pairs of samples of a discrete model it has exactly the square of the expected error, whose minimum is
+    the truth; the mean of squares, as published, has the model's variance besides."""
+    states, target = random(1, 1, D), random(1, 1, D + 1, seed=1)
+    points = random(7, 1, 1, D + 1, seed=2)
+    curve = random(D, H, seed=3)
+
+    def values(s: Tensor) -> Tensor:
+        return (s @ curve).square()
+
+    def errors(y: Tensor) -> Tensor:
+        reached = values((states + y[..., :D]).flatten(0, -2)) - values((states + target[..., :D]).flatten(0, -2))
+        return torch.cat([reached, (y - target)[..., D:].flatten(0, -2)], dim=1)  # [n, H + 1]
+
+    def mixed(each: Tensor) -> Tensor:
+        return each[..., :H].mean(-1) + each[..., H]
+
+    pairs = [torch.stack([a, b]) for a in points for b in points]  # both drawn from the seven, independently
+    found = torch.stack([calibrated_rows(pair, target, states, values) for pair in pairs]).mean()
+    expected = mixed(errors(points).mean(0).square())
+    torch.testing.assert_close(found, expected)
+    plain = mixed(errors(points).square().mean(0))
+    torch.testing.assert_close(plain - expected, mixed(errors(points).var(dim=0, correction=0)))
+    # of all seven at once: every ordered pair of different ones
+    whole = calibrated_rows(points, target, states, values).squeeze()
+    different = torch.stack([calibrated_rows(p, target, states, values) for p in pairs if not torch.equal(*p)]).mean()
+    torch.testing.assert_close(whole, different)
+
+
+def test_calibration_pays_in_a_stochastic_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``scripts/calibration_figure.py``'s experiment: values expected of a random next state, a model of 12 units."""
+    scripts = Path(__file__).parents[2] / "scripts"
+    monkeypatch.syspath_prepend(str(scripts))
+    error = runpy.run_path(str(scripts / "calibration_figure.py"))["value_error"]
+    found = {loss: error(loss, 12, 0) for loss in ("vagram", "itervaml", "samples", "calibrated")}
+    assert found["calibrated"] < 0.8 * min(found[loss] for loss in ("vagram", "itervaml", "samples")), found
 
 
 def critics(seed: int = 0, d: int = D) -> list[Any]:
@@ -287,6 +326,7 @@ def test_terminations_are_gymnasiums() -> None:
         {"model_loss": "mle", "real_ratio": 0.25, "behaviour": "mean"},
         {"model_loss": "itervaml", "feature_l2norm": True},
         {"model_loss": "taylor", "rollout_schedule": (0.0, 0.0, 2.0, 2.0)},
+        {"model_loss": "calibrated", "rollout_schedule": (0.0, 0.0, 2.0, 2.0)},
         {"model_loss": "none"},
     ],
 )
@@ -351,7 +391,7 @@ def test_roll_outs_start_from_real_states_and_drop_ended_ones() -> None:
     [
         ({"elites": 8}, "elites=8 is out of range, expected at most agent.members=7"),
         ({"rollout_schedule": (1.0, 2.0, 3.0)}, "rollout_schedule=.* is out of range, expected four numbers"),
-        ({"model_loss": "vaml"}, "expected one of vagram, mle, mse, taylor, itervaml, none"),
+        ({"model_loss": "vaml"}, "expected one of vagram, mle, mse, taylor, itervaml, calibrated, none"),
         ({"real_ratio": 1.5}, "real_ratio=1.5 is out of range"),
     ],
 )
