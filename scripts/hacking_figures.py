@@ -4,7 +4,8 @@
     python scripts/hacking_figures.py --out runs/hacking --env glucose --seeds 1 --iterations 20
 
 Every arm and seed is a run of its own in ``--out``, checkpointed after every five iterations; started again, it
-goes on where it stopped and leaves finished runs alone.  Returns are those of sampled actions in episodes that training
+goes on where it stopped and leaves finished runs alone.  Rows of arms and coefficients that a call does not run stay as
+they are, where they were made with as many iterations and the same options.  Returns are those of sampled actions in episodes that training
 does not see.  Besides the last policy a run reports, as early stopping would, the one before the estimated divergence
 first passed a threshold, and the one with the best true return.
 """
@@ -134,6 +135,17 @@ def summary(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return table
 
 
+def with_others(rows: list[dict[str, Any]], path: Path, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """``rows``, and those in ``path`` of other arms and coefficients, if they were ``made`` alike; in one order."""
+    old: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    keys = ("env", "iterations", "options")
+    alike = {key: old.get(key, {}) for key in keys} == {key: made[key] for key in keys}
+    new = {(row["label"], row["coef"]) for row in rows}
+    rows = rows + [row for row in old["rows"] if alike and (row["label"], row["coef"]) not in new] if old else rows
+    arms = list(ARMS)
+    return sorted(rows, key=lambda row: (arms.index(row["label"]), -row["coef"]))
+
+
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
@@ -180,21 +192,14 @@ def main() -> None:
         if arguments.draw and not (arguments.out / f"{run_name(arguments.env, label, coef, seed)}.json").exists():
             continue
         found.append(run(arguments.out, arguments.env, label, coef, seed, arguments.iterations, options))
-    rows = summary(found)
+    suffix = "" if arguments.env == "tomato" else f"_{arguments.env}"
+    path = arguments.assets / f"hacking{suffix}.json"
+    made = {"env": arguments.env, "iterations": arguments.iterations, "options": options, "versions": versions()}
+    rows = with_others(summary(found), path, made)
     for row in rows:
         print(json.dumps(row, ensure_ascii=False))
-    suffix = "" if arguments.env == "tomato" else f"_{arguments.env}"
-    result = {
-        "env": arguments.env,
-        "iterations": arguments.iterations,
-        "options": options,
-        "versions": versions(),
-        "rows": rows,
-    }
     arguments.assets.mkdir(parents=True, exist_ok=True)
-    write_atomically(
-        arguments.assets / f"hacking{suffix}.json", (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode()
-    )
+    write_atomically(path, (json.dumps({**made, "rows": rows}, indent=1, ensure_ascii=False) + "\n").encode())
     plot(rows, arguments.assets / f"hacking{suffix}.png")
 
 

@@ -137,6 +137,22 @@ def label_seconds(problem: str, nodes: int) -> float:
     return (time.monotonic() - begun) / TRIED
 
 
+def bfloat16_pays() -> bool:
+    """Whether this machine multiplies faster in bfloat16: processors without units for it take five times as long."""
+    if torch.cuda.is_available():
+        return True
+    best = []
+    for kind in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(1024, 128, dtype=kind), torch.ones(128, 512, dtype=kind)
+        tries = []
+        for _ in range(9):  # the first of them make ready
+            begun = time.perf_counter()
+            left @ right
+            tries.append(time.perf_counter() - begun)
+        best.append(min(tries))
+    return best[1] < best[0]
+
+
 def train(problem: str, seconds: float, out: Path, nodes: int, labels: Path | None, extra: list[str]) -> int:
     """Train in ``out`` for so many seconds, from the beginning or from where it stopped; returns the exit code."""
     run, cores = out / "run", os.cpu_count() or 1
@@ -152,7 +168,8 @@ def train(problem: str, seconds: float, out: Path, nodes: int, labels: Path | No
             labels if labels.exists() else make_labels(problem, size=size, path=labels, **made)
         gpu = torch.cuda.is_available()
         settings = [f"agent.labels={labels}", f"env.kwargs.num_nodes={nodes}", f"out={run}", f"total_timesteps={10**8}"]
-        settings += [f"agent.batch_size={1024 if gpu else 256}", "agent.decay_steps=0", "agent.amp=true", "device=auto"]
+        settings += [f"agent.batch_size={1024 if gpu else 32}", "agent.decay_steps=0", "device=auto"]
+        settings += [f"agent.amp={str(bfloat16_pays()).lower()}"]
         settings += ["eval_every=5000", "eval_episodes=64", "checkpoint_every=500"]
         command += ["train", "agent=bq", f"env={problem}", *settings, *extra]
     process = subprocess.Popen(command)
