@@ -3,11 +3,11 @@
     python scripts/hacking_figures.py --out runs/hacking --seeds 5 --iterations 60
     python scripts/hacking_figures.py --out runs/hacking --env glucose --seeds 1 --iterations 20
 
-Every arm and seed is a run of its own in ``--out``, checkpointed after every five iterations; started again, it
-goes on where it stopped and leaves finished runs alone.  Rows of arms and coefficients that a call does not run stay as
-they are, where they were made with as many iterations and the same options.  Returns are those of sampled actions in episodes that training
-does not see.  Besides the last policy a run reports, as early stopping would, the one before the estimated divergence
-first passed a threshold, and the one with the best true return.
+Every arm and seed is a run of its own in ``--out``, checkpointed after every five iterations; started again, it goes on
+where it stopped and leaves finished runs alone.  Rows of arms and coefficients that a call does not run stay as they
+are, where they were made with as many iterations and the same options.  Returns are those of sampled actions in
+episodes that training does not see.  Besides the last policy a run reports, as early stopping would, the one before the
+estimated divergence first passed a threshold, and the one with the best true return.
 """
 
 from __future__ import annotations
