@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 from rlkit.cli.data import number_or_text
+from rlkit.cli.head_start import head_start
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, one_line
 
@@ -76,6 +78,13 @@ def main(argv: list[str]) -> int:
         "out": args.out,
         "picture": args.picture,
     }
+    with head_start(args.what, args.method) as in_python:
+        options["chains"] = 1 if in_python else None  # threads would take turns
+        _solve_and_print(args, options, settings)
+    return 0
+
+
+def _solve_and_print(args: Namespace, options: dict[str, Any], settings: dict[str, Any]) -> None:
     from rlkit import solve
 
     shows = sys.stderr.isatty()
@@ -102,7 +111,6 @@ def main(argv: list[str]) -> int:
     for path in (args.out, args.picture):
         if path is not None:
             print(f"wrote {path}")
-    return 0
 
 
 @contextmanager
