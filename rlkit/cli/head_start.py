@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 FEW = 110  # lines of a file with a hundred cities: so many are searched in Python to what kernels find, in a second
 MOST_BYTES = 16_384  # of such a file; one of explicit lengths has more
+USUAL = 20  # cities of an instance that is drawn
 KERNELS = "rlkit.envs.combinatorial.tour_moves"
 LAST = "iterate"  # of its kernels, compiled after the others
 WARM = (
@@ -28,13 +30,12 @@ WAITS = "rlkit: compiling the search for later calls, some 15 seconds, once; Ctr
 
 
 @contextmanager
-def head_start(what: str, method: str) -> Iterator[bool]:
+def head_start(what: str, method: str, nodes: Any = USUAL) -> Iterator[bool]:
     """Around a search of ``what``: see above; gives whether it is in Python.  Not where kernels are there or needed."""
-    if "numba" in sys.modules or method not in ("auto", "search") or not few(what) or compiled():
+    if "numba" in sys.modules or method not in ("auto", "search") or not few(what, nodes) or compiled():
         yield False
         return
-    command = [sys.executable, "-c", WARM]
-    silent = subprocess.DEVNULL
+    command, silent = [sys.executable, "-c", WARM], subprocess.DEVNULL
     with subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent) as compiling:
         os.environ["NUMBA_DISABLE_JIT"] = "1"  # read when numba is imported
         try:
@@ -47,9 +48,11 @@ def head_start(what: str, method: str) -> Iterator[bool]:
             compiling.kill()
 
 
-def few(what: str) -> bool:
-    """Whether ``what`` is a file of a few cities, by its lines."""
+def few(what: str, nodes: Any = USUAL) -> bool:
+    """Whether ``what`` is a file of a few cities, by its lines, or an instance of so few ``nodes`` that is drawn."""
     path = Path(what)
+    if what == "tsp" and not path.exists():
+        return isinstance(nodes, int) and nodes < FEW
     if path.suffix.lower() not in (".tsp", ".csv", ".txt"):
         return False
     try:

@@ -17,7 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 from rlkit.cli.data import number_or_text
-from rlkit.cli.head_start import head_start
+from rlkit.cli.head_start import USUAL, head_start
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, one_line
 
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
         "out": args.out,
         "picture": args.picture,
     }
-    with head_start(args.what, args.method) as in_python:
+    with head_start(args.what, args.method, settings.get("num_nodes", USUAL)) as in_python:
         options["chains"] = 1 if in_python else None  # threads would take turns
         _solve_and_print(args, options, settings)
     return 0

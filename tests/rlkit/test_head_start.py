@@ -55,8 +55,12 @@ def test_an_answer_is_printed_while_kernels_are_compiled(tmp_path: Path) -> None
 def test_which_files_have_few_cities(tmp_path: Path) -> None:
     assert head_start.few(str(ring(tmp_path / "a.csv", 100))) and not head_start.few(str(ring(tmp_path / "b.csv", 200)))
     (tmp_path / "long.tsp").write_text("0 " * head_start.MOST_BYTES)
-    for name in ("long.tsp", "none.tsp", "a.vrp", "tsp", "", "."):
-        assert not head_start.few(str(tmp_path / name if name.endswith("p") and "." in name else name)), name
+    for name in ("long.tsp", "none.tsp", "a.vrp", "atsp"):
+        assert not head_start.few(str(tmp_path / name)), name
+    assert not head_start.few("") and not head_start.few(".") and not head_start.few("cvrp")
+    assert head_start.few("tsp") and head_start.few("tsp", 100)
+    assert not head_start.few("tsp", 1000) and not head_start.few("tsp", "many")
+    assert make_problem("tsp").num_nodes == head_start.USUAL
     (tmp_path / "folder.csv").mkdir()
     assert not head_start.few(str(tmp_path / "folder.csv"))
 
