@@ -142,7 +142,8 @@ def solve(
     Args:
         given: the path of a file of TSPLIB's or CVRPLIB's (``.tsp``, ``.atsp``, ``.vrp``) or of coordinates (``.csv``,
             ``.txt``, ``.npy``); coordinates ``[n, 2]`` or a matrix of costs ``[n, n]``; a mapping of an instance's
-            arrays; what a reader of files returns; or the name of a problem, of which instance ``seed`` is drawn.
+            arrays, or of ``lon`` and ``lat``, degrees; what a reader of files returns; or the name of a problem, of
+            which instance ``seed`` is drawn.
         problem: the problem of arrays; by default tsp for coordinates and atsp for a matrix.
         seconds: time for searching, above 0; methods without a clock take what they take, and a search ends sooner
             where the optimum is known and reached, or where nothing better has been found for long.

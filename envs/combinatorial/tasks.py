@@ -213,9 +213,7 @@ def _file(path: Path, problem: str | None, optimum: Number | None, rounded: bool
             raise UserError(f"{path}: coordinates have no rule of rounding, expected no rounded")
         coords, degrees = read_coordinates(path)
         if degrees and problem in (None, "tsp"):
-            instance = {"coords": seen_flat(coords)}
-            found = Benchmark(path.stem, "tsp", instance, GREAT_CIRCLE, coords, rounded=False, optimum=optimum)
-            return _benchmark(found, problem, optimum, _given(optimum))
+            return _globe(path.stem, coords, optimum)
         return _arrays(coords, problem, optimum, str(path), path.stem)
     if suffix not in readers:
         if not path.exists():
@@ -237,6 +235,36 @@ def _file(path: Path, problem: str | None, optimum: Number | None, rounded: bool
     return _benchmark(found, problem, optimum, _given(optimum) or source)
 
 
+def _globe(name: str, degrees: NDArray[np.float64], optimum: Number | None) -> Task:
+    """A tour of places ``[n, 2]``, longitude and latitude, by great circles."""
+    instance = {"coords": seen_flat(degrees)}
+    found = Benchmark(name, "tsp", instance, GREAT_CIRCLE, degrees, rounded=False, optimum=optimum)
+    return _benchmark(found, None, optimum, _given(optimum))
+
+
+def _degrees(given: Mapping[str, Any], where: str) -> NDArray[np.float64] | None:
+    """Longitudes and latitudes ``[n, 2]`` where these are the arrays of ``given``; None for others."""
+    named = _named([str(key) for key in given])
+    if len(given) != 2 or named is None or not named[1]:
+        return None
+    keys = list(given)
+    try:
+        columns = [np.asarray(given[keys[k]], np.float64) for k in named[0]]
+    except (TypeError, ValueError):
+        columns = []
+    if len(columns) != 2 or columns[0].ndim != 1 or columns[0].shape != columns[1].shape or not len(columns[0]):
+        raise UserError(f"{where}: {' and '.join(map(str, keys))} are expected to be two lists of as many numbers")
+    for column, most in zip(columns, MOST_DEGREES, strict=True):
+        wrong = np.flatnonzero(~(np.abs(column) <= most))
+        if len(wrong):
+            raise UserError(f"{where}: {column[wrong[0]]:g} is no {_axis(most)}, expected at most {most:g} degrees")
+    return np.column_stack(columns)
+
+
+def _axis(most: float) -> str:
+    return "latitude" if most == MOST_DEGREES[1] else "longitude"
+
+
 def _benchmark(found: Benchmark, problem: str | None, optimum: Number | None, source: str | None) -> Task:
     if problem not in (None, found.problem):
         raise UserError(f"{found.name}: is an instance of {found.problem}, expected problem={found.problem}")
@@ -249,6 +277,8 @@ def _benchmark(found: Benchmark, problem: str | None, optimum: Number | None, so
 def _arrays(given: Any, problem: str | None, optimum: Number | None, where: str, name: str | None = None) -> Task:
     if not isinstance(given, Mapping):
         given = _bare(given, problem, where)
+    elif problem in (None, "tsp") and (degrees := _degrees(given, where)) is not None:
+        return _globe(name or f"tsp-{len(degrees)}", degrees, optimum)
     kinds = [kind for kind in problem_kinds() if problem in (None, kind.name)]
     fitting = [kind for kind in kinds if set(kind().shapes()) == set(given)]  # type: ignore[call-arg]
     if not fitting:
@@ -345,8 +375,8 @@ def _place(words: list[str], degrees: bool, where: str) -> tuple[float, float]:
             raise DataError(f"{where}: {quoted(word)} is no coordinate, expected finite numbers")
         if degrees and not abs(float(word)) <= most:
             raise DataError(
-                f"{where}: {quoted(word)} is no {'latitude' if most == 90.0 else 'longitude'}, expected at most "
-                f"{most:g} degrees; a header of x and y has distances in a plane"
+                f"{where}: {quoted(word)} is no {_axis(most)}, expected at most {most:g} degrees; a header "
+                "of x and y has distances in a plane"
             )
     return float(words[0]), float(words[1])
 

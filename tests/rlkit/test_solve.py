@@ -123,6 +123,9 @@ def test_longitudes_and_latitudes_are_places_on_the_earth(
         assert near[1] == np.sort(near)[1] and seen.min() == 0.0 and seen.max() == 1.0
     assert main(["solve", str(path), "--seconds", "0.1"]) == 0
     assert f"length {best:.10g} km\n" in capsys.readouterr().out
+    lat, lon = np.array(places).T
+    for given in ({"lat": lat, "lon": lon}, {"Longitude": lon.tolist(), "Latitude": lat.tolist()}):
+        assert rlkit.solve(given, seconds=0.1).objective == found.objective
 
 
 def test_kernels_measure_great_circles_as_their_oracle(tmp_path: Path) -> None:
@@ -156,6 +159,17 @@ def test_what_is_no_degree(text: str, told: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(DataError, match=re.escape(told)):
         rlkit.solve(path)
+    wrong = [
+        ({"lat": [91.0], "lon": [0.0]}, "91 is no latitude"),
+        ({"lon": [np.nan], "lat": [0.0]}, "nan is no longitude"),
+    ]
+    wrong += [
+        ({"lon": [1.0, 2.0], "lat": [1.0]}, "two lists of as many"),
+        ({"lon": "a", "lat": []}, "two lists of as many"),
+    ]
+    for given, said in wrong:
+        with pytest.raises(UserError, match=said):
+            rlkit.solve(given)
     tsp_file(tmp_path / "a.tsp", SQUARE)
     whole = (tmp_path / "a.tsp").read_text()
     (tmp_path / "a.tsp").write_text(whole.replace("EUC_2D", "GREAT_CIRCLE"))  # of tables, not of files
