@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -535,3 +536,34 @@ def test_a_run_cannot_choose_what_is_made(tmp_path: Path, capsys: pytest.Capture
         assert "no readable checkpoint" in sentence(capsys, "resume", str(out), "progress_bar=false")
         newest.write_bytes(whole)
     assert main(["resume", str(out), "progress_bar=false"]) == 0
+
+
+# ---- what lies beside somebody's data --------------------------------------------------------------------------------
+
+
+def test_processes_import_nothing_from_the_working_folder(tmp_path: Path) -> None:
+    """As the command runs, from a script elsewhere: neither a module named like a package nor one of Python's own."""
+    place, script = tmp_path / "data", tmp_path / "bin" / "rlkit.script"
+    place.mkdir()
+    script.parent.mkdir()
+    for name in ("signal", "threading", "numba", "mujoco", "hostile"):
+        (place / f"{name}.py").write_text("import pathlib\npathlib.Path('ran').touch()\nraise SystemExit(9)\n")
+    script.write_text(
+        "import os, subprocess\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from rlkit.cli.frames import PROBE\n"
+        "from rlkit.system.python import child, spawning\n"
+        "if __name__ == '__main__':\n"
+        "    for code in ('import numba, rlkit; print(4)', 'import hostile', PROBE):\n"
+        "        subprocess.run(**child('-c', code, MUJOCO_GL='none'), stderr=subprocess.DEVNULL)\n"
+        "    with ProcessPoolExecutor(1, spawning()) as pool:\n"
+        "        print(pool.submit(abs, -3).result())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONSAFEPATH", None)
+    command = [sys.executable, str(script)]
+    found = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert found.stdout.split() == ["4", "3"], found.stderr
+    assert not (place / "ran").exists()
+    bare = subprocess.run([sys.executable, "-c", "import hostile"], cwd=place, check=False)  # the trap is one
+    assert bare.returncode == 9 and (place / "ran").exists()

@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from typing import Any, NamedTuple
 
 import numba
@@ -35,6 +35,7 @@ from rlkit.algorithms.callbacks import passed
 from rlkit.algorithms.hyperparameters import AgentConfig, make_config
 from rlkit.algorithms.online import OnlineAlgorithm
 from rlkit.errors import UserError, nearest, shown
+from rlkit.system.python import spawning
 from rlkit.vector import play_episodes
 
 Alive = Callable[[int], bool]  # told the steps made so far; False stops the training
@@ -262,7 +263,7 @@ def train_sources(
                 return None
             found.append(one)
         return found
-    fresh = get_context("spawn")  # forking would copy threads half-way through something
+    fresh = spawning()  # forking would copy threads half-way through something
     waiting = list(enumerate(tasks))
     running: dict[Any, tuple[int, Any]] = {}
     ready: dict[int, Trained] = {}

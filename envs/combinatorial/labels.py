@@ -19,7 +19,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from rlkit.envs.combinatorial.base import Problem, generate, make_problem, requi
 from rlkit.envs.combinatorial.solvers import Task, solve_chunk, solver_name, solver_version
 from rlkit.errors import DataError, UserError
 from rlkit.system.files import write_atomically
+from rlkit.system.python import spawning
 
 FORMAT = 1
 CHUNK = 64  # instances per task of a process
@@ -69,7 +69,7 @@ def _results(tasks: list[Task], jobs: int) -> Iterator[NDArray[np.int64]]:
         yield from map(solve_chunk, tasks)
         return
     # a process of its own start: one forked from a program with numba's or torch's threads may hang
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, spawning()) as pool:
         yield from pool.map(solve_chunk, tasks)
 
 

@@ -17,6 +17,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from rlkit.algorithms.evaluate import REWARDS
 from rlkit.errors import UserError, one_line, refusing
+from rlkit.system.python import child
 
 SMOOTH = 25  # pictures a second where nobody says how many: all that a GIF's hundredths of a second show evenly
 MOST = 1 << 30  # bytes of pictures that are held at once
@@ -177,8 +178,8 @@ def choose_gl() -> str:
     given = os.environ.get("MUJOCO_GL")
     usual = ("glfw",) if sys.platform == "darwin" else ("egl", "osmesa")
     for name in (given,) if given else usual:
-        env = {**os.environ, "MUJOCO_GL": name}
-        if subprocess.run([sys.executable, "-c", PROBE], env=env, capture_output=True, check=False).returncode == 0:
+        probe = child("-c", PROBE, MUJOCO_GL=name)
+        if subprocess.run(**probe, capture_output=True, check=False).returncode == 0:
             os.environ["MUJOCO_GL"] = name
             return name
     tried = f"MUJOCO_GL={one_line(given, 60)} draws" if given else "neither EGL nor OSMesa draws"

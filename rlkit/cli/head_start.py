@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rlkit.system.python import child
+
 FEW = 110  # lines of a file with a hundred cities: so many are searched in Python to what kernels find, in a second
 MOST_BYTES = 16_384  # of such a file; one of explicit lengths has more
 USUAL = 20  # cities of an instance that is drawn
@@ -35,8 +37,8 @@ def head_start(what: str, method: str, nodes: Any = USUAL) -> Iterator[bool]:
     if "numba" in sys.modules or method not in ("auto", "search") or not few(what, nodes) or compiled():
         yield False
         return
-    command, silent = [sys.executable, "-c", WARM], subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent) as compiling:
+    silent = subprocess.DEVNULL
+    with subprocess.Popen(**child("-c", WARM), stdin=silent, stdout=silent, stderr=silent) as compiling:
         os.environ["NUMBA_DISABLE_JIT"] = "1"  # read when numba is imported
         try:
             yield True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from rlkit.cli.parser import Parser
 from rlkit.errors import UserError, one_line
+from rlkit.system.python import child
 
 EPILOG = """ranges: agent.alpha=1..40 (even), agent.alpha=1..40:log, agent.batch_size=128,256,512 (choices);
 without any, those that ship with the agent.  The first trial has the defaults.  Run the same line again, on this
@@ -64,8 +64,8 @@ def main(argv: list[str]) -> int:
     judged = "the final evaluation" if study.judged == "final" else f"their {study.judged}"
     space = "  ".join(f"{key}={text}" for key, text in study.ranges.items())
     print(f"study {out}: {study.trials} trials in rounds of {study.batch}, judged by {judged}; {space}", flush=True)
-    line = [sys.executable, "-c", "import sys; from rlkit.cli import main; sys.exit(main())", "tune", str(out)]
-    others = [subprocess.Popen(line, stdout=subprocess.DEVNULL) for _ in range(args.workers - 1)]
+    another = child("-c", "import sys; from rlkit.cli import main; sys.exit(main())", "tune", str(out))
+    others = [subprocess.Popen(**another, stdout=subprocess.DEVNULL) for _ in range(args.workers - 1)]
     try:
         code = worker.run()
     finally:

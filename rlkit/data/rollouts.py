@@ -24,6 +24,7 @@ import numpy as np
 
 from rlkit.data.actors import Actor, Uniform, load_behaviour
 from rlkit.errors import DataError
+from rlkit.system.python import child
 from rlkit.vector import make_vector_env
 
 BLOCK = 32  # steps that a process hands over at once
@@ -236,16 +237,12 @@ class Crew:
         self.told = {"env_id": env_id, "env_kwargs": dict(env_kwargs)}
         self.type = slice_type(env)
         self.processes: list[subprocess.Popen[bytes]] = []
-        # -P: what lies in the working folder must not come before the packages
-        command = [sys.executable, "-P", "-m", "rlkit.data.rollouts"]
-        path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         try:
             for _ in self.rows:
                 # a session of their own: Ctrl-C is for the parent, who ends them
-                self.processes.append(
-                    subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, start_new_session=True, **pipes)
-                )
+                command = child("-m", "rlkit.data.rollouts")
+                self.processes.append(subprocess.Popen(**command, start_new_session=True, **pipes))
         except OSError:
             self.close()
             raise
