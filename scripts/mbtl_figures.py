@@ -6,7 +6,8 @@
 For each environment one policy is trained per context and measured in all of them (the matrix V), and one
 context-conditioned policy is trained over all contexts for as many steps as all of those together ("multi-task").  The
 strategies are then replayed on V: what they choose does not depend on when the training is done.  A run is a line of
-``runs.jsonl``; what is there is not run again, so that an interrupted call is simply repeated.
+``runs.jsonl``; what is there is not run again, so that an interrupted call is simply repeated.  ``--seed 1`` into the
+same folder adds to the summary, under names that end in -s1.
 """
 
 from __future__ import annotations
@@ -223,11 +224,14 @@ def main() -> None:
     begin = time.time()
     path = arguments.out / "runs.jsonl"
     runs = stored(path) if arguments.draw else run_all(path, arguments)
-    summary = {env: summarise(env, runs, arguments) for env in arguments.env}
-    for env, part in summary.items():
-        draw(part, arguments.out / f"{env}.png")
-    text = json.dumps({"versions": versions(), **summary}, indent=1, ensure_ascii=False)
-    write_atomically(arguments.out / "summary.json", (text + "\n").encode())
+    further = f"-s{arguments.seed}" if arguments.seed else ""
+    summary = {f"{env}{further}": summarise(env, runs, arguments) for env in arguments.env}
+    for name, part in summary.items():
+        draw(part, arguments.out / f"{name}.png")
+    path = arguments.out / "summary.json"
+    others = json.loads(path.read_text()) if path.exists() else {}  # seeds and environments of other calls stay
+    text = json.dumps({**others, "versions": versions(), **summary}, indent=1, ensure_ascii=False)
+    write_atomically(path, (text + "\n").encode())
     print(f"{time.time() - begin:.0f} s now; written to {arguments.out}")
 
 
