@@ -557,13 +557,15 @@ def test_processes_import_nothing_from_the_working_folder(tmp_path: Path) -> Non
         "    for code in ('import numba, rlkit; print(4)', 'import hostile', PROBE):\n"
         "        subprocess.run(**child('-c', code, MUJOCO_GL='none'), stderr=subprocess.DEVNULL)\n"
         "    with ProcessPoolExecutor(1, spawning()) as pool:\n"
-        "        print(pool.submit(abs, -3).result())\n"
+        "        print(pool.submit(abs, -3).result(), os.environ.get('PYTHONSAFEPATH'))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONSAFEPATH", None)
     command = [sys.executable, str(script)]
     found = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
-    assert found.stdout.split() == ["4", "3"], found.stderr
+    assert found.stdout.split() == ["4", "3", "None"], found.stderr
     assert not (place / "ran").exists()
-    bare = subprocess.run([sys.executable, "-c", "import hostile"], cwd=place, check=False)  # the trap is one
+    bare = subprocess.run(
+        [sys.executable, "-c", "import hostile"], cwd=place, env=environment, check=False
+    )  # the trap is one
     assert bare.returncode == 9 and (place / "ran").exists()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
-from multiprocessing.context import SpawnContext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,32 @@ def child(*arguments: str, **environment: str) -> dict[str, Any]:
     return {"args": [sys.executable, "-P", *arguments], "env": {**os.environ, "PYTHONPATH": path, **environment}}
 
 
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """For interpreters that are started meanwhile, what -P is."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+class _SafeProcess(SpawnProcess):
+    def start(self) -> None:
+        with _safe_path():
+            super().start()
+
+
+class _SafeContext(SpawnContext):
+    Process = _SafeProcess
+
+
 def spawning() -> SpawnContext:
     """multiprocessing's way of fresh processes, which import nothing from the working folder either."""
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # as -P, for those that are started from now on
-    return multiprocessing.get_context("spawn")
+    with _safe_path():
+        resource_tracker.ensure_running()  # a process too, which queues would start
+    return _SafeContext()

@@ -136,7 +136,7 @@ def _sleeps(task: Any, pipe: Any) -> None:
 
 
 def test_processes_are_awaited_stopped_and_their_failures_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mbtl_train, "get_context", lambda kind: multiprocessing.get_context("fork"))  # starts quickly
+    monkeypatch.setattr(mbtl_train, "spawning", lambda: multiprocessing.get_context("fork"))  # starts quickly
     tasks = [make().task(source) for source in (2, 0, 3)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads; these children do nothing
