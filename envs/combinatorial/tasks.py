@@ -212,7 +212,7 @@ def _file(path: Path, problem: str | None, optimum: Number | None, rounded: bool
         if rounded is not None:
             raise UserError(f"{path}: coordinates have no rule of rounding, expected no rounded")
         coords, degrees = read_coordinates(path)
-        if degrees and problem in (None, "tsp"):
+        if degrees and problem in (None, _toured().name):
             return _globe(path.stem, coords, optimum)
         return _arrays(coords, problem, optimum, str(path), path.stem)
     if suffix not in readers:
@@ -235,10 +235,15 @@ def _file(path: Path, problem: str | None, optimum: Number | None, rounded: bool
     return _benchmark(found, problem, optimum, _given(optimum) or source)
 
 
+def _toured() -> type[Problem]:
+    """The problem of tours of places."""
+    return next(kind for kind in problem_kinds() if kind.permutes and set(kind().shapes()) == {"coords"})  # type: ignore[call-arg]
+
+
 def _globe(name: str, degrees: NDArray[np.float64], optimum: Number | None) -> Task:
     """A tour of places ``[n, 2]``, longitude and latitude, by great circles."""
     instance = {"coords": seen_flat(degrees)}
-    found = Benchmark(name, "tsp", instance, GREAT_CIRCLE, degrees, rounded=False, optimum=optimum)
+    found = Benchmark(name, _toured().name, instance, GREAT_CIRCLE, degrees, rounded=False, optimum=optimum)
     return _benchmark(found, None, optimum, _given(optimum))
 
 
@@ -277,7 +282,7 @@ def _benchmark(found: Benchmark, problem: str | None, optimum: Number | None, so
 def _arrays(given: Any, problem: str | None, optimum: Number | None, where: str, name: str | None = None) -> Task:
     if not isinstance(given, Mapping):
         given = _bare(given, problem, where)
-    elif problem in (None, "tsp") and (degrees := _degrees(given, where)) is not None:
+    elif problem in (None, _toured().name) and (degrees := _degrees(given, where)) is not None:
         return _globe(name or f"tsp-{len(degrees)}", degrees, optimum)
     kinds = [kind for kind in problem_kinds() if problem in (None, kind.name)]
     fitting = [kind for kind in kinds if set(kind().shapes()) == set(given)]  # type: ignore[call-arg]

@@ -21,12 +21,13 @@ from rlkit.system.python import child
 FEW = 110  # lines of a file with a hundred cities: so many are searched in Python to what kernels find, in a second
 MOST_BYTES = 16_384  # of such a file; one of explicit lengths has more
 USUAL = 20  # cities of an instance that is drawn
+PROBLEM = "tsp"  # whose kernels these are
 KERNELS = "rlkit.envs.combinatorial.tour_moves"
 LAST = "iterate"  # of its kernels, compiled after the others
 WARM = (
     "from rlkit.envs.combinatorial.base import make_problem\n"
     "from rlkit.envs.combinatorial.improvement import warm_up\n"
-    "warm_up(type(make_problem('tsp')))"
+    f"warm_up(type(make_problem({PROBLEM!r})))"
 )
 WAITS = "rlkit: compiling the search for later calls, some 15 seconds, once; Ctrl-C leaves it"
 
@@ -53,7 +54,7 @@ def head_start(what: str, method: str, nodes: Any = USUAL) -> Iterator[bool]:
 def few(what: str, nodes: Any = USUAL) -> bool:
     """Whether ``what`` is a file of a few cities, by its lines, or an instance of so few ``nodes`` that is drawn."""
     path = Path(what)
-    if what == "tsp" and not path.exists():
+    if what == PROBLEM and not path.exists():
         return isinstance(nodes, int) and nodes < FEW
     if path.suffix.lower() not in (".tsp", ".csv", ".txt"):
         return False
