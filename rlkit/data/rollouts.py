@@ -30,6 +30,7 @@ from rlkit.vector import make_vector_env
 BLOCK = 32  # steps that a process hands over at once
 AHEAD = 3  # blocks that it may be ahead
 PROBES = 32  # batches in which two products are compared
+PROBED = 2_000  # rows of a part that are compared at least
 UNITS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)  # rows that the kernels of matrix products take at once
 
 Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # observations [B, ds] -> actions [B, da]
@@ -124,7 +125,7 @@ def window(actor: Actor, count: int, first: int, last: int, observation_size: in
     """
     generator = np.random.default_rng(0)
     probes = []
-    for _ in range(PROBES):
+    for _ in range(max(PROBES, PROBED // max(last - first, 1))):  # of few rows as many numbers as of many
         observations = generator.standard_normal((count, observation_size), dtype=np.float32)
         noise = actor.draw(generator, count)
         probes.append((observations, noise, actor.act(observations, noise)[first:last].tobytes()))

@@ -547,8 +547,9 @@ def test_twenty_updates_of_smodice_are_the_published_ones(
     mine, plain = agent.model_tensors(), twin.model_tensors()
     assert mine.keys() == plain.keys()
     for key in mine:
-        # of a batch without terminal rows KL's gradient there is rounding, which Adam divides by no more than its 1e-8
-        loose = divergence == "kl" and key == "value.4.bias"
+        # of a batch without terminal rows KL's gradient of a shift of V is rounding, which Adam divides by no more than
+        # its 1e-8: the last bias, and through it the one before; how much it is depends on the processor
+        loose = divergence == "kl" and key in ("value.2.bias", "value.4.bias")
         torch.testing.assert_close(mine[key], plain[key], atol=1e-11 if loose else 1e-12, rtol=0, msg=key)
 
 
