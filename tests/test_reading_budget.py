@@ -21,7 +21,7 @@ LONGER = {
     "vagram": 1810,  # a world model with six losses beside SAC, and the replay of both
     "drrpo-features": 1850,  # stands on DR-RPO's file for the dual and the checks of references
     "orpo": 2330,  # base policies, a discriminator and PPO's update, and environments whose state is saved
-    "mbtl": 3110,  # a selector, a trainer of other agents, and all of online learning under it
+    "mbtl": 3150,  # a selector, a trainer of other agents, and all of online learning under it
     "bq": 4370,  # a network, two searches, its data and labels of its own; a third is the rules of five problems
     "ptrnet": 4400,  # two networks, two ways of learning, four baselines; a third is the rules of three problems
 }
