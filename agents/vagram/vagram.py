@@ -272,10 +272,9 @@ class VaGraM(OnlineAlgorithm, SAC):
                 return mle_rows(*self.ensemble.split(outputs), target)
             if cfg.model_loss == "mse":
                 return mse_rows(outputs, target)
-            states = real.observations[rows]
             if cfg.model_loss == "calibrated":
                 two = torch.stack([self.ensemble.draw(outputs, self.model_random) for _ in range(2)])
-                loss = calibrated_rows(two, target, states, values)
+                loss = calibrated_rows(two, target, real.observations[rows], values)
                 return loss + mle_rows(*self.ensemble.split(outputs), target) if epoch == 0 else loss
             if cfg.model_loss == "itervaml":
                 loss = itervaml_rows(
