@@ -131,7 +131,7 @@ def make_labels(
     if progress:
         from tqdm import tqdm
 
-        parts = tqdm(parts, total=len(tasks), desc=f"{problem} labels", unit=f"x{CHUNK}")
+        parts = tqdm(parts, total=len(tasks), desc=f"{problem} labels", unit=f"x{CHUNK}", disable=None)
     solutions = np.concatenate(list(parts))
     arrays = {**instances, "solution": solutions, "objective": rules.objectives(instances, solutions)}
     metadata = {

@@ -128,7 +128,9 @@ def behaviour_rollouts(
         env.close()
         env = make_vector_env(record.env_id, count, num_threads=1, **record.env_kwargs)
     processes = min(jobs or (threads or 1 if size >= WORTH else 1), count)
-    bar = tqdm(total=size, desc=f"generating {record.name}", unit="row", unit_scale=True, disable=not progress)
+    bar = tqdm(
+        total=size, desc=f"generating {record.name}", unit="row", unit_scale=True, disable=None if progress else True
+    )
     blocks = []
     goal = 0
 

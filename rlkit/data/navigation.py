@@ -167,7 +167,9 @@ def waypoint_rollouts(
     controller = WaypointController(task.maze, wander=not task.observe_goal, position_noise=task.position_noise)
     stream = np.random.SeedSequence(seed)
     env_seed = int(stream.generate_state(1)[0]) % 2**31
-    bar = tqdm(total=size, desc=f"generating {record.name}", unit="row", unit_scale=True, disable=not progress)
+    bar = tqdm(
+        total=size, desc=f"generating {record.name}", unit="row", unit_scale=True, disable=None if progress else True
+    )
 
     def tick(rows: int) -> None:
         bar.update(min(rows, size - bar.n))
