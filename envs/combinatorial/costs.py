@@ -84,8 +84,7 @@ class Costs(NamedTuple):
         if self.norm != GEO:
             return self.array
         latitude, longitude = self.array.T
-        flat = np.cos(latitude)
-        return np.column_stack((flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)))
+        return on_sphere(longitude, latitude)
 
 
 def _nearest_points(points: Array, k: int) -> NDArray[np.int32]:
@@ -118,7 +117,7 @@ def costs_of_file(found: Any) -> Costs:
         degrees = np.trunc(points)
         points = GEO_PI * (degrees + 5.0 * (points - degrees) / 3.0) / 180.0
     if norm == SPHERE:
-        points = on_sphere(points)
+        points = on_sphere(*np.deg2rad(points).T)
     return Costs(points, norm, NEAREST if found.rounded and rounding == EXACT and norm != GEO else rounding)
 
 
