@@ -4,6 +4,7 @@
     python scripts/evidence.py drop offline prdc_hopper-medium_s0   # out, until it has been run again
     python scripts/evidence.py unpack offline evidence     # into evidence/offline/; without a family, all of them
     python scripts/evidence.py check
+    python scripts/evidence.py again offline bc-all_hopper-random-few_s0 runs/again  # train it; equal to the digit?
 
 ``scripts/evidence/FAMILY.tar.xz`` holds RUN/result.json and RUN/metrics.jsonl, sorted and without times or owners, so
 that the same runs make the same bytes; ``FAMILY.sha256`` beside it has a line for every file, as ``sha256sum -c`` reads
@@ -20,9 +21,11 @@ import lzma
 import re
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from rlkit.config import quoted
 from rlkit.errors import UserError
 from rlkit.system.files import write_atomically
 
@@ -163,7 +166,76 @@ def portable(data: bytes) -> bytes:
     return re.sub(rb" is not in /[^\"]*", b" is not in the local store", data)
 
 
-def act(arguments: argparse.Namespace) -> None:
+# of a run's configuration: what decides its numbers; where it was written and what it showed does not
+DECIDING = (
+    *("seed", "total_timesteps", "device", "engine", "precision", "threads"),
+    *("eval_every", "eval_episodes", "final_episodes"),
+)
+
+
+def overrides(result: Mapping[str, Any]) -> list[str]:
+    """``rlkit train``'s settings of a published run: all that its ``result.json`` has of its agent and environment."""
+    config = result["config"]
+    agent, env = dict(config["agent"]), dict(config["env"])
+    found = [f"agent={agent.pop('name')}", f"env={env.pop('name')}"]
+    found += [f"{key}={_typed(config[key])}" for key in DECIDING if key in config]
+    found += [f"agent.{key}={_typed(value)}" for key, value in agent.items()]
+    return found + [f"env.{key}={_typed(value)}" for key, value in _given(env)]
+
+
+def _given(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with dots, and values, of what is not left to be found out."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _given(value, f"{above}{key}.")
+        elif value is not None:
+            yield f"{above}{key}", value
+
+
+def _typed(value: Any) -> str:
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Where the second of two ``result.json`` first has other numbers than the first; None where all are the same."""
+    if (old := there["dataset"].get("sha256")) != (new := here["dataset"].get("sha256")):
+        return f"the data, of SHA-256 {old} there and {new} here"
+    both = [
+        [(f"step {e['step']:,}", e["returns"]) for e in result["evaluations"]]
+        + [("the end", result["final"]["returns"])]
+        for result in (there, here)
+    ]
+    for (step, old), (_, new) in zip(*both, strict=True):
+        if old != new:
+            return f"returns at {step}, {sum(old) / len(old)} on the mean there and {sum(new) / len(new)} here"
+    return None
+
+
+def _made(result: Mapping[str, Any]) -> str:
+    versions = " ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return f"{result['machine']['processor']}, {versions}"
+
+
+def again(family: str, run: str, folder: Path) -> bool:
+    """Train a published run once more in ``folder`` (or go on there) and say whether every return is the same."""
+    from rlkit.cli import main as rlkit
+
+    files = runs(family)
+    if f"{run}/result.json" not in files:
+        raise UserError(f"{run}: no such run in {family}")
+    there = json.loads(files[f"{run}/result.json"])
+    code = rlkit(["train", *overrides(there), f"out={quoted(str(folder))}", "resume=true"])
+    if code:
+        raise UserError(f"{run}: training it again ended with {code}")
+    here = json.loads((folder / "result.json").read_text())
+    if (found := difference(there, here)) is None:
+        print(f"{run}: {len(here['evaluations'])} evaluations and the final one are equal, to the digit")
+        return True
+    print(f"{run}: other numbers, first {found}\nthere: {_made(there)}\nhere:  {_made(here)}")
+    return False
+
+
+def act(arguments: argparse.Namespace) -> int:
     if arguments.verb == "pack":
         new = runs(arguments.folder) if arguments.folder.is_dir() else None
         if new is None:
@@ -181,9 +253,12 @@ def act(arguments: argparse.Namespace) -> None:
     elif arguments.verb == "unpack":
         for family in [arguments.family] if arguments.family else families():
             print(f"{arguments.folder / family}: {unpack(family, arguments.folder)} files")
+    elif arguments.verb == "again":
+        return 0 if again(arguments.family, arguments.run, arguments.folder) else 1
     else:
         for family in families():
             print(f"{family}: {len(names(runs(family)))} runs, every file is what its hash says")
+    return 0
 
 
 def main(words: list[str] | None = None) -> int:
@@ -199,12 +274,15 @@ def main(words: list[str] | None = None) -> int:
     out.add_argument("family", nargs="?")
     out.add_argument("folder", type=Path)
     verbs.add_parser("check", help="compare every archive with its list of hashes")
+    anew = verbs.add_parser("again", help="train a run again, and say whether every return is the same")
+    anew.add_argument("family")
+    anew.add_argument("run")
+    anew.add_argument("folder", type=Path, help="to train in")
     try:
-        act(parser.parse_args(words))
+        return act(parser.parse_args(words))
     except UserError as error:
         print(f"evidence: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -224,7 +224,9 @@ def page(readme: str) -> str:
     )
     lines += prose(
         "“IQM” is the interquartile mean of runs, sets as strata. Raw runs, with every curve: "
-        "`python scripts/evidence.py unpack FOLDER` writes them, each checked against its SHA-256."
+        "`python scripts/evidence.py unpack FOLDER` writes them, each checked against its SHA-256; `python "
+        "scripts/evidence.py again offline RUN FOLDER` trains one again with its own settings and says whether every "
+        "return is the same, to the digit, as it is on the machine and with the versions that it was made with."
     )
     every = [claim for method in CLAIMS["methods"].values() for claim in method["claims"]] + CLAIMS["errata"]
     lines += prose(

@@ -1,16 +1,20 @@
-"""Published runs lie in archives that are whole, that are made alike every time, and that write nowhere else."""
+"""Published runs lie in archives that are whole, made alike every time, and write nowhere else; and can be repeated."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import toy
 
+from rlkit.cli import main
+from rlkit.config import compose_config
 from rlkit.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,3 +153,44 @@ def test_a_result_is_packed_without_folders_of_its_machine(evidence: Any) -> Non
     for family in evidence.families():
         for name, found in evidence.runs(family).items():
             assert not name.endswith(".json") or evidence.portable(found) == found, (family, name)
+
+
+def test_every_published_run_can_be_asked_for_again(evidence: Any) -> None:
+    for family in evidence.families():
+        files = evidence.runs(family)
+        labels = {run.split("_")[0]: run for run in evidence.names(files)}  # of each, one data set and seed
+        for run in labels.values():
+            result = json.loads(files[f"{run}/result.json"])
+            config = compose_config(evidence.overrides(result))
+            assert {key: config.agent[key] for key in result["config"]["agent"]} == result["config"]["agent"], run
+
+
+def test_a_run_again_is_equal_to_the_digit_or_says_where_it_is_not(
+    evidence: Any, shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert toy  # registers the environment
+    monkeypatch.chdir(tmp_path)
+    words = ["agent=bc", "env=point-noisy", "agent.hidden_sizes=[8]", "agent.learning_rate=0.01", "seed=3"]
+    words += ["total_timesteps=20", "eval_every=10", "eval_episodes=2", "final_episodes=3", "out=runs/a_x_s3"]
+    assert main(["train", *words]) == 0
+    assert evidence.main(["pack", "runs", "f"]) == 0
+    assert evidence.main(["again", "f", "a_x_s3", "again"]) == 0
+    assert capsys.readouterr().out.endswith("a_x_s3: 2 evaluations and the final one are equal, to the digit\n")
+
+    result = json.loads((tmp_path / "runs" / "a_x_s3" / "result.json").read_text())
+    changed = json.loads(json.dumps(result))
+    changed["evaluations"][1]["returns"][0] += 1e-9
+    assert evidence.difference(result, result) is None
+    assert str(evidence.difference(result, changed)).startswith("returns at step 20, ")
+    changed["dataset"]["sha256"] = "0" * 64
+    assert str(evidence.difference(result, changed)).startswith("the data, of SHA-256 ")
+    changed = json.loads(json.dumps(result))
+    changed["final"]["returns"][2] += 1e-9
+    assert str(evidence.difference(result, changed)).startswith("returns at the end, ")
+
+    (tmp_path / "runs" / "a_x_s3" / "result.json").write_text(json.dumps(changed))
+    assert evidence.main(["pack", "runs", "f"]) == 0
+    assert evidence.main(["again", "f", "a_x_s3", "again"]) == 1  # what has ended is compared, not trained
+    assert "a_x_s3: other numbers, first returns at the end, " in capsys.readouterr().out
+    assert evidence.main(["again", "f", "b_x_s0", "again"]) == 2
+    assert capsys.readouterr().err == "evidence: b_x_s0: no such run in f\n"
