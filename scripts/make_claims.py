@@ -21,6 +21,7 @@ from rlkit.run.reading import Curve, band
 
 HERE = Path(__file__).resolve().parent
 CLAIMS = yaml.safe_load((HERE / "claims.yaml").read_text()) | yaml.safe_load((HERE / "errata.yaml").read_text())
+EVERY = {50_000: 2_500}  # updates between evaluations of shorter runs: the last ten are half a run, not all of it
 RULED: dict[int, Ruling] = {}  # by the claim's id: CLAIMS stays as it is
 ROW = re.compile(
     r"^\| `([a-z0-9-]+)` \| (.+?) \| ([^|]+?) \|(?: (\[[^|]*\]\(docs/claims\.md#[^|]*\)) \|)?$", re.MULTILINE
@@ -113,7 +114,8 @@ def takes(claims: list[dict[str, Any]]) -> list[str]:
     for (family, steps, label), sets in sorted(wanted.items()):
         agent = CLAIMS["labels"][label]["agent"]
         name = label if label == agent else f"{label}={agent}"
-        lines.append(f"python scripts/run_offline_table.py --folder runs/{family} --steps {steps} --agents {name} \\")
+        script = "run_offline_table.py" + (f" eval_every={EVERY[steps]}" if steps in EVERY else "")
+        lines.append(f"python scripts/{script} --folder runs/{family} --steps {steps} --agents {name} \\")
         lines.append(f"    --envs {' '.join(sets)}")
     if lines:
         found += [*prose(f"What is open takes {cost(wanted)}:"), "```bash", *lines, "```", ""]

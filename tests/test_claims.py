@@ -100,6 +100,17 @@ def test_runs_of_a_label_are_those_of_its_settings(made: Any, verdicts: Any) -> 
             assert {key: run["config"]["agent"][key] for key in own} == own, run["run"]
 
 
+def test_runs_of_a_length_are_evaluated_as_often(made: Any, verdicts: Any) -> None:
+    for runs in verdicts.groups("offline").values():
+        for run in runs:  # the last ten evaluations are as much of a run in every row of a table
+            assert run["config"]["eval_every"] == made.EVERY.get(run["updates"], 5_000), run["run"]
+    short = 0
+    for command in made.takes(claims_of(made)):
+        assert ("--steps 50000 " in command) == (" eval_every=2500 " in command), command
+        short += "--steps 50000 " in command
+    assert short
+
+
 def runs(verdicts: Any, monkeypatch: pytest.MonkeyPatch, **scores: list[float]) -> None:
     """Runs ``LABEL__SET`` with these ``last10``, a seed each, in place of the published ones."""
     held: dict[tuple[str, str], list[dict[str, Any]]] = {}
