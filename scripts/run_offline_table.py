@@ -21,13 +21,14 @@ from pathlib import Path
 COMMAND = [sys.executable, "-c", "import sys; from rlkit.cli import main; sys.exit(main())"]
 
 
-def run(what: str, env: str, seed: int, steps: int, folder: Path, extra: list[str]) -> str:
-    """One run in a process of its own; returns a line about how it ended."""
+def run(what: str, env: str, seed: int, steps: int, folder: Path, extra: list[str]) -> int:
+    """One run in a process of its own, and a line about how it ended; returns its exit code."""
     label, _, settings_of = what.partition("=")
     agent, *own = (settings_of or label).split(",")
     out = folder / f"{label}_{env}_s{seed}"
     if (out / "result.json").exists():
-        return f"{out}: done before"
+        print(f"{out}: done before", flush=True)
+        return 0
     if (out / "config.yaml").exists():
         arguments = ["resume", str(out), "progress_bar=false"]
     else:
@@ -38,10 +39,11 @@ def run(what: str, env: str, seed: int, steps: int, folder: Path, extra: list[st
         code = subprocess.call(
             [*COMMAND, *arguments], stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
-    return f"{out}: exit code {code}"
+    print(f"{out}: exit code {code}", flush=True)
+    return code
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--agents", nargs="+", required=True)
     parser.add_argument("--envs", nargs="+", required=True)
@@ -54,9 +56,9 @@ def main() -> None:
     jobs = itertools.product(args.seeds, args.envs, args.agents)
     with ThreadPoolExecutor(args.jobs) as pool:
         futures = [pool.submit(run, a, e, s, args.steps, args.folder, args.extra) for s, e, a in jobs]
-        for future in futures:
-            print(future.result(), flush=True)
+        codes = [future.result() for future in futures]
+    return 1 if any(codes) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
