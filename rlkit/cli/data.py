@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rlkit.cli.parser import Parser
+from rlkit.cli.parser import Parser, of_problem
 from rlkit.errors import DataError, UserError, one_line
 
 MAX_JOBS = 1024
@@ -213,12 +213,7 @@ def _labels(args: argparse.Namespace) -> int:
 
     path = Path(args.what)
     if path.suffix != ".safetensors":
-        settings = {}
-        for word in args.settings:
-            name, equals, value = word.partition("=")
-            if not equals:
-                raise UserError(f"'{word}' is no setting, expected one like num_nodes=50")
-            settings[name] = number_or_text(value)
+        settings = of_problem(args, "problem", "progress", "path")
         path = resolve_object("rlkit.envs.combinatorial.labels:make_labels")(
             args.what,
             size=args.size,
@@ -244,15 +239,6 @@ def _labels(args: argparse.Namespace) -> int:
     ]
     _table(("", ""), rows)
     return 0
-
-
-def number_or_text(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def parser() -> Parser:

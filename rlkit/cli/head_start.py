@@ -29,7 +29,7 @@ WARM = (
     "from rlkit.envs.combinatorial.improvement import warm_up\n"
     f"warm_up(type(make_problem({PROBLEM!r})))"
 )
-WAITS = "rlkit: compiling the search for later calls, some 15 seconds, once; Ctrl-C leaves it"
+WAITS = "rlkit: compiling for later calls, once: 15 seconds, on a slow machine a minute; Ctrl-C leaves it"
 
 
 @contextmanager

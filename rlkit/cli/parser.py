@@ -99,6 +99,33 @@ def told(words: Sequence[str], keys: Sequence[str] | None = None) -> tuple[list[
     return names, settings
 
 
+def of_problem(args: argparse.Namespace, *taken: str) -> dict[str, Any]:
+    """The words ``key=value`` among ``args.settings``, as settings of a problem; numbers are numbers.
+
+    ``taken``: keys that whoever is called with them uses otherwise.  Raises :class:`UserError` for a word of another
+    form, and for what is an option.
+    """
+    found: dict[str, Any] = {}
+    for word in args.settings:
+        name, equals, value = word.partition("=")
+        said = f"'{one_line(word, 60)}' is no setting"
+        if not equals or name in taken:
+            raise UserError(f"{said}, expected one like num_nodes=50")
+        if name in vars(args).keys() - {"what", "settings", "verb", "run"}:
+            raise UserError(f"{said} of a problem, expected the option --{name.replace('_', '-')}")
+        found[name] = _number(value)
+    return found
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float) if re.fullmatch(r"[-+0-9.eE]+", text) else ():
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _there(word: str) -> bool:
     try:
         return Path(word).expanduser().exists()

@@ -6,7 +6,6 @@ what is best and says why.
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from argparse import Namespace
@@ -16,13 +15,15 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from rlkit.cli.data import number_or_text
 from rlkit.cli.head_start import USUAL, head_start
-from rlkit.cli.parser import Parser
+from rlkit.cli.parser import Parser, of_problem
 from rlkit.errors import UserError, one_line
 
 PATIENCE = 2.0  # seconds until one is told why there is nothing yet
-COMPILES = "rlkit: compiling the search for this machine, some 15 seconds, once"
+COMPILES = (
+    "rlkit: compiling the search for this machine, once: a quarter of a minute, on a slow or busy one a whole one"
+)
+TAKEN = ("given", "improve", "rounded", "chains", "told")  # arguments of rlkit.solve that are no options here
 BEST = """\
 best method for what:
   tsp, atsp  fast-tsp; search up to 200 (atsp 50) nodes, and above 5,000
@@ -61,12 +62,7 @@ def number(name: str, text: str, kind: type[int] | type[float] = float) -> Any:
 def main(argv: list[str]) -> int:
     """Solve and print; returns 0.  Raises :class:`UserError` for bad input, before anything is searched or written."""
     args = parser().parse_intermixed_args(argv)
-    settings = {}
-    for word in args.settings:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"'{one_line(word, 60)}' is no setting, expected one like num_nodes=50")
-        settings[name] = value if not re.fullmatch(r"[-+0-9.eE]+", value) else number_or_text(value)
+    settings = of_problem(args, *TAKEN)
     options: dict[str, Any] = {
         "seconds": number("--seconds", args.seconds),
         "seed": number("--seed", args.seed, int),

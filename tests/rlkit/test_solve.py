@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -389,6 +390,9 @@ def test_seconds_out_of_range(seconds: str, cities: Path, capsys: pytest.Capture
         (["{}", "num_nodes=5"], "'num_nodes' is a setting of a problem that is named"),
         (["tsp", "num_nodes=2"], "num_nodes=2 is out of range"),
         (["tsp", "num_nods=20"], "did you mean 'num_nodes'"),
+        (["{}", "seconds=5"], "'seconds=5' is no setting of a problem, expected the option --seconds"),
+        (["{}", "exact_lengths=true"], "'exact_lengths=true' is no setting of a problem, expected the option --exact-"),
+        (["tsp", "what=5"], "'what'"),
         (["tsp", "twenty"], "'twenty' is no setting"),
         (["cvrp", "num_nodes=33"], "expected capacity="),
         (["{}", "--seed", "1.5"], "expected a whole number"),
@@ -407,6 +411,16 @@ def test_bad_words_are_one_sentence(
 ) -> None:
     monkeypatch.chdir(cities.parent)
     assert said in refused(capsys, *(word.format(cities) for word in words))
+
+
+def test_no_word_reaches_an_argument_of_another_meaning(
+    cities: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(cities.parent)
+    known = inspect.signature(rlkit.solve).parameters.keys() - {"problem", "settings"}  # `problem=op` is a use
+    assert len(known) > 10
+    for name in sorted(known):
+        assert f"'{name}=1' is no setting" in refused(capsys, "tsp", f"{name}=1"), name
 
 
 def test_files_of_other_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,8 @@ def test_bad_words_for_labels_get_a_sentence(tmp_path, capsys):
         (["tsp", "num_nods=7"], "did you mean 'num_nodes'?"),
         (["tsp", "num_nodes"], "'num_nodes' is no setting, expected one like num_nodes=50"),
         (["tsp", "num_nodes=7", "--size", "0"], "size=0 is out of range"),
+        (["tsp", "size=9"], "'size=9' is no setting of a problem, expected the option --size"),
+        (["tsp", "progress=0"], "'progress=0' is no setting, expected one like num_nodes=50"),
         ([str(tmp_path / "none.safetensors")], "no such file"),
         ([str(broken)], "not a labelled set"),
     ):
