@@ -76,9 +76,8 @@ def load(package: str, solver: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError:
         command = install_extra("labels", before=(3, 14) if solver == "hygese" else (4, 0))
-        raise UserError(
-            f"the solver '{solver}' is not installed: {command}, or choose solver=own if that will do"
-        ) from None
+        instead = "take rlkit's own: --method search, of labels solver=own"
+        raise UserError(f"the solver '{solver}' is not installed: {command}, or {instead}") from None
 
 
 def insertion(problem: Problem, instance: Instance, effort: float, seed: int, seconds: float | None = None) -> Solution:
