@@ -83,8 +83,7 @@ class Costs(NamedTuple):
         """Points whose straight distances have the order of the costs, or nearly."""
         if self.norm != GEO:
             return self.array
-        latitude, longitude = self.array.T
-        return on_sphere(longitude, latitude)
+        return on_sphere(self.array[:, ::-1])  # which has the latitude first
 
 
 def _nearest_points(points: Array, k: int) -> NDArray[np.int32]:
@@ -117,7 +116,7 @@ def costs_of_file(found: Any) -> Costs:
         degrees = np.trunc(points)
         points = GEO_PI * (degrees + 5.0 * (points - degrees) / 3.0) / 180.0
     if norm == SPHERE:
-        points = on_sphere(*np.deg2rad(points).T)
+        points = on_sphere(np.deg2rad(points))
     return Costs(points, norm, NEAREST if found.rounded and rounding == EXACT and norm != GEO else rounding)
 
 

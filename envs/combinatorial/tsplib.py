@@ -90,14 +90,15 @@ def _geo(a: Array, b: Array) -> Array:
     return np.trunc(GEO_RADIUS * np.arccos(inner) + 1.0)
 
 
-def on_sphere(longitude: Array, latitude: Array) -> Array:
-    """Points ``[..., 3]`` of the unit sphere at angles ``[...]`` in radians."""
+def on_sphere(places: Array) -> Array:
+    """Points ``[..., 3]`` of the unit sphere at ``places [..., 2]``, longitude and latitude in radians."""
+    longitude, latitude = np.moveaxis(places, -1, 0)
     flat = np.cos(latitude)
     return np.stack((flat * np.cos(longitude), flat * np.sin(longitude), np.sin(latitude)), axis=-1)
 
 
 def _great_circle(a: Array, b: Array) -> Array:
-    chord = _euclid(*(on_sphere(*np.moveaxis(np.deg2rad(ends), -1, 0)) for ends in (a, b)))
+    chord = _euclid(on_sphere(np.deg2rad(a)), on_sphere(np.deg2rad(b)))
     return 2.0 * EARTH_RADIUS * np.arcsin(np.minimum(0.5 * chord, 1.0))
 
 
