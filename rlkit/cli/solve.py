@@ -20,9 +20,7 @@ from rlkit.cli.parser import Parser, of_problem
 from rlkit.errors import UserError, one_line
 
 PATIENCE = 2.0  # seconds until one is told why there is nothing yet
-COMPILES = (
-    "rlkit: compiling the search for this machine, once: a quarter of a minute, on a slow or busy one a whole one"
-)
+COMPILES = "rlkit: compiling the search for this machine, once: 15 seconds, on a slow one a minute"
 TAKEN = ("given", "improve", "rounded", "chains", "told")  # arguments of rlkit.solve that are no options here
 BEST = """\
 best method for what:

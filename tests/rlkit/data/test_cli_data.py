@@ -43,9 +43,8 @@ def test_make_with_jobs(capsys):
         assert main(["make", "hopper-random", "--size", "2000", "--force", "--jobs", jobs]) == 0
         hashes.append(load_dataset("hopper-random", source="generated", size=2000).content_hash)
         printed = capsys.readouterr()
-        assert (
-            hashes[-1] in printed.out and printed.err == ""
-        )  # a bar is for terminals, not for a file of a job's output
+        assert hashes[-1] in printed.out
+        assert printed.err == ""  # a bar is for terminals, not for a file of a job's output
     assert hashes[0] == hashes[1]
     for wrong in ("0", "-2", "1025"):
         assert verbs(["data", "make", "hopper-random", "--size", "10", "--jobs", wrong]) == 2
