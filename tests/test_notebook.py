@@ -22,6 +22,7 @@ def cells(kind: str) -> list[dict[str, Any]]:
 def test_every_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     plt.switch_backend("agg")
+    plt.close("all")  # what a test before this one left open would be drawn upon
     whole = "\n".join("".join(cell["source"]) for cell in cells("code"))
     for pattern, smaller in SMALLER.items():
         whole, found = re.subn(pattern, smaller, whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,14 @@ def a_run(
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The figures that were drawn, kept open."""
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The figures that were drawn, kept open until the test has ended."""
     figures: list[Any] = []
-    monkeypatch.setattr(plt, "close", figures.append)
-    return figures
+    with monkeypatch.context() as patched:
+        patched.setattr(plt, "close", figures.append)
+        yield figures
+    for figure in figures:
+        plt.close(figure)
 
 
 def labels(figure: Any) -> list[list[str]]:
@@ -76,7 +80,6 @@ def test_seeds_are_a_mean_with_a_bootstrap_interval(drawn: list[Any]) -> None:
         low, high = bootstrap_interval(np.array(values)[:, i])
         at = band[band[:, 0] == step, 1]
         np.testing.assert_allclose([at.min(), at.max()], [low, high])
-    plt.close("all")
 
 
 @pytest.mark.parametrize(
