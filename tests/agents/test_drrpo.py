@@ -384,6 +384,7 @@ def test_robust_methods_agree_and_cross_the_nominal_one(xi_norm: float) -> None:
     assert gap[0] / (gap[0] - gap[2]) == pytest.approx(1 - following / 2, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_put_is_robust_where_prices_rise() -> None:
     """Eight first prices spread evenly over [95, 105], twenty in the script; the crossing is within [.6, .7]."""
     drifts = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
@@ -422,6 +423,7 @@ def slope(regrets: np.ndarray) -> float:
     return float(np.polyfit(np.log(count), np.log(regrets[49:]), 1)[0])
 
 
+@pytest.mark.slow
 def test_regret_is_sublinear_only_with_enough_exploration() -> None:
     """To 500 episodes here, to 1600 and with more seeds in ``scripts/robust_figures.py``."""
     assert slope(regret(0.1, 1.0, 500)) < 0.9

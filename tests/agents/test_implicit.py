@@ -478,6 +478,7 @@ def test_values_stay_within_the_datas_returns_and_the_policy_beats_the_data(data
         assert progress > 0.9 * (dataset.actions * (ideal - at)).sum(axis=1).mean()
 
 
+@pytest.mark.slow
 def test_naive_xql_overflows_under_reward_outliers_where_tv_and_chi2_stay_finite(dataset: Any) -> None:
     rewards = dataset.rewards.copy()
     rewards[np.random.default_rng(0).choice(600, 12, replace=False)] += 1e4

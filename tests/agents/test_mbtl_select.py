@@ -89,6 +89,7 @@ def test_one_source_does_not_end_the_doubt() -> None:
     assert np.allclose(mean, 0.9, atol=0.01)
 
 
+@pytest.mark.slow
 def test_mbtl_beats_random_and_equidistant_choices() -> None:
     over_random = over_equidistant = 0
     behind = []

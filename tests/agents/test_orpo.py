@@ -448,6 +448,7 @@ LEARNING: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_ppo_hacks_and_a_large_weight_keeps_to_the_base_policy() -> None:
     uniform = ORPO("MlpPolicy", TOY, divergence="none", **{**LEARNING, "learning_rate": 1e-12})
     base_true, base_proxy = mean_returns(uniform, 400)
@@ -474,6 +475,7 @@ def kept_divergence(agent: Any) -> float:
     return exact.divergence(mu, nu, "kl")
 
 
+@pytest.mark.slow
 def test_a_negative_weight_departs_from_a_hacking_base_policy() -> None:
     hacker = ORPO("MlpPolicy", TOY, coef=0.0, **LEARNING).learn(24_000)
     arguments = {**LEARNING, "seed": 1, "ref_epsilon": 0.1, "divergence": "kl", "scale": "none", "clip": 1.0}

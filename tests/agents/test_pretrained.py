@@ -66,6 +66,7 @@ def tour_gaps(nodes: int, count: int, augment: int) -> float:
     return float(gap(agent.solve(instances, augment=augment).objectives, best).mean())
 
 
+@pytest.mark.slow
 def test_tours_of_20_cities_are_near_the_shortest() -> None:
     assert tour_gaps(20, 64, 1) <= 2.0
     assert tour_gaps(20, 64, 8) <= 0.2
@@ -86,6 +87,7 @@ def test_answers_are_as_often_right_as_specified(problem: str, nodes: int, accur
     assert PtrNetEvaluator(world, 1, episodes=500, seed=FRESH)(agent).measures["accuracy"] >= accuracy
 
 
+@pytest.mark.slow
 def test_tours_by_reinforce_are_as_short_as_specified_and_as_measured() -> None:
     agent = PtrNet.load(FOLDER / "ptrnet_tsp.rlk")
     [line] = [m for m in MANIFEST["ptrnet_tsp.rlk"]["measured"] if (m["nodes"], m["beam"]) == (20, 1)]

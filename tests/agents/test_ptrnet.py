@@ -598,6 +598,7 @@ def test_supervised_learning_finds_pointers(env: str) -> None:
     assert after["pointer_accuracy"].item() > before["pointer_accuracy"].item() + 0.05
 
 
+@pytest.mark.slow
 def test_the_attention_model_learns_tours() -> None:
     agent = make("tsp", 7, network="attention", batch_size=64, learning_rate=3e-3, train_size=256)
     before = agent.evaluator(64, 0)(agent).summary()["gap"]

@@ -341,6 +341,7 @@ def cloned(mixture: Any) -> float:
     return heading(BC("MlpPolicy", mixture, learning_rate=3e-3, **SMALL).learn(200))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "options", "updates"),
     [

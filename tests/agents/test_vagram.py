@@ -129,6 +129,7 @@ def test_calibrated_is_the_squared_error_of_an_expectation() -> None:
     torch.testing.assert_close(whole, different)
 
 
+@pytest.mark.slow
 def test_calibration_pays_in_a_stochastic_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """``scripts/calibration_figure.py``'s experiment: values expected of a random next state, a model of 12 units."""
     scripts = Path(__file__).parents[2] / "scripts"
@@ -280,6 +281,7 @@ def test_rows_are_dealt_to_the_elites_alone(n: int) -> None:
     assert n < 10 or not torch.equal(found, again)
 
 
+@pytest.mark.slow
 def test_distractors_are_ignored_where_the_value_ignores_them() -> None:
     """C7's experiment, which ``scripts/distractor_figure.py`` draws: three coordinates that matter, fifteen chaotic
     ones, and a model of six units."""

@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from stable_baselines3 import PPO
 
 import rlkit
 from rlkit.algorithms.export import export
+from rlkit.algorithms.verdict import judge
 from rlkit.cli import main
 from rlkit.errors import UserError
 
@@ -27,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "own-data.md").read_text()
 COLUMNS = {"actions": ["valve", "heater"], "reward": "yield"}
 QUIET = ["progress_bar=false", "tensorboard=false"]
+UNJUDGED = [*QUIET, "verdict=false"]  # judging by the data alone is 20,000 updates of a network of its own
 HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 Policy = runpy.run_path(str(ROOT / "docs" / "examples" / "numpy_policy.py"))["Policy"]
 
@@ -37,6 +40,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     scope: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlkit.run.session.judge", partial(judge, updates=200, hidden_sizes=(16,)))
         patch.chdir(folder)
         patch.syspath_prepend(str(ROOT / "docs" / "examples"))
         for language, block in re.findall(r"```(bash|python)\n(.*?)```", PAGE, re.DOTALL):
@@ -82,7 +86,7 @@ def test_a_run_of_a_file_goes_on_from_anywhere_exactly(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     columns = ["env.columns.actions=[valve,heater]", "env.columns.reward=yield"]
-    small = [*columns, *QUIET, "agent.hidden_sizes=[8]", "log_every=5", "checkpoint_every=10"]
+    small = [*columns, *UNJUDGED, "agent.hidden_sizes=[8]", "log_every=5", "checkpoint_every=10"]
     monkeypatch.chdir(page)
     assert main(["train", "agent=td3bc", "env=log.csv", "total_timesteps=20", f"out={tmp_path / 'whole'}", *small]) == 0
     assert main(["train", "agent=td3bc", "env=log.csv", "total_timesteps=10", f"out={tmp_path / 'part'}", *small]) == 0
@@ -108,7 +112,9 @@ def test_a_sweep_takes_files(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
     (page / "again.csv").write_bytes((page / "log.csv").read_bytes())
     words = ["agent=bc", f"env=log.csv,{page / 'again.csv'}", "env.columns.actions=[valve,heater]", "engine=stacked"]
     out = f"out='{tmp_path}/${{env.name}}'"
-    assert main(["train", "-m", *words, out, "agent.hidden_sizes=[8]", "total_timesteps=4", "log_every=2", *QUIET]) == 0
+    assert (
+        main(["train", "-m", *words, out, "agent.hidden_sizes=[8]", "total_timesteps=4", "log_every=2", *UNJUDGED]) == 0
+    )
     hashes = {json.loads(path.read_text())["dataset"]["sha256"] for path in tmp_path.rglob("result.json")}
     assert len(list(tmp_path.rglob("result.json"))) == 2 and len(hashes) == 1
 

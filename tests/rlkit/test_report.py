@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Every
 from rlkit.agents import BC, BEER, ORPO
 from rlkit.algorithms.callbacks import Evaluate, JsonlWriter, Progress
 from rlkit.algorithms.evaluate import Evaluator
+from rlkit.algorithms.verdict import judge
 from rlkit.cli import main
 from rlkit.data.dataset import OfflineDataset
 from rlkit.errors import ArtefactError, UserError
@@ -93,6 +95,7 @@ def test_both_rewards_are_evaluated_named_and_written(reward: str, capsys: Any) 
 
 def test_a_checkpoint_from_before_the_reward_was_declared_is_taken(tmp_path: Path) -> None:
     small = {"n_envs": 2, "n_steps": 50, "trim": 0.02, "divergence": "none", "device": "cpu", "batch_size": 50}
+    small["ref_policy"] = "uniform"
     former = replace(record("tomato"), env_kwargs={})
     ORPO("MlpPolicy", former, **small).save_checkpoint(tmp_path / "c.rlk")
     assert ORPO("MlpPolicy", "tomato", **small).restore(tmp_path / "c.rlk") == {}
@@ -205,6 +208,7 @@ def learn_from(data: OfflineDataset, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_data_without_an_environment_says_that_nothing_is_evaluated(capsys: Any, monkeypatch: Any) -> None:
     learn_from(replace(toy.generate(), env_id=None), monkeypatch)
+    monkeypatch.setattr("rlkit.run.session.judge", partial(judge, updates=200, hidden_sizes=(16,)))
     assert main(["train", *POINT, "total_timesteps=20", "out=r"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("not evaluated: a noisy controller names no environment to evaluate in") == 1

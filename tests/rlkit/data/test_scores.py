@@ -165,7 +165,7 @@ def test_not_evaluated_and_why_is_said(
     monkeypatch.chdir(tmp_path)
     path = write_file(tmp_path / "mine.hdf5")
     words = ["agent=bc", "env=antmaze-umaze", f"env.path={path}", "total_timesteps=4", "out=r"]
-    assert main(["train", *words, "agent.hidden_sizes=[8]"]) == 0
+    assert main(["train", *words, "agent.hidden_sizes=[8]", "verdict=false"]) == 0
     assert "not evaluated: none, no environment here is the one" in capsys.readouterr().out
     result = json.loads((tmp_path / "r" / "result.json").read_text())
     assert result["dataset"]["score_mean"] == pytest.approx(100 / 3)
